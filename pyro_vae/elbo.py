@@ -1,0 +1,151 @@
+"""Objectives: how a draw from the guide becomes a loss.
+
+An objective is a callable ``objective(model, guide, *args, **kwargs) -> Estimate``. Its loss is a sum over the batch, in
+nats, as in Pyro; no objective asks the device for a number, so that a step never waits for it.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple, Protocol, cast, runtime_checkable
+
+from pyro.distributions.util import scale_and_mask
+from pyro.poutine import Trace
+from torch import Tensor
+from torch.distributions import kl_divergence
+
+from .trace import Program, base_name, data_dim, draw, log_prob_sum, particle_dim, stochastic_sites, sum_but, terms
+
+Schedule = Callable[[int], float]
+
+
+class Estimate(NamedTuple):
+    """An objective's estimate for a batch: sums over its data, in nats, of shape ()."""
+
+    loss: Tensor
+    """What is minimised; the only differentiable member."""
+    log_likelihood: Tensor
+    """E_q[log p(x | z)], whatever the objective weighs."""
+    kl: Tensor
+    """KL(q(z | x) || p(z)), never annealed."""
+
+    @property
+    def elbo(self) -> Tensor:
+        """The true ELBO, E_q[log p(x | z)] - KL(q(z | x) || p(z))."""
+        return self.log_likelihood - self.kl
+
+
+class Objective(Protocol):
+    """What :class:`pyro_vae.SVI` minimises."""
+
+    def __call__(self, model: Program, guide: Program, *args: Any, **kwargs: Any) -> Estimate: ...
+
+
+@runtime_checkable
+class Scheduled(Protocol):
+    """An objective that changes as optimisation proceeds."""
+
+    def at(self, step: int) -> Objective:
+        """The objective at an optimisation step."""
+        ...
+
+
+@dataclass(frozen=True)
+class _ELBO:
+    """The arguments that the ELBOs share."""
+
+    num_particles: int = 1
+    beta: float | Tensor | Schedule = 1.0
+    max_plate_nesting: int = 1
+
+    def __post_init__(self) -> None:
+        if self.num_particles < 1:
+            raise ValueError(f"expected num_particles of at least 1, got {self.num_particles}")
+        if isinstance(self.beta, (int, float)) and self.beta < 0:
+            raise ValueError(f"expected beta of at least 0, got {self.beta}")
+
+    def __call__(self, model: Program, guide: Program, *args: Any, **kwargs: Any) -> Estimate:
+        raise NotImplementedError
+
+    def at(self, step: int) -> Objective:
+        """This objective at an optimisation step: a schedule of beta becomes its value there."""
+        return replace(self, beta=self.beta(step)) if callable(self.beta) else self
+
+    def _draw(self, model: Program, guide: Program, args: Any, kwargs: Any) -> tuple[Trace, Trace]:
+        if callable(self.beta):
+            raise TypeError("expected beta to be a number, got a schedule: use objective.at(step), as SVI does")
+        num_particles = self.num_particles if self.num_particles > 1 else None
+        return draw(model, guide, args, kwargs, num_particles, self.max_plate_nesting)
+
+
+class Trace_ELBO(_ELBO):
+    """The evidence lower bound, every term by Monte Carlo over ``num_particles`` = K draws z ~ q(z | x).
+
+    loss = -sum_b ( E_q[log p(x_b | z)] - beta E_q[log q(z | x_b) - log p(z)] )
+
+    ``beta`` scales the latent sites of model and guide alike (beta-VAE, Higgins et al. 2017); a schedule of it
+    (:mod:`pyro_vae.schedules`) anneals. Latents without a reparameterised sampler get the score-function gradient
+    (Ranganath et al., *Black Box Variational Inference*, 2014), with one signal per datum. ``max_plate_nesting`` is the
+    depth of the programs' plates, needed for K > 1 only.
+
+    Source: Kingma & Welling, *Auto-Encoding Variational Bayes*, 2013, equation 2.
+
+    Raises ``ValueError`` for fewer than one particle or a negative beta.
+    """
+
+    def __call__(self, model: Program, guide: Program, *args: Any, **kwargs: Any) -> Estimate:
+        """Return the estimate for a batch."""
+        traces = self._draw(model, guide, args, kwargs)
+        log_likelihood, log_prior, log_guide = terms(*traces)
+        kl = log_guide - log_prior
+        elbo = log_likelihood - cast(Tensor, self.beta) * kl
+        loss = -_with_score_gradient(elbo, *traces).sum()
+        K = self.num_particles
+        return Estimate(loss / K, log_likelihood.detach().sum() / K, kl.detach().sum() / K)
+
+
+def _with_score_gradient(elbo: Tensor, model_trace: Trace, guide_trace: Trace) -> Tensor:
+    """The same value; its gradient gains elbo * d log q(z | x) for the draws z that carry no gradient themselves."""
+    scored = [site for site in stochastic_sites(guide_trace) if not site["fn"].has_rsample]
+    if not scored:
+        return elbo
+    log_q = log_prob_sum(scored, {particle_dim(guide_trace), data_dim(model_trace, guide_trace)})
+    return elbo + elbo.detach() * (log_q - log_q.detach())
+
+
+class TraceMeanField_ELBO(_ELBO):
+    """The evidence lower bound with its KL in closed form, site by site.
+
+    loss = -sum_b ( E_q[log p(x_b | z)] - beta KL(q(z | x_b) || p(z)) )
+
+    For two diagonal normals KL = -1/2 sum(1 + log s^2 - m^2 - s^2) (Kingma & Welling 2013, appendix B). The other
+    arguments are those of :class:`Trace_ELBO`.
+
+    Raises ``TypeError`` where torch knows no closed form, or a site is not reparameterised: use :class:`Trace_ELBO`.
+    """
+
+    def __call__(self, model: Program, guide: Program, *args: Any, **kwargs: Any) -> Estimate:
+        """Return the estimate for a batch."""
+        model_trace, guide_trace = self._draw(model, guide, args, kwargs)
+        keep = {particle_dim(guide_trace), data_dim(model_trace, guide_trace)}
+        observed = (site for site in stochastic_sites(model_trace) if site["is_observed"])
+        log_likelihood = log_prob_sum(observed, keep).sum() / self.num_particles
+        kl = _analytic_kl(model_trace, guide_trace).sum() / self.num_particles
+        loss = cast(Tensor, self.beta) * kl - log_likelihood
+        return Estimate(loss, log_likelihood.detach(), kl.detach())
+
+
+def _analytic_kl(model_trace: Trace, guide_trace: Trace) -> Tensor:
+    """KL(q || p) summed over the latent sites, given the draws of their parents."""
+    keep = {particle_dim(guide_trace), data_dim(model_trace, guide_trace)}
+    total = []
+    for site in stochastic_sites(guide_trace):
+        q, p = site["fn"], model_trace.nodes[site["name"]]["fn"]
+        families = f"q = {base_name(q)} and p = {base_name(p)} at site {site['name']!r}"
+        if not q.has_rsample:
+            raise TypeError(f"expected a reparameterised guide for the analytic KL, got {families}: use Trace_ELBO")
+        try:
+            kl = kl_divergence(q, p)
+        except NotImplementedError as error:
+            raise TypeError(f"expected families with a closed-form KL, got {families}: use Trace_ELBO") from error
+        total.append(sum_but(scale_and_mask(kl, site["scale"], site["mask"]), keep))
+    return cast(Tensor, sum(total[1:], start=total[0]))

@@ -1,0 +1,161 @@
+"""Importance weighting: an honest log p(x), with one weight per datum.
+
+w_k = p(x, z_k) / q(z_k | x),  z_k ~ q(z | x),     log p(x) = log E[w] >= E[log 1/K sum_k w_k].
+"""
+
+import math
+from collections.abc import Iterator
+from typing import Any, NamedTuple, cast
+
+import torch
+from pyro import poutine
+from pyro.poutine.util import prune_subsample_sites
+from torch import Tensor
+
+from .trace import (
+    Program,
+    data_dim,
+    draw,
+    evaluation,
+    log_prob_sum,
+    nesting,
+    stochastic_sites,
+    vectorized,
+)
+
+GUIDE_BLOCK = 16384
+"""How many draws (samples x data) the guide makes in one pass. Fixed, so that a seed gives one result for any chunk size."""
+
+
+class Block(NamedTuple):
+    """The weights of some data and some samples: ``log_weight[k, b]`` belongs to sample ``samples[k]`` of datum ``rows[b]``."""
+
+    rows: slice
+    samples: slice
+    log_weight: Tensor
+
+
+def log_weights(model: Program, guide: Program, *args: Any, num_samples: int, chunk_size: int = 2048, **kwargs: Any) -> Tensor:
+    """Return the log importance weights log w_kb = log p(x_b, z_kb) - log q(z_kb | x_b), z_kb ~ q(z | x_b), in nats.
+
+    ``model`` and ``guide`` are any two programs, called with ``args`` and ``kwargs``, whose sites all lie in one plate
+    over the data; the tensors among the arguments have one row per datum. The result has shape (K, B), K being
+    ``num_samples``. At most ``chunk_size`` pairs of a sample and a datum are decoded at once; the result does not
+    depend on it but for rounding. Modules are used in ``eval`` mode.
+
+    Raises ``ValueError`` for K < 1, programs without a plate over the data, or sites that do not match.
+
+    >>> from pyro_vae import VAE, Bernoulli, DiagonalNormal, StandardNormal, mlp
+    >>> vae = VAE(StandardNormal(2), Bernoulli(mlp(2, 16, 64)), DiagonalNormal(mlp(64, 16, 4)))
+    >>> log_weights(vae.model, vae.guide, torch.ones(3, 64), num_samples=10).shape
+    torch.Size([10, 3])
+    """
+    blocks = list(stream(model, guide, args, kwargs, num_samples, chunk_size))
+    out = blocks[0].log_weight.new_empty(num_samples, blocks[-1].rows.stop)
+    for block in blocks:
+        out[block.samples, block.rows] = block.log_weight
+    return out
+
+
+def log_likelihood(model: Program, guide: Program, *args: Any, num_samples: int, chunk_size: int = 2048, **kwargs: Any) -> Tensor:
+    """Return the importance-weighted estimate of log p(x_b), in nats, of shape (B,).
+
+    log p(x) ~ log 1/K sum_k w_k, a lower bound of log p(x) in expectation, which tightens as K = ``num_samples`` grows.
+    Memory does not grow with K. The arguments and errors are those of :func:`log_weights`.
+
+    Source: Rezende, Mohamed & Wierstra 2014, appendix E; Burda, Grosse & Salakhutdinov 2015.
+
+    >>> from pyro_vae import VAE, Bernoulli, DiagonalNormal, StandardNormal, mlp
+    >>> vae = VAE(StandardNormal(2), Bernoulli(mlp(2, 16, 64)), DiagonalNormal(mlp(64, 16, 4)))
+    >>> log_likelihood(vae.model, vae.guide, torch.ones(3, 64), num_samples=10).shape
+    torch.Size([3])
+    """
+    totals: dict[int, Tensor] = {}
+    for block in stream(model, guide, args, kwargs, num_samples, chunk_size):
+        total = block.log_weight.logsumexp(0)
+        first = block.rows.start
+        totals[first] = torch.logaddexp(totals[first], total) if first in totals else total
+    return torch.cat(list(totals.values())) - math.log(num_samples)
+
+
+def stream(model: Program, guide: Program, args: Any, kwargs: Any, num_samples: int, chunk_size: int) -> Iterator[Block]:
+    """Yield all the weights, block by block: the data in order, and within them the samples."""
+    if num_samples < 1 or chunk_size < 1:
+        raise ValueError(f"expected num_samples and chunk_size of at least 1, got {num_samples} and {chunk_size}")
+    num_data = count_rows(args, kwargs)
+    with evaluation(model, guide):
+        dim, depth = _check(model, guide, *take_rows(args, kwargs, slice(0, 1)))
+    for rows, samples in _grid(num_data, num_samples):
+        with evaluation(model, guide):
+            log_weight = _block(model, guide, *take_rows(args, kwargs, rows), samples.stop - samples.start, chunk_size, dim, depth)
+        yield Block(rows, samples, log_weight)
+
+
+def _grid(num_data: int, num_samples: int) -> Iterator[tuple[slice, slice]]:
+    """Blocks of at most ``GUIDE_BLOCK`` pairs: as many samples of a datum as fit, then as many data."""
+    height = min(num_samples, GUIDE_BLOCK)
+    width = GUIDE_BLOCK // height
+    for row in range(0, num_data, width):
+        for sample in range(0, num_samples, height):
+            yield slice(row, min(row + width, num_data)), slice(sample, min(sample + height, num_samples))
+
+
+def _check(model: Program, guide: Program, args: Any, kwargs: Any) -> tuple[int, int]:
+    """Return the dimension of the data plate and the depth of all plates, from a look at the first datum."""
+    traces = draw(model, guide, args, kwargs)
+    dim = data_dim(*traces)
+    sizes = {frame.size for t in traces for s in stochastic_sites(t) for frame in s["cond_indep_stack"] if frame.dim == dim}
+    if dim is None or sizes != {1}:
+        raise ValueError(
+            "expected a plate with one row per datum around every sample site of model and guide, "
+            f"got {'none' if dim is None else f'sizes {sorted(sizes)} for one datum'}"
+        )
+    return dim, nesting(*traces)
+
+
+def _block(model: Program, guide: Program, args: Any, kwargs: Any, num_samples: int, chunk_size: int, dim: int, depth: int) -> Tensor:
+    """The log weights (K, b) of one block: one pass of the guide, then the model chunk by chunk."""
+    guide_trace = prune_subsample_sites(poutine.trace(vectorized(guide, num_samples, depth)).get_trace(*args, **kwargs))
+    latents = [site for site in stochastic_sites(guide_trace) if not site["infer"].get("is_auxiliary")]
+    keep = {-1 - depth, dim}
+    log_weight = -log_prob_sum(stochastic_sites(guide_trace), keep, scaled=False)
+    for samples, rows in _chunks(*log_weight.shape, chunk_size):
+        z = {site["name"]: _narrow(site, samples, -1 - depth, rows, dim) for site in latents}
+        joint = poutine.condition(vectorized(model, samples.stop - samples.start, depth), data=z)
+        chunk_args, chunk_kwargs = take_rows(args, kwargs, rows)
+        model_trace = prune_subsample_sites(poutine.trace(joint).get_trace(*chunk_args, **chunk_kwargs))
+        log_weight[samples, rows] += log_prob_sum(stochastic_sites(model_trace), keep, scaled=False)
+    return log_weight
+
+
+def _chunks(num_samples: int, num_data: int, chunk_size: int) -> Iterator[tuple[slice, slice]]:
+    """Chunks of at most ``chunk_size`` pairs: all samples of a few data, or some samples of one."""
+    height = min(num_samples, chunk_size)
+    width = max(chunk_size // height, 1)
+    for row in range(0, num_data, width):
+        for sample in range(0, num_samples, height):
+            yield slice(sample, min(sample + height, num_samples)), slice(row, min(row + width, num_data))
+
+
+def _narrow(site: Any, samples: slice, sample_dim: int, rows: slice, row_dim: int) -> Tensor:
+    """The values of a latent site for some samples of some data."""
+    value, event_dim = site["value"], site["fn"].event_dim
+    value = value.narrow(sample_dim - event_dim, samples.start, samples.stop - samples.start)
+    return cast(Tensor, value.narrow(row_dim - event_dim, rows.start, rows.stop - rows.start))
+
+
+def count_rows(args: Any, kwargs: Any) -> int:
+    """The number of data: the common length of the tensors among the arguments."""
+    lengths = {len(value) for value in (*args, *kwargs.values()) if isinstance(value, Tensor) and value.ndim}
+    if len(lengths) != 1 or 0 in lengths:
+        raise ValueError(f"expected tensor arguments with one row per datum, got lengths {sorted(lengths)}")
+    return lengths.pop()
+
+
+def take_rows(args: Any, kwargs: Any, rows: slice) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """The same arguments for some of the data only."""
+
+    def take(value: Any) -> Any:
+        return value[rows] if isinstance(value, Tensor) and value.ndim else value
+
+    return tuple(map(take, args)), {name: take(value) for name, value in kwargs.items()}

@@ -1,0 +1,45 @@
+"""What the guide does with its latent space: posterior means, active units."""
+
+from typing import Any
+
+import torch
+from pyro import poutine
+from torch import Tensor
+
+from .trace import Program, evaluation, stochastic_sites
+
+
+def latent_means(guide: Program, *args: Any, num_samples: int = 64, **kwargs: Any) -> Tensor:
+    """Return E[z | x] under the guide, all continuous sites side by side, of shape (B, D).
+
+    Where a family knows no mean in closed form, the mean of ``num_samples`` draws stands for it. Modules are used in
+    ``eval`` mode.
+
+    >>> from pyro_vae import VAE, Bernoulli, DiagonalNormal, StandardNormal, mlp
+    >>> vae = VAE(StandardNormal(2), Bernoulli(mlp(2, 16, 64)), DiagonalNormal(mlp(64, 16, 4)))
+    >>> latent_means(vae.guide, torch.ones(3, 64)).shape
+    torch.Size([3, 2])
+    """
+    with evaluation(guide):
+        trace = poutine.trace(guide).get_trace(*args, **kwargs)
+        sites = [site for site in stochastic_sites(trace) if site["value"].is_floating_point()]
+        return torch.cat([mean(site["fn"], num_samples).flatten(1) for site in sites], -1)
+
+
+def mean(distribution: Any, num_samples: int = 64) -> Tensor:
+    """Return the mean of a distribution; of ``num_samples`` draws where the family knows no closed form."""
+    try:
+        return distribution.mean
+    except (NotImplementedError, AttributeError):
+        return distribution.sample((num_samples,)).mean(0)
+
+
+def active_units(means: Tensor, threshold: float = 0.01) -> int:
+    """Count the latent dimensions the guide uses: Var_x(E[z_d | x]) > ``threshold``; ``means`` is (N, D).
+
+    Source: Burda, Grosse & Salakhutdinov, *Importance Weighted Autoencoders*, 2015, section 5.2.
+
+    >>> active_units(torch.tensor([[0.0, 0.0], [1.0, 0.1]]))
+    1
+    """
+    return int((means.var(0) > threshold).sum())

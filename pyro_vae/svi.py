@@ -1,0 +1,108 @@
+"""Stochastic variational inference over modules: Pyro's ``SVI`` with a torch optimiser."""
+
+from typing import Any
+
+import pyro.infer
+import torch
+from pyro.infer import ELBO
+from torch import Tensor
+from torch.optim import Optimizer
+
+from .elbo import Estimate, Objective, Scheduled
+from .trace import Program, evaluation, isolated, modules_of
+
+
+class SVI(pyro.infer.SVI):
+    """Minimise an objective over the parameters that a torch optimiser holds.
+
+    ``model`` and ``guide`` are any two Pyro programs over modules; ``loss`` is an objective of :mod:`pyro_vae.elbo`, or
+    one of Pyro's own ELBOs that has a ``differentiable_loss``. The programs' modules own their parameters: Pyro's global
+    parameter store and validation flags are left as they were. The first step validates programs and data, and fails
+    where a parameter receives no gradient; later steps run without validation and never wait for the device.
+
+    With ``clip_norm`` the gradient, of all parameters together, is scaled down to that Euclidean norm.
+
+    Source: Hoffman et al., *Stochastic Variational Inference*, 2013.
+
+    Raises ``ValueError`` at the first step where the sites of model and guide do not match, the data lie outside the
+    likelihood's support, or a trainable parameter gets no gradient; ``TypeError`` for an optimiser that is not torch's.
+
+    >>> from pyro_vae import SVI, VAE, Bernoulli, DiagonalNormal, StandardNormal, Trace_ELBO, mlp
+    >>> vae = VAE(StandardNormal(2), Bernoulli(mlp(2, 16, 64)), DiagonalNormal(mlp(64, 16, 4)))
+    >>> svi = SVI(vae.model, vae.guide, torch.optim.Adam(vae.parameters(), lr=1e-3), loss=Trace_ELBO())
+    >>> svi.step(torch.ones(8, 64)).shape
+    torch.Size([])
+    """
+
+    def __init__(self, model: Program, guide: Program, optim: Optimizer, loss: Objective | ELBO, *, clip_norm: float | None = None) -> None:
+        if not isinstance(optim, Optimizer):
+            raise TypeError(f"expected a torch.optim.Optimizer, got {type(optim).__name__}: Pyro's optimisers go with pyro.infer.SVI")
+        if clip_norm is not None and clip_norm <= 0:
+            raise ValueError(f"expected a positive clip_norm, got {clip_norm}")
+        self.model, self.guide, self.optim = model, guide, optim
+        self.objective: Objective = pyro_objective(loss) if isinstance(loss, ELBO) else loss
+        self.clip_norm = clip_norm
+        self.num_steps = 0
+        self.estimate: Estimate | None = None
+        self._checked = False
+
+    def step(self, *args: Any, **kwargs: Any) -> Tensor:
+        """Take one optimisation step; return the loss of the batch, in nats, as a tensor of shape ().
+
+        ``self.estimate`` then holds the step's log-likelihood, KL and true ELBO beside the loss.
+        """
+        first = not self._checked
+        self.optim.zero_grad(set_to_none=True)
+        with isolated(validate=first, strict=first):
+            estimate = objective_at(self.objective, self.num_steps)(self.model, self.guide, *args, **kwargs)
+            if first:
+                self._check_differentiable(estimate.loss)
+            estimate.loss.backward()  # type: ignore[no-untyped-call]
+        if first:
+            self._check_gradients()
+            self._checked = True
+        if self.clip_norm is not None:
+            torch.nn.utils.clip_grad_norm_(self._parameters(), self.clip_norm)
+        self.optim.step()
+        self.num_steps += 1
+        self.estimate = Estimate(*(value.detach() for value in estimate))
+        return self.estimate.loss
+
+    def evaluate_loss(self, *args: Any, **kwargs: Any) -> Tensor:
+        """Return the loss of a batch, in nats, and move nothing: no weight, no momentum, no running statistic."""
+        with evaluation(self.model, self.guide):
+            return objective_at(self.objective, self.num_steps)(self.model, self.guide, *args, **kwargs).loss
+
+    def _parameters(self) -> list[Tensor]:
+        return [p for group in self.optim.param_groups for p in group["params"] if p.requires_grad]
+
+    def _check_differentiable(self, loss: Tensor) -> None:
+        if not loss.requires_grad:
+            raise ValueError("expected the loss to depend on trainable parameters of the model or the guide, got none that do")
+
+    def _check_gradients(self) -> None:
+        names = {p: name for module in modules_of(self.model, self.guide) for name, p in module.named_parameters()}
+        idle = [names.get(p, f"of shape {tuple(p.shape)}") for p in self._parameters() if p.grad is None]
+        if idle:
+            raise ValueError(
+                f"expected every trainable parameter of the optimiser to get a gradient, got none for {idle}: "
+                "give the optimiser the parameters that model and guide use"
+            )
+
+
+def objective_at(objective: Objective, step: int) -> Objective:
+    """The objective with its schedules at their values for this step."""
+    return objective.at(step) if isinstance(objective, Scheduled) else objective
+
+
+def pyro_objective(elbo: ELBO) -> Objective:
+    """One of Pyro's own ELBOs as an objective; it does not tell log-likelihood and KL apart (both are NaN)."""
+    if not hasattr(elbo, "differentiable_loss"):
+        raise TypeError(f"expected an ELBO with a differentiable_loss, got {type(elbo).__name__}: use pyro.infer.SVI")
+
+    def objective(model: Program, guide: Program, *args: Any, **kwargs: Any) -> Estimate:
+        loss: Tensor = elbo.differentiable_loss(model, guide, *args, **kwargs)
+        unknown = torch.full_like(loss.detach(), torch.nan)
+        return Estimate(loss, unknown, unknown)
+
+    return objective

@@ -1,0 +1,223 @@
+"""One draw from the guide, scored by both programs: the quantity every objective is made of.
+
+For z ~ q(z | x) the log-densities log p(x | z), log p(z) and log q(z | x), per datum. Their combination
+log p(x | z) + log p(z) - log q(z | x) is the log importance weight; its mean over q is the ELBO.
+"""
+
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, nullcontext
+from typing import Any, NamedTuple, cast
+
+import pyro
+import torch
+from pyro import poutine
+from pyro.distributions.util import scale_and_mask
+from pyro.infer.util import is_validation_enabled
+from pyro.poutine import Trace
+from pyro.poutine.messenger import Messenger
+from pyro.poutine.util import prune_subsample_sites, site_is_subsample
+from torch import Tensor, nn
+
+Program = Callable[..., Any]
+Site = dict[str, Any]
+
+PARTICLES = "num_particles_vectorized"  # the name Pyro's own objectives give this plate
+
+
+class Terms(NamedTuple):
+    """The log-densities of a draw z ~ q(z | x), in nats, each of shape (B,) or (K, B).
+
+    Programs without a plate around all their sites describe one datum: shape () or (K,).
+    """
+
+    log_likelihood: Tensor
+    """log p(x | z), summed over the observed sites."""
+    log_prior: Tensor
+    """log p(z), summed over the latent sites of the model."""
+    log_guide: Tensor
+    """log q(z | x), summed over the sites of the guide."""
+
+    @property
+    def log_weight(self) -> Tensor:
+        """log w = log p(x | z) + log p(z) - log q(z | x)."""
+        return self.log_likelihood + self.log_prior - self.log_guide
+
+
+def draw(
+    model: Program, guide: Program, args: tuple[Any, ...], kwargs: dict[str, Any], num_particles: int | None = None, nesting: int = 1
+) -> tuple[Trace, Trace]:
+    """Run the guide, then the model at the guide's draw; return (model trace, guide trace).
+
+    With ``num_particles`` = K both run once, inside a plate of K independent draws at dimension ``-1 - nesting``, left of
+    the programs' own ``nesting`` plates: the encoder sees each datum once, whatever K.
+    """
+    if num_particles is not None:
+        model, guide = (vectorized(program, num_particles, nesting) for program in (model, guide))
+    validate = is_validation_enabled()
+    guide_trace = prune_subsample_sites(poutine.trace(guide).get_trace(*args, **kwargs))
+    with same_shapes() if validate else nullcontext():
+        model_trace = poutine.trace(poutine.replay(model, trace=guide_trace)).get_trace(*args, **kwargs)
+    model_trace = prune_subsample_sites(model_trace)
+    if validate:
+        check_sites(model_trace, guide_trace)
+        check_support(model_trace)
+    return model_trace, guide_trace
+
+
+def vectorized(program: Program, num_particles: int, nesting: int) -> Program:
+    """The same program inside a plate of ``num_particles`` independent draws, at dimension ``-1 - nesting``."""
+
+    def run(*args: Any, **kwargs: Any) -> Any:
+        with pyro.plate(PARTICLES, num_particles, dim=-1 - nesting):
+            return program(*args, **kwargs)
+
+    return run
+
+
+def terms(model_trace: Trace, guide_trace: Trace, *, scaled: bool = True) -> Terms:
+    """Score a draw: see :class:`Terms`. With ``scaled``, each site is multiplied by its ``poutine.scale``."""
+    keep = {particle_dim(guide_trace), data_dim(model_trace, guide_trace)}
+    sites = stochastic_sites(model_trace)
+    return Terms(
+        log_likelihood=log_prob_sum((site for site in sites if site["is_observed"]), keep, scaled),
+        log_prior=log_prob_sum((site for site in sites if not site["is_observed"]), keep, scaled),
+        log_guide=log_prob_sum(stochastic_sites(guide_trace), keep, scaled),
+    )
+
+
+def log_prob_sum(sites: Iterable[Site], keep: set[int | None], scaled: bool = True) -> Tensor:
+    """The log-probability of the sites together, summed over all (negative) batch dimensions but those in ``keep``."""
+    return cast(Tensor, sum((sum_but(log_prob(site, scaled), keep) for site in sites), start=0.0))
+
+
+def log_prob(site: Site, scaled: bool = True) -> Tensor:
+    """The log-probability of one site over its batch shape, masked and scaled as its handlers ask."""
+    return cast(Tensor, scale_and_mask(site["fn"].log_prob(site["value"]), site["scale"] if scaled else 1.0, site["mask"]))
+
+
+def sum_but(value: Tensor, keep: set[int | None]) -> Tensor:
+    """Sum over all (negative) dimensions but those in ``keep``."""
+    dims = [dim for dim in range(-value.ndim, 0) if dim not in keep]
+    return value.sum(dims) if dims else value
+
+
+def stochastic_sites(trace: Trace) -> list[Site]:
+    """The sample sites of a trace, in order."""
+    return [site for site in trace.nodes.values() if site["type"] == "sample"]
+
+
+def particle_dim(trace: Trace) -> int | None:
+    """The dimension of the plate of particles, if :func:`draw` opened one."""
+    frames = (frame for site in stochastic_sites(trace) for frame in site["cond_indep_stack"])
+    return next((frame.dim for frame in frames if frame.name == PARTICLES), None)
+
+
+def data_dim(*traces: Trace) -> int | None:
+    """The (negative) dimension of the outermost plate that encloses every sample site: one row per datum."""
+    stacks = [
+        {frame.dim for frame in site["cond_indep_stack"] if frame.vectorized and frame.name != PARTICLES}
+        for trace in traces
+        for site in stochastic_sites(trace)
+    ]
+    return min(set.intersection(*stacks), default=None) if stacks else None
+
+
+def nesting(*traces: Trace) -> int:
+    """How many dimensions the programs' own plates take up."""
+    frames = (f for t in traces for site in stochastic_sites(t) for f in site["cond_indep_stack"] if f.vectorized)
+    return max((-f.dim for f in frames if f.name != PARTICLES), default=0)
+
+
+def check_sites(model_trace: Trace, guide_trace: Trace) -> None:
+    """Raise ``ValueError`` unless the guide samples exactly the latent sites of the model, and some site is observed."""
+    latent = {site["name"]: site for site in stochastic_sites(model_trace) if not site["is_observed"]}
+    guided = {site["name"]: site for site in stochastic_sites(guide_trace) if not site["infer"].get("is_auxiliary")}
+    observed = sorted(name for name, site in guided.items() if site["is_observed"])
+    if observed:
+        raise ValueError(f"expected no observed sites in the guide, got {observed}")
+    if latent.keys() != guided.keys():
+        missing, unknown = sorted(latent.keys() - guided.keys()), sorted(guided.keys() - latent.keys())
+        raise ValueError(
+            f"expected the guide to sample the model's latent sites {sorted(latent)}, got {sorted(guided)} "
+            f"(missing {missing}, unknown {unknown})"
+        )
+    if not any(site["is_observed"] for site in stochastic_sites(model_trace)):
+        raise ValueError(f"expected an observed site in the model, got only latent sites {sorted(latent)}")
+
+
+class same_shapes(Messenger):
+    """Raise ``ValueError`` where a value from the guide has another shape than the model's distribution for it."""
+
+    def _pyro_post_sample(self, msg: Any) -> None:
+        if msg["is_observed"] or site_is_subsample(msg):
+            return
+        expected, got = tuple(msg["fn"].batch_shape + msg["fn"].event_shape), tuple(msg["value"].shape)
+        if expected != got:
+            raise ValueError(f"expected the guide to draw site {msg['name']!r} in the model's shape {expected}, got {got}")
+
+
+def check_support(model_trace: Trace) -> None:
+    """Raise ``ValueError`` where an observed value lies outside the support of its distribution."""
+    for site in stochastic_sites(model_trace):
+        if site["is_observed"] and not bool(site["fn"].support.check(site["value"]).all()):
+            value, support = site["value"], site["fn"].support
+            raise ValueError(
+                f"expected values of site {site['name']!r} in the support {support} of its {base_name(site['fn'])}, "
+                f"got values in [{float(value.min()):g}, {float(value.max()):g}]: choose a likelihood for this kind of data"
+            )
+
+
+def base_name(fn: Any) -> str:
+    """The name of a distribution's family, below ``.to_event`` and ``.expand``."""
+    while hasattr(fn, "base_dist"):
+        fn = fn.base_dist
+    return type(fn).__name__
+
+
+class own_parameters(Messenger):
+    """Modules use the parameters they own: ``pyro.module`` and ``pyro.param`` hand back what they were given.
+
+    With ``strict``, a ``pyro.param`` that no module owns raises ``ValueError``: nobody would train it.
+    """
+
+    def __init__(self, strict: bool = False) -> None:
+        super().__init__()
+        self.strict = strict
+
+    def _pyro_param(self, msg: Any) -> None:
+        if self.strict and len(msg["args"]) > 1 and not isinstance(msg["args"][1], nn.Parameter):
+            raise ValueError(f"expected every pyro.param to be an nn.Parameter of a module, got {msg['name']!r}: SVI would not train it")
+        if len(msg["args"]) > 1 and isinstance(msg["args"][1], Tensor):
+            msg.update(value=msg["args"][1], done=True, stop=True)
+
+
+@contextmanager
+def isolated(*, validate: bool, strict: bool = False, keep_store: bool = False) -> Iterator[None]:
+    """Run programs with Pyro's store and validation flags as they were before, afterwards.
+
+    Inside, the store is empty, or with ``keep_store`` a copy (for programs that Pyro's own ``SVI`` has trained).
+    """
+    store = pyro.get_param_store()
+    state = store.get_state() if keep_store else None
+    with store.scope(state), own_parameters(strict), pyro.validation_enabled(validate):
+        yield
+
+
+def modules_of(*programs: Program) -> list[nn.Module]:
+    """The modules behind programs that are modules, or methods of modules."""
+    owners = [getattr(program, "__self__", program) for program in programs]
+    return list(dict.fromkeys(owner for owner in owners if isinstance(owner, nn.Module)))
+
+
+@contextmanager
+def evaluation(*programs: Program) -> Iterator[None]:
+    """Run programs to look, not to learn: no gradients, modules in ``eval`` mode, global state as it was, afterwards."""
+    modes = [(module, module.training) for owner in modules_of(*programs) for module in owner.modules()]
+    for module, _ in modes:
+        module.training = False
+    try:
+        with torch.no_grad(), isolated(validate=True, keep_store=True):
+            yield
+    finally:
+        for module, training in modes:
+            module.training = training

@@ -108,8 +108,9 @@ def _with_score_gradient(elbo: Tensor, model_trace: Trace, guide_trace: Trace) -
     scored = [site for site in stochastic_sites(guide_trace) if not site["fn"].has_rsample]
     if not scored:
         return elbo
-    log_q = log_prob_sum(scored, {particle_dim(guide_trace), data_dim(model_trace, guide_trace)})
-    return elbo + elbo.detach() * (log_q - log_q.detach())
+    keep = {particle_dim(guide_trace), data_dim(model_trace, guide_trace)}
+    log_q = sum(sum_but(site["fn"].log_prob(site["value"]), keep) for site in scored)  # neither scaled nor masked: the draws were not
+    return elbo + elbo.detach() * (log_q - cast(Tensor, log_q).detach())
 
 
 class TraceMeanField_ELBO(_ELBO):
@@ -120,7 +121,9 @@ class TraceMeanField_ELBO(_ELBO):
     For two diagonal normals KL = -1/2 sum(1 + log s^2 - m^2 - s^2) (Kingma & Welling 2013, appendix B). The other
     arguments are those of :class:`Trace_ELBO`.
 
-    Raises ``TypeError`` where torch knows no closed form, or a site is not reparameterised: use :class:`Trace_ELBO`.
+    Raises ``TypeError`` where torch knows no closed form, or a site is not reparameterised, and ``ValueError`` where the
+    guide does not draw the latent sites in the model's order (the KL of a site given its parents in the model would then
+    depend on draws made after it): use :class:`Trace_ELBO`.
     """
 
     def __call__(self, model: Program, guide: Program, *args: Any, **kwargs: Any) -> Estimate:
@@ -136,6 +139,10 @@ class TraceMeanField_ELBO(_ELBO):
 
 def _analytic_kl(model_trace: Trace, guide_trace: Trace) -> Tensor:
     """KL(q || p) summed over the latent sites, given the draws of their parents."""
+    latent = [site["name"] for site in stochastic_sites(model_trace) if not site["is_observed"]]
+    guided = [site["name"] for site in stochastic_sites(guide_trace)]
+    if latent != guided:
+        raise ValueError(f"expected the guide to draw the model's latent sites in its order {latent}, got {guided}: use Trace_ELBO")
     keep = {particle_dim(guide_trace), data_dim(model_trace, guide_trace)}
     total = []
     for site in stochastic_sites(guide_trace):

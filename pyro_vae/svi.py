@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from .elbo import Estimate, Objective, Scheduled
+from .graph_step import GraphStep
 from .trace import Program, evaluation, isolated, modules_of
 
 
@@ -20,7 +21,9 @@ class SVI(pyro.infer.SVI):
     parameter store and validation flags are left as they were. The first step validates programs and data, and fails
     where a parameter receives no gradient; later steps run without validation and never wait for the device.
 
-    With ``clip_norm`` the gradient, of all parameters together, is scaled down to that Euclidean norm.
+    With ``compile`` the objective, its gradient and, for Adam and AdamW, the update are one compiled graph
+    (:mod:`pyro_vae.graph_step`); its random numbers are the compiler's own. With ``clip_norm`` the gradient, of all
+    parameters together, is scaled down to that Euclidean norm.
 
     Source: Hoffman et al., *Stochastic Variational Inference*, 2013.
 
@@ -34,7 +37,16 @@ class SVI(pyro.infer.SVI):
     torch.Size([])
     """
 
-    def __init__(self, model: Program, guide: Program, optim: Optimizer, loss: Objective | ELBO, *, clip_norm: float | None = None) -> None:
+    def __init__(
+        self,
+        model: Program,
+        guide: Program,
+        optim: Optimizer,
+        loss: Objective | ELBO,
+        *,
+        clip_norm: float | None = None,
+        compile: bool = False,
+    ) -> None:
         if not isinstance(optim, Optimizer):
             raise TypeError(f"expected a torch.optim.Optimizer, got {type(optim).__name__}: Pyro's optimisers go with pyro.infer.SVI")
         if clip_norm is not None and clip_norm <= 0:
@@ -42,6 +54,7 @@ class SVI(pyro.infer.SVI):
         self.model, self.guide, self.optim = model, guide, optim
         self.objective: Objective = pyro_objective(loss) if isinstance(loss, ELBO) else loss
         self.clip_norm = clip_norm
+        self.graph_step = GraphStep(model, guide, optim, clip_norm) if compile else None
         self.num_steps = 0
         self.estimate: Estimate | None = None
         self._checked = False
@@ -51,22 +64,54 @@ class SVI(pyro.infer.SVI):
 
         ``self.estimate`` then holds the step's log-likelihood, KL and true ELBO beside the loss.
         """
-        first = not self._checked
-        self.optim.zero_grad(set_to_none=True)
-        with isolated(validate=first, strict=first):
-            estimate = objective_at(self.objective, self.num_steps)(self.model, self.guide, *args, **kwargs)
-            if first:
-                self._check_differentiable(estimate.loss)
-            estimate.loss.backward()  # type: ignore[no-untyped-call]
-        if first:
-            self._check_gradients()
-            self._checked = True
-        if self.clip_norm is not None:
-            torch.nn.utils.clip_grad_norm_(self._parameters(), self.clip_norm)
-        self.optim.step()
+        objective = objective_at(self.objective, self.num_steps)
+        if not self._checked:
+            self._check(objective, args, kwargs)
+        if self.graph_step is not None and self.graph_step.fuses_update:
+            estimate = self.graph_step.step(objective, args, kwargs)
+        else:
+            estimate = self._step(objective, args, kwargs)
         self.num_steps += 1
         self.estimate = Estimate(*(value.detach() for value in estimate))
         return self.estimate.loss
+
+    def _step(self, objective: Objective, args: Any, kwargs: Any) -> Estimate:
+        self.optim.zero_grad(set_to_none=True)
+        if self.graph_step is not None:
+            estimate = self.graph_step.loss(objective, args, kwargs)
+            estimate.loss.backward()  # type: ignore[no-untyped-call]
+        else:
+            with isolated(self.model, self.guide, validate=False):
+                estimate = objective(self.model, self.guide, *args, **kwargs)
+                estimate.loss.backward()  # type: ignore[no-untyped-call]
+        if self.clip_norm is not None:
+            torch.nn.utils.clip_grad_norm_(self._parameters(), self.clip_norm)
+        self.optim.step()
+        return estimate
+
+    def _check(self, objective: Objective, args: Any, kwargs: Any) -> None:
+        """Validate programs and data on the first batch, before anything moves: no random number, no buffer."""
+        buffers = [buffer for module in modules_of(self.model, self.guide) for buffer in module.buffers()]
+        saved = [buffer.clone() for buffer in buffers]
+        parameters = self._parameters()
+        try:
+            with torch.random.fork_rng(), isolated(self.model, self.guide, validate=True, strict=True):
+                loss = objective(self.model, self.guide, *args, **kwargs).loss
+                if not loss.requires_grad:
+                    raise ValueError("expected the loss to depend on trainable parameters of the model or the guide, got none that do")
+                grads = torch.autograd.grad(loss, parameters, allow_unused=True)
+        finally:
+            with torch.no_grad():
+                for buffer, value in zip(buffers, saved, strict=True):
+                    buffer.copy_(value)
+        names = {p: name for module in modules_of(self.model, self.guide) for name, p in module.named_parameters()}
+        idle = [names.get(p, f"one of shape {tuple(p.shape)}") for p, grad in zip(parameters, grads, strict=True) if grad is None]
+        if idle:
+            raise ValueError(
+                f"expected every trainable parameter of the optimiser to get a gradient, got none for {idle}: "
+                "give the optimiser the parameters that model and guide use"
+            )
+        self._checked = True
 
     def evaluate_loss(self, *args: Any, **kwargs: Any) -> Tensor:
         """Return the loss of a batch, in nats, and move nothing: no weight, no momentum, no running statistic."""
@@ -75,19 +120,6 @@ class SVI(pyro.infer.SVI):
 
     def _parameters(self) -> list[Tensor]:
         return [p for group in self.optim.param_groups for p in group["params"] if p.requires_grad]
-
-    def _check_differentiable(self, loss: Tensor) -> None:
-        if not loss.requires_grad:
-            raise ValueError("expected the loss to depend on trainable parameters of the model or the guide, got none that do")
-
-    def _check_gradients(self) -> None:
-        names = {p: name for module in modules_of(self.model, self.guide) for name, p in module.named_parameters()}
-        idle = [names.get(p, f"of shape {tuple(p.shape)}") for p in self._parameters() if p.grad is None]
-        if idle:
-            raise ValueError(
-                f"expected every trainable parameter of the optimiser to get a gradient, got none for {idle}: "
-                "give the optimiser the parameters that model and guide use"
-            )
 
 
 def objective_at(objective: Objective, step: int) -> Objective:

@@ -4,6 +4,7 @@ For z ~ q(z | x) the log-densities log p(x | z), log p(z) and log q(z | x), per 
 log p(x | z) + log p(z) - log q(z | x) is the log importance weight; its mean over q is the ELBO.
 """
 
+import warnings
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, nullcontext
 from typing import Any, NamedTuple, cast
@@ -17,6 +18,7 @@ from pyro.poutine import Trace
 from pyro.poutine.messenger import Messenger
 from pyro.poutine.util import prune_subsample_sites, site_is_subsample
 from torch import Tensor, nn
+from torch.nn.modules.module import register_module_forward_pre_hook
 
 Program = Callable[..., Any]
 Site = dict[str, Any]
@@ -185,21 +187,35 @@ class own_parameters(Messenger):
         self.strict = strict
 
     def _pyro_param(self, msg: Any) -> None:
-        if self.strict and len(msg["args"]) > 1 and not isinstance(msg["args"][1], nn.Parameter):
+        if len(msg["args"]) < 2:
+            return
+        value = msg["args"][1]
+        if self.strict and not isinstance(value, nn.Parameter):
             raise ValueError(f"expected every pyro.param to be an nn.Parameter of a module, got {msg['name']!r}: SVI would not train it")
-        if len(msg["args"]) > 1 and isinstance(msg["args"][1], Tensor):
-            msg.update(value=msg["args"][1], done=True, stop=True)
+        stored = msg["name"] in pyro.get_param_store()  # a bare pyro.param that Pyro's own SVI has trained
+        if isinstance(value, nn.Parameter) or (isinstance(value, Tensor) and not stored):
+            msg.update(value=value, done=True, stop=True)
 
 
 @contextmanager
-def isolated(*, validate: bool, strict: bool = False, keep_store: bool = False) -> Iterator[None]:
+def isolated(*programs: Program, validate: bool, strict: bool = False, keep_store: bool = False) -> Iterator[None]:
     """Run programs with Pyro's store and validation flags as they were before, afterwards.
 
     Inside, the store is empty, or with ``keep_store`` a copy (for programs that Pyro's own ``SVI`` has trained).
     """
     store = pyro.get_param_store()
     state = store.get_state() if keep_store else None
-    with store.scope(state), own_parameters(strict), pyro.validation_enabled(validate):
+    with store.scope(state), own_parameters(strict), pyro.validation_enabled(validate), frozen_allowed(*programs):
+        yield
+
+
+@contextmanager
+def frozen_allowed(*programs: Program) -> Iterator[None]:
+    """Silence ``pyro.module``'s warning about frozen parameters: to freeze is no mistake where modules own their parameters."""
+    frozen = any(not p.requires_grad for module in modules_of(*programs) for p in module.parameters())
+    with warnings.catch_warnings() if frozen else nullcontext():
+        if frozen:
+            warnings.filterwarnings("ignore", message=".* was not registered in the param store because requires_grad=False")
         yield
 
 
@@ -212,12 +228,17 @@ def modules_of(*programs: Program) -> list[nn.Module]:
 @contextmanager
 def evaluation(*programs: Program) -> Iterator[None]:
     """Run programs to look, not to learn: no gradients, modules in ``eval`` mode, global state as it was, afterwards."""
-    modes = [(module, module.training) for owner in modules_of(*programs) for module in owner.modules()]
-    for module, _ in modes:
+    modes: dict[nn.Module, bool] = {}
+
+    def look(module: nn.Module, args: Any = None) -> None:
+        modes.setdefault(module, module.training)
         module.training = False
-    try:
-        with torch.no_grad(), isolated(validate=True, keep_store=True):
+
+    for owner in modules_of(*programs):
+        owner.apply(look)
+    try:  # the hook finds the modules of programs that are plain functions
+        with register_module_forward_pre_hook(look), torch.no_grad(), isolated(*programs, validate=True, keep_store=True):
             yield
     finally:
-        for module, training in modes:
+        for module, training in modes.items():
             module.training = training

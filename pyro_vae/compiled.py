@@ -1,0 +1,138 @@
+"""Programs as one graph: trace them by running them, once, and compile what they did.
+
+A Pyro program is Python that calls torch; run under ``make_fx`` with every parameter, buffer and datum as an argument it
+leaves behind the list of torch operations it performed, handlers and distributions long gone. That list, the gradient
+and the optimiser's update included, is compiled by TorchInductor.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+from torch.fx.experimental.proxy_tensor import make_fx
+
+from .trace import Program, modules_of
+
+aten: Any = torch.ops.aten
+
+MAX_GRAPHS = 4
+"""Graphs compiled for one function; a further shape of the data runs eagerly. A fit needs two: full and last batch."""
+
+
+class CannotCompile(RuntimeError):
+    """Raised where programs have no compiled form; the message names the reason and the eager path."""
+
+
+def compile_graph(function: Callable[..., Any], inputs: Sequence[Tensor]) -> Callable[..., Any]:
+    """Compile a function of a flat list of tensors, for inputs of these shapes; it may write to its inputs.
+
+    Raises :class:`CannotCompile` where the function's control flow depends on values, or no compiler is at hand.
+    """
+    try:
+        graph = make_fx(function, decomposition_table=_ONEDNN, tracing_mode="fake")(*inputs)
+        compiled: Callable[..., Any] = torch._inductor.compile(graph, list(inputs))
+    except Exception as error:
+        reason = str(error).strip().splitlines() or [type(error).__name__]
+        raise CannotCompile(f"cannot compile these programs ({reason[0]}): use the eager path, compile=False") from error
+    return compiled
+
+
+class Modules(nn.Module):
+    """The modules behind some programs, with their tensors as explicit arguments of whatever runs inside."""
+
+    def __init__(self, *programs: Program) -> None:
+        super().__init__()
+        self.owners = nn.ModuleList(modules_of(*programs))
+        if not len(self.owners):
+            raise CannotCompile("expected model and guide to be methods of modules, got functions: use the eager path, compile=False")
+
+    def tensors(self) -> dict[str, Tensor]:
+        """The parameters and buffers, by name; a shared tensor appears once."""
+        return dict(self.named_parameters()) | dict(self.named_buffers())
+
+    def forward(self, function: Callable[[], Any]) -> Any:
+        return function()
+
+    def run(self, tensors: dict[str, Tensor], function: Callable[[], Any]) -> Any:
+        """Run ``function`` while the modules hold ``tensors`` in place of their own."""
+        return functional_call(self, tensors, (function,))
+
+
+class Graphs:
+    """A function of lists of tensors, compiled for each shape of its data, ``MAX_GRAPHS`` of them at most."""
+
+    def __init__(self) -> None:
+        self._graphs: dict[Any, Callable[..., Any]] = {}
+
+    def __call__(self, function: Callable[..., Any], fixed: Sequence[Tensor], data: Sequence[Tensor], key: Any = None) -> Any:
+        """Run ``function(*fixed, *data)``: compiled where it may be, eagerly beyond ``MAX_GRAPHS``.
+
+        ``fixed`` are tensors that live on from call to call, such as parameters; ``key`` is all else the graph depends on.
+        """
+        shapes = tuple((x.shape, x.dtype, x.device) for x in (fixed[0], *data))
+        key = key, len(fixed), shapes
+        if key not in self._graphs:
+            if len(self._graphs) == MAX_GRAPHS:
+                return function(*fixed, *data)
+            compiled = compile_graph(function, [*fixed, *data])
+            self._graphs[key] = CudaGraph(compiled) if fixed[0].is_cuda else lambda fixed, data: compiled(*fixed, *data)
+        return self._graphs[key](fixed, data)
+
+
+class CudaGraph:
+    """A compiled function recorded once on the GPU and replayed, so that a call costs its kernels and no launches."""
+
+    def __init__(self, function: Callable[..., Any]) -> None:
+        self.function = function
+        self.addresses: list[int] = []
+
+    def __call__(self, fixed: Sequence[Tensor], data: Sequence[Tensor]) -> Any:
+        addresses = [x.data_ptr() for x in fixed]
+        if addresses != self.addresses:  # the first call, or the modules have moved
+            self.addresses = addresses
+            self._record(fixed, data)
+        else:
+            for static, value in zip(self.data, data, strict=True):
+                static.copy_(value, non_blocking=True)
+            self.graph.replay()
+        return [value.clone() for value in self.outputs]
+
+    def _record(self, fixed: Sequence[Tensor], data: Sequence[Tensor]) -> None:
+        """Run the function for real once, then record it: its writes to ``fixed`` must happen once a call."""
+        self.data = [x.clone() for x in data]
+        saved = [x.clone() for x in fixed]
+        stream = torch.cuda.Stream()
+        stream.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(stream):
+            for _ in range(3):  # warm up allocators and autotuning off the main stream, as capture demands
+                self.function(*fixed, *self.data)
+        torch.cuda.current_stream().wait_stream(stream)
+        self.graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(self.graph):
+            self.outputs = self.function(*fixed, *self.data)
+        for x, value in zip(fixed, saved, strict=True):
+            x.copy_(value)
+        self.graph.replay()
+
+
+# On CPUs torch sends float32 products to MKL, which is slow on processors of other makers; oneDNN runs at full speed on
+# all of them and takes any strides. An operator of our own, because TorchInductor takes oneDNN's for constant weights only.
+_library = torch.library.Library("pyro_vae", "DEF")
+_library.define("mm(Tensor a, Tensor b) -> Tensor")
+_library.impl("mm", lambda a, b: torch.ops.mkldnn._linear_pointwise.default(a, b.t(), None, "none", [], ""), "CPU")
+_library.impl("mm", lambda a, b: a.new_empty(a.shape[0], b.shape[1]), "Meta")
+
+
+def _mm(a: Tensor, b: Tensor) -> Tensor:
+    use = a.device.type == "cpu" and a.dtype == torch.float32 and torch.backends.mkldnn.is_available()
+    return torch.ops.pyro_vae.mm(a, b) if use else NotImplemented
+
+
+def _addmm(bias: Tensor, a: Tensor, b: Tensor, *, beta: float = 1, alpha: float = 1) -> Tensor:
+    product = _mm(a, b) if alpha == beta == 1 else NotImplemented
+    return product if product is NotImplemented else bias + product
+
+
+_ONEDNN: dict[Any, Callable[..., Any]] = {aten.mm.default: _mm, aten.addmm.default: _addmm}

@@ -1,0 +1,157 @@
+"""An SVI step as one graph: the objective, its gradient, the clip and Adam's update.
+
+Whatever changes from step to step enters the graph as a tensor: parameters, buffers, the optimiser's state, learning
+rates, beta, the data. So annealing and learning-rate schedules compile nothing anew.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from itertools import islice
+from typing import Any, cast
+
+import torch
+from torch import Tensor
+from torch.optim import Adam, Optimizer
+from torch.optim.adam import adam
+from torch.utils import _pytree as pytree
+
+from .compiled import Graphs, Modules
+from .elbo import Estimate, Objective
+from .trace import Program, isolated
+
+Update = Callable[[Sequence[Tensor], Sequence[Tensor], Sequence[Sequence[Tensor]], Sequence[Tensor]], None]
+
+FLAGS = ("betas", "eps", "weight_decay", "amsgrad", "maximize", "decoupled_weight_decay")
+
+
+class GraphStep:
+    """The compiled objective of a pair of programs: its loss and gradient, or the whole optimisation step."""
+
+    def __init__(self, model: Program, guide: Program, optim: Optimizer, clip_norm: float | None = None) -> None:
+        self.model, self.guide, self.optim, self.clip_norm = model, guide, optim, clip_norm
+        self.modules = Modules(model, guide)
+        self._graphs = Graphs()
+
+    @property
+    def fuses_update(self) -> bool:
+        """Whether the optimiser's update can be part of the graph: Adam and AdamW."""
+        return isinstance(self.optim, Adam)
+
+    def step(self, objective: Objective, args: Any, kwargs: Any) -> Estimate:
+        """Take one optimisation step with :class:`torch.optim.Adam` or a child of it, whose state is kept where it lives."""
+        group_of = {p: i for i, group in enumerate(self.optim.param_groups) for p in group["params"]}
+        parameters = self._trained().values()
+        groups = [group_of[p] for p in parameters]
+        state = [_adam_state(self.optim, p, self.optim.param_groups[i]["amsgrad"]) for p, i in zip(parameters, groups, strict=True)]
+        device = state[0][0].device
+        rates = [_scalar(group["lr"], device) for group in self.optim.param_groups]
+        flags = [{flag: group.get(flag) for flag in FLAGS} for group in self.optim.param_groups]
+
+        def update(params: Any, grads: Any, state: Any, rates: Any) -> None:
+            if self.clip_norm is not None:
+                grads = clipped(grads, self.clip_norm)
+            for index, flag in enumerate(flags):
+                mine = [i for i, group in enumerate(groups) if group == index]
+                _adam(*([values[i] for i in mine] for values in (params, grads, state)), rates[index], flag)
+
+        return Estimate(*self._run(objective, args, kwargs, state, rates, update, key=(tuple(groups), repr(flags), self.clip_norm)))
+
+    def loss(self, objective: Objective, args: Any, kwargs: Any) -> Estimate:
+        """Return the estimate, whose loss has the gradient that the same pass through the graph computed."""
+        return Estimate(*_Loss.apply(lambda: self._run(objective, args, kwargs), *self._trained().values()))
+
+    def _trained(self) -> dict[str, Tensor]:
+        held = {p for group in self.optim.param_groups for p in group["params"]}
+        return {name: p for name, p in self.modules.named_parameters() if p.requires_grad and p in held}
+
+    def _run(
+        self,
+        objective: Objective,
+        args: Any,
+        kwargs: Any,
+        state: Sequence[Sequence[Tensor]] = (),
+        rates: Sequence[Tensor] = (),
+        update: Update | None = None,
+        key: Any = None,
+    ) -> list[Tensor]:
+        """Return loss, log-likelihood and KL, and without an ``update`` of the parameters the gradients too."""
+        tensors = self.modules.tensors()
+        trained = tuple(self._trained())
+        beta = getattr(objective, "beta", None)
+        scalars = [] if beta is None else [_scalar(beta, tensors[trained[0]].device)]
+        leaves, spec = pytree.tree_flatten((args, kwargs))
+
+        def function(*inputs: Tensor) -> list[Tensor]:
+            take = iter(inputs)
+            now = dict(zip(tensors, take, strict=False))
+            slots = [list(islice(take, len(slot))) for slot in state]
+            rates_ = list(islice(take, len(rates)))
+            scheduled = replace(cast(Any, objective), beta=next(take)) if scalars else objective
+            args, kwargs = pytree.tree_unflatten([next(take) if isinstance(leaf, Tensor) else leaf for leaf in leaves], spec)
+            free = {name: now[name].detach().requires_grad_() for name in trained}
+            with isolated(self.model, self.guide, validate=False):
+                estimate = self.modules.run(now | free, lambda: scheduled(self.model, self.guide, *args, **kwargs))
+            grads = torch.autograd.grad(estimate.loss, list(free.values()))
+            results = [value.detach() for value in estimate]
+            if update is None:
+                return [*results, *grads]
+            with torch.no_grad():
+                update([now[name] for name in trained], grads, slots, rates_)
+            return results
+
+        fixed = [value.detach() for value in tensors.values()] + [value for slot in state for value in slot]
+        data = [*rates, *scalars, *(leaf for leaf in leaves if isinstance(leaf, Tensor))]
+        static = tuple(leaf for leaf in leaves if not isinstance(leaf, Tensor))
+        training = tuple(module.training for module in self.modules.owners)
+        return cast(list[Tensor], self._graphs(function, fixed, data, (key, trained, objective_key(objective), static, spec, training)))
+
+
+class _Loss(torch.autograd.Function):
+    """A loss whose gradient was computed with it."""
+
+    @staticmethod
+    def forward(ctx: Any, run: Callable[[], list[Tensor]], *parameters: Tensor) -> Any:
+        loss, log_likelihood, kl, *ctx.grads = run()
+        ctx.mark_non_differentiable(log_likelihood, kl)
+        return loss, log_likelihood, kl
+
+    @staticmethod
+    def backward(ctx: Any, *outputs: Any) -> Any:
+        return None, *(outputs[0] * grad for grad in ctx.grads)
+
+
+def clipped(grads: Sequence[Tensor], max_norm: float) -> list[Tensor]:
+    """Scale gradients down to one Euclidean norm, of all of them together."""
+    scale = (max_norm / (torch.nn.utils.get_total_norm(grads) + 1e-6)).clamp(max=1.0)
+    return [grad * scale for grad in grads]
+
+
+def objective_key(objective: Objective) -> Any:
+    """What a graph depends on in an objective: all but the value of beta."""
+    return replace(cast(Any, objective), beta=None) if hasattr(objective, "beta") else objective
+
+
+def _scalar(value: Any, device: torch.device) -> Tensor:
+    """A number as a tensor on the device, without waiting for it."""
+    return value.to(device) if isinstance(value, Tensor) else torch.full((), value, device=device)
+
+
+def _adam_state(optim: Optimizer, p: Tensor, amsgrad: bool) -> list[Tensor]:
+    """Adam's step count and moments of one parameter, where torch keeps them, created as torch would."""
+    state = optim.state[p]
+    names = ["exp_avg", "exp_avg_sq"] + ["max_exp_avg_sq"] * amsgrad
+    if not state:
+        state.update({"step": torch.zeros((), device=p.device)} | {name: torch.zeros_like(p).detach() for name in names})
+    return [state[name] for name in ("step", *names)]
+
+
+def _adam(params: Any, grads: Any, state: Any, lr: Tensor, flags: dict[str, Any]) -> None:
+    """Torch's own Adam update, in the form that takes the learning rate and the step count as tensors."""
+    steps, first, second = ([slot[i] for slot in state] for i in range(3))
+    maxima = [slot[3] for slot in state] if flags["amsgrad"] else []
+    beta1, beta2 = flags["betas"]
+    options = {name: flags[name] for name in FLAGS if name != "betas"}
+    adam(
+        params, grads, first, second, maxima, steps, foreach=False, capturable=False, differentiable=True, fused=False,
+        beta1=beta1, beta2=beta2, lr=lr, **options,
+    )  # fmt: skip

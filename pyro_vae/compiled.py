@@ -12,8 +12,9 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 from torch.fx.experimental.proxy_tensor import make_fx
+from torch.utils import _pytree as pytree
 
-from .trace import Program, modules_of
+from .trace import Program, isolated, modules_of
 
 aten: Any = torch.ops.aten
 
@@ -47,10 +48,19 @@ class Modules(nn.Module):
         self.owners = nn.ModuleList(modules_of(*programs))
         if not len(self.owners):
             raise CannotCompile("expected model and guide to be methods of modules, got functions: use the eager path, compile=False")
+        # where each tensor lives: a walk through the modules at every step would cost more than the walk's result
+        self._homes: dict[str, tuple[dict[str, Any], str]] = {}
+        seen: set[Tensor] = set()
+        for prefix, module in self.named_modules():
+            for members in (module._parameters, module._buffers):
+                for key, value in members.items():
+                    if value is not None and value not in seen:
+                        self._homes[f"{prefix}.{key}"] = members, key
+                        seen.add(value)
 
     def tensors(self) -> dict[str, Tensor]:
         """The parameters and buffers, by name; a shared tensor appears once."""
-        return dict(self.named_parameters()) | dict(self.named_buffers())
+        return {name: members[key] for name, (members, key) in self._homes.items()}
 
     def forward(self, function: Callable[[], Any]) -> Any:
         return function()
@@ -79,6 +89,31 @@ class Graphs:
             compiled = compile_graph(function, [*fixed, *data])
             self._graphs[key] = CudaGraph(compiled) if fixed[0].is_cuda else lambda fixed, data: compiled(*fixed, *data)
         return self._graphs[key](fixed, data)
+
+
+class GraphFunction:
+    """A function of programs and data, without gradients, compiled with the programs' tensors as arguments."""
+
+    def __init__(self, function: Callable[..., Any], *programs: Program) -> None:
+        self.function = function
+        self.modules = Modules(*programs)
+        self._graphs = Graphs()
+
+    def __call__(self, *arguments: Any) -> Any:
+        """Return ``function(*arguments)``, a list of tensors; what is no tensor among the arguments is part of the graph."""
+        tensors = self.modules.tensors()
+        leaves, spec = pytree.tree_flatten(arguments)
+
+        def function(*inputs: Tensor) -> Any:
+            take = iter(inputs)
+            now = dict(zip(tensors, take, strict=False))
+            arguments = pytree.tree_unflatten([next(take) if isinstance(leaf, Tensor) else leaf for leaf in leaves], spec)
+            with torch.no_grad(), isolated(validate=False):
+                return self.modules.run(now, lambda: list(self.function(*arguments)))
+
+        fixed = [value.detach() for value in tensors.values()]
+        data = [leaf for leaf in leaves if isinstance(leaf, Tensor)]
+        return self._graphs(function, fixed, data, (spec, *(leaf for leaf in leaves if not isinstance(leaf, Tensor))))
 
 
 class CudaGraph:

@@ -121,7 +121,8 @@ class ContinuousBernoulli(_Elementwise):
         if self._validate_args:
             self._validate_sample(value)
         near, t, u = self._near_zero()
-        series = t / 2 + t**2 / 24 - t**4 / 2880 + t**6 / 181440
+        tt = t * t
+        series = t / 2 + tt * (1 / 24 - tt * (1 / 2880 - tt / 181440))
         log_normaliser = u.relu() + torch.log(-torch.expm1(-u.abs()) / u.abs())
         return value * self.logits - torch.where(near, series, log_normaliser)
 
@@ -135,7 +136,8 @@ class ContinuousBernoulli(_Elementwise):
     @property
     def mean(self) -> Tensor:
         near, t, u = self._near_zero()
-        return torch.where(near, 0.5 + t / 12 - t**3 / 720 + t**5 / 30240, -1 / torch.expm1(-u) - 1 / u)
+        tt = t * t
+        return torch.where(near, 0.5 + t * (1 / 12 - tt * (1 / 720 - tt / 30240)), -1 / torch.expm1(-u) - 1 / u)
 
 
 class DiscretizedLogistic(_Elementwise):

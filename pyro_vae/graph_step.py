@@ -62,7 +62,7 @@ class GraphStep:
 
     def _trained(self) -> dict[str, Tensor]:
         held = {p for group in self.optim.param_groups for p in group["params"]}
-        return {name: p for name, p in self.modules.named_parameters() if p.requires_grad and p in held}
+        return {name: p for name, p in self.modules.tensors().items() if p.requires_grad and p in held}
 
     def _run(
         self,
@@ -88,10 +88,10 @@ class GraphStep:
             rates_ = list(islice(take, len(rates)))
             scheduled = replace(cast(Any, objective), beta=next(take)) if scalars else objective
             args, kwargs = pytree.tree_unflatten([next(take) if isinstance(leaf, Tensor) else leaf for leaf in leaves], spec)
-            free = {name: now[name].detach().requires_grad_() for name in trained}
-            with isolated(self.model, self.guide, validate=False):
+            with torch.enable_grad(), isolated(validate=False):
+                free = {name: now[name].detach().requires_grad_() for name in trained}
                 estimate = self.modules.run(now | free, lambda: scheduled(self.model, self.guide, *args, **kwargs))
-            grads = torch.autograd.grad(estimate.loss, list(free.values()))
+                grads = torch.autograd.grad(estimate.loss, list(free.values()))
             results = [value.detach() for value in estimate]
             if update is None:
                 return [*results, *grads]

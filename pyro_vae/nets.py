@@ -151,6 +151,25 @@ class ResidualBlock(nn.Module):
         return output
 
 
+class BFloat16(nn.Module):
+    """A network that computes in bfloat16 and answers in float32, so that densities never see half precision.
+
+    Weights, gradients and the optimiser stay in float32; matrix products and convolutions read rounded copies.
+
+    >>> BFloat16(mlp(4, 8, 2))(torch.ones(3, 4)).dtype
+    torch.float32
+    """
+
+    def __init__(self, net: nn.Module) -> None:
+        super().__init__()
+        self.net = net
+
+    def forward(self, input: Tensor) -> Tensor:
+        with torch.autocast(input.device.type, torch.bfloat16, cache_enabled=False):
+            output: Tensor = self.net(input)
+        return output.float()
+
+
 @torch.no_grad()
 def set_output_bias(net: nn.Module, bias: Tensor) -> None:
     """Start a network from ``bias``, of shape (out,): the bias of the linear layer it ends in.

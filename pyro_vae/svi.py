@@ -8,6 +8,7 @@ from pyro.infer import ELBO
 from torch import Tensor
 from torch.optim import Optimizer
 
+from .distributed import replicated, world_size
 from .elbo import Estimate, Objective, Scheduled
 from .graph_step import GraphStep
 from .trace import Program, evaluation, isolated, modules_of
@@ -21,6 +22,7 @@ class SVI(pyro.infer.SVI):
     parameter store and validation flags are left as they were. The first step validates programs and data, and fails
     where a parameter receives no gradient; later steps run without validation and never wait for the device.
 
+    Where ``torch.distributed`` runs, each process steps on its own share of a batch and all take the gradient of the whole.
     With ``compile`` the objective, its gradient and, for Adam and AdamW, the update are one compiled graph
     (:mod:`pyro_vae.graph_step`); its random numbers are the compiler's own. With ``clip_norm`` the gradient, of all
     parameters together, is scaled down to that Euclidean norm.
@@ -55,6 +57,7 @@ class SVI(pyro.infer.SVI):
         self.objective: Objective = pyro_objective(loss) if isinstance(loss, ELBO) else loss
         self.clip_norm = clip_norm
         self.graph_step = GraphStep(model, guide, optim, clip_norm) if compile else None
+        self._shared_estimate = replicated(self._estimate, modules_of(model, guide)) if world_size() > 1 else self._estimate
         self.num_steps = 0
         self.estimate: Estimate | None = None
         self._checked = False
@@ -67,7 +70,7 @@ class SVI(pyro.infer.SVI):
         objective = objective_at(self.objective, self.num_steps)
         if not self._checked:
             self._check(objective, args, kwargs)
-        if self.graph_step is not None and self.graph_step.fuses_update:
+        if self.graph_step is not None and self.graph_step.fuses_update and world_size() == 1:
             estimate = self.graph_step.step(objective, args, kwargs)
         else:
             estimate = self._step(objective, args, kwargs)
@@ -77,17 +80,18 @@ class SVI(pyro.infer.SVI):
 
     def _step(self, objective: Objective, args: Any, kwargs: Any) -> Estimate:
         self.optim.zero_grad(set_to_none=True)
-        if self.graph_step is not None:
-            estimate = self.graph_step.loss(objective, args, kwargs)
-            estimate.loss.backward()  # type: ignore[no-untyped-call]
-        else:
-            with isolated(self.model, self.guide, validate=False):
-                estimate = objective(self.model, self.guide, *args, **kwargs)
-                estimate.loss.backward()  # type: ignore[no-untyped-call]
+        with isolated(self.model, self.guide, validate=False):
+            estimate: Estimate = self._shared_estimate(objective, args, kwargs)
+            (estimate.loss * world_size() if world_size() > 1 else estimate.loss).backward()  # replicas average; we sum
         if self.clip_norm is not None:
             torch.nn.utils.clip_grad_norm_(self._parameters(), self.clip_norm)
         self.optim.step()
         return estimate
+
+    def _estimate(self, objective: Objective, args: Any, kwargs: Any) -> Estimate:
+        if self.graph_step is not None:
+            return self.graph_step.loss(objective, args, kwargs)
+        return objective(self.model, self.guide, *args, **kwargs)
 
     def _check(self, objective: Objective, args: Any, kwargs: Any) -> None:
         """Validate programs and data on the first batch, before anything moves: no random number, no buffer."""

@@ -56,9 +56,11 @@ def draw(
     if num_particles is not None:
         model, guide = (vectorized(program, num_particles, nesting) for program in (model, guide))
     validate = is_validation_enabled()
-    guide_trace = prune_subsample_sites(poutine.trace(guide).get_trace(*args, **kwargs))
-    with same_shapes() if validate else nullcontext():
-        model_trace = poutine.trace(poutine.replay(model, trace=guide_trace)).get_trace(*args, **kwargs)
+    store = pyro.get_param_store()
+    with store.scope(store.get_state()):  # called outside SVI too, an objective leaves the store as it was
+        guide_trace = prune_subsample_sites(poutine.trace(guide).get_trace(*args, **kwargs))
+        with same_shapes() if validate else nullcontext():
+            model_trace = poutine.trace(poutine.replay(model, trace=guide_trace)).get_trace(*args, **kwargs)
     model_trace = prune_subsample_sites(model_trace)
     if validate:
         check_sites(model_trace, guide_trace)

@@ -21,7 +21,7 @@ class Affine(nn.Module):
         self.weight, self.bias, self.scale_tril = map(nn.Parameter, (weight, bias, scale_tril))
 
     def forward(self, h: Tensor) -> Any:
-        return dist.MultivariateNormal(h @ self.weight.T + self.bias, scale_tril=self.scale_tril)
+        return dist.MultivariateNormal(h @ self.weight.T + self.bias, scale_tril=self.scale_tril.tril())
 
 
 class Standard(nn.Module):

@@ -1,0 +1,80 @@
+"""One process, or several that share the work: each with its own data, all with the same weights."""
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+
+@contextmanager
+def processes(device: torch.device) -> Iterator[torch.device]:
+    """Join the processes that ``torchrun`` started, if it did; yield the device of this one.
+
+    Each process of a machine takes its own GPU. Everything in between (data shards, gradients, records, files) looks at
+    ``torch.distributed`` by itself.
+    """
+    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+        yield device
+        return
+    if device.type == "cuda":
+        device = torch.device("cuda", int(os.environ["LOCAL_RANK"]))
+        torch.cuda.set_device(device)
+    dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+    try:
+        yield device
+    finally:
+        dist.destroy_process_group()
+
+
+class _Replica(nn.Module):
+    """A function of modules as a module, which is what ``DistributedDataParallel`` takes."""
+
+    def __init__(self, function: Callable[..., Any], modules: Sequence[nn.Module]) -> None:
+        super().__init__()
+        self.owners = nn.ModuleList(modules)
+        self.function = function
+
+    def forward(self, *args: Any) -> Any:
+        return self.function(*args)
+
+
+def replicated(function: Callable[..., Any], modules: Sequence[nn.Module]) -> DistributedDataParallel:
+    """A differentiable function of modules, whose gradient is averaged over the processes.
+
+    Raises ``ValueError`` where there is no module, whose parameters could be shared.
+    """
+    if not modules:
+        raise ValueError("expected model and guide to be methods of modules where several processes train, got functions")
+    return DistributedDataParallel(_Replica(function, modules))
+
+
+def rank() -> int:
+    """The number of this process; 0 where there is only one."""
+    return dist.get_rank() if _running() else 0
+
+
+def world_size() -> int:
+    """The number of processes."""
+    return dist.get_world_size() if _running() else 1
+
+
+def all_reduce_sum(tensor: Tensor) -> Tensor:
+    """Return the sum of a tensor over the processes, on each of them; ``tensor`` is overwritten."""
+    if _running():
+        dist.all_reduce(tensor)
+    return tensor
+
+
+def barrier() -> None:
+    """Wait until every process is here."""
+    if _running():
+        dist.barrier()
+
+
+def _running() -> bool:
+    return dist.is_available() and dist.is_initialized()

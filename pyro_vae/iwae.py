@@ -1,0 +1,192 @@
+"""Importance-weighted objectives: K draws per datum, one importance weight for each.
+
+w_kb = p(x_b, z_kb) / q(z_kb | x_b),  z_kb ~ q(z | x_b):   log p(x_b) >= E[log 1/K sum_k w_kb] >= ELBO.
+
+The weights combine all terms of a datum in one logarithm: there is no KL to multiply by a beta, and a ``poutine.scale``
+is taken out of the logarithm where all sites share it (a subsampled plate) and refused where they do not.
+"""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, NamedTuple, Self, cast
+
+import torch
+from pyro import poutine
+from pyro.infer.util import is_validation_enabled
+from pyro.poutine import Trace
+from pyro.poutine.util import prune_subsample_sites
+from torch import Tensor
+
+from .elbo import Estimate
+from .trace import Program, Terms, base_name, draw, log_prob_sum, own_parameters, stochastic_sites, terms, vectorized
+
+
+@dataclass(frozen=True)
+class ImportanceWeighted:
+    """The arguments that these objectives share; ``max_plate_nesting`` is the depth of the programs' plates."""
+
+    num_particles: int = 5
+    max_plate_nesting: int = 1
+
+    def __post_init__(self) -> None:
+        if self.num_particles < 1:
+            raise ValueError(f"expected num_particles of at least 1, got {self.num_particles}")
+
+    def __call__(self, model: Program, guide: Program, *args: Any, **kwargs: Any) -> Estimate:
+        raise NotImplementedError
+
+    def _bound(self, log_weight: Tensor) -> Tensor:
+        """log 1/K sum_k w_k of each datum, from log weights (K, B)."""
+        return log_weight.logsumexp(0) - math.log(self.num_particles)
+
+
+class IWAE(ImportanceWeighted):
+    """The importance-weighted bound, which tightens towards log p(x) as K = ``num_particles`` grows.
+
+    loss = -sum_b log 1/K sum_k w_kb
+
+    Source: Burda, Grosse & Salakhutdinov, *Importance Weighted Autoencoders*, 2015.
+
+    Raises ``ValueError`` for K < 1 or sites of different scales, ``TypeError`` for latents that are not reparameterised.
+
+    >>> from pyro_vae import VAE, Bernoulli, DiagonalNormal, StandardNormal, mlp
+    >>> vae = VAE(StandardNormal(2), Bernoulli(mlp(2, 16, 64)), DiagonalNormal(mlp(64, 16, 4)))
+    >>> IWAE(50)(vae.model, vae.guide, torch.ones(3, 64)).loss.shape
+    torch.Size([])
+    """
+
+    def __call__(self, model: Program, guide: Program, *args: Any, **kwargs: Any) -> Estimate:
+        """Return the estimate for a batch."""
+        traces = draw(model, guide, args, kwargs, self.num_particles, self.max_plate_nesting)
+        check_reparameterised(traces[1], "ReweightedWakeSleep")
+        now = terms(*traces, scaled=False)
+        return estimate(-self._bound(now.log_weight), now, common_scale(*traces))
+
+
+class DReG(ImportanceWeighted):
+    """The bound of :class:`IWAE`, with the doubly reparameterised gradient for the guide: its signal grows with K.
+
+    With w~ = softmax(log w) the guide's gradient is sum_k w~_k^2 dlog w_k/dz_k dz_k/dphi: phi acts through the draws alone,
+    not through log q(z | x). The model's gradient is IWAE's, sum_k w~_k dlog p(x, z_k)/dtheta.
+
+    The guide runs twice, the second time without a backward pass: at its own draws, to differentiate log q(z | x) by z. So
+    it must be deterministic given its draws (no dropout); BatchNorm sees the batch twice. A flow is inverted, which takes
+    an inverse autoregressive one as many passes as it has dimensions.
+
+    Source: Tucker et al., *Doubly Reparameterized Gradient Estimators for Monte Carlo Objectives*, 2018. Raises as IWAE.
+    """
+
+    def __call__(self, model: Program, guide: Program, *args: Any, **kwargs: Any) -> Estimate:
+        """Return the estimate for a batch."""
+        path = Path.of(model, guide, args, kwargs, self.num_particles, self.max_plate_nesting)
+        weight = path.terms.log_weight.detach().softmax(0)
+        gradient = path.log_weight(model=weight, guide=weight.square())
+        return estimate(with_gradient(-self._bound(path.terms.log_weight), -gradient), path.terms, path.scale)
+
+
+class STL(ImportanceWeighted):
+    """Sticking the landing: the mean of K ELBOs, whose gradient vanishes where q(z | x) is the posterior.
+
+    loss = -sum_b 1/K sum_k log w_kb, the guide's gradient 1/K sum_k dlog w_k/dz_k dz_k/dphi without the score of q, whose
+    mean is zero. Costs and demands are those of :class:`DReG`, which for K = 1 is the same.
+
+    Source: Roeder, Wu & Duvenaud, *Sticking the Landing*, 2017. Raises as IWAE.
+    """
+
+    def __call__(self, model: Program, guide: Program, *args: Any, **kwargs: Any) -> Estimate:
+        """Return the estimate for a batch."""
+        path = Path.of(model, guide, args, kwargs, self.num_particles, self.max_plate_nesting)
+        weight = torch.full_like(path.terms.log_weight, 1 / self.num_particles)
+        gradient = path.log_weight(model=weight, guide=weight)
+        return estimate(with_gradient(-path.terms.log_weight.mean(0), -gradient), path.terms, path.scale)
+
+
+class Path(NamedTuple):
+    """Draws z and their terms, with the two ways in which parameters move log w taken apart.
+
+    The model's parameters act at fixed z; the guide's through z, and not through log q at fixed z.
+    """
+
+    terms: Terms
+    draws: dict[str, Tensor]
+    pull: Callable[[Tensor], tuple[dict[str, Tensor]]]
+    scale: Any
+
+    @classmethod
+    def of(cls, model: Program, guide: Program, args: Any, kwargs: Any, num_particles: int, nesting: int) -> Self:
+        """Run the guide for its draws, then both programs at the draws, as a function of them."""
+        first = prune_subsample_sites(poutine.trace(vectorized(guide, num_particles, nesting)).get_trace(*args, **kwargs))
+        check_reparameterised(first, "IWAE")
+        draws = {site["name"]: site["value"] for site in stochastic_sites(first)}
+        scale = None
+
+        def log_weight(z: dict[str, Tensor]) -> tuple[Tensor, Terms]:
+            nonlocal scale
+            traces = draw(model, poutine.replay(guide, trace=_fixed(z)), args, kwargs, num_particles, nesting)
+            scale = common_scale(*traces)
+            now = terms(*traces, scaled=False)
+            return now.log_weight, now
+
+        with own_parameters():  # Pyro's store cannot be filled inside a transformation of functions
+            _, pull, now = cast(Any, torch.func.vjp)(log_weight, {name: z.detach() for name, z in draws.items()}, has_aux=True)
+        if is_validation_enabled():
+            check_deterministic(first, now.log_guide)
+        return cls(now, draws, pull, scale)
+
+    def log_weight(self, *, model: Tensor, guide: Tensor) -> Tensor:
+        """A scalar with the gradient of sum(model * log w) by the model's parameters, of sum(guide * log w) by the draws."""
+        (scores,) = self.pull(guide)
+        through_draws = [(scores[name].detach() * z).sum() for name, z in self.draws.items()]
+        return (model * (self.terms.log_likelihood + self.terms.log_prior)).sum() + cast(Tensor, sum(through_draws))
+
+
+def estimate(loss: Tensor, now: Terms, scale: Any = 1.0) -> Estimate:
+    """The sums over the batch of a loss per datum (B,), and of terms (K, B) averaged over the draws."""
+    log_likelihood, kl = now.log_likelihood.detach(), (now.log_guide - now.log_prior).detach()
+    return Estimate(*(scale * value.sum() for value in (loss, log_likelihood.mean(0), kl.mean(0))))
+
+
+def with_gradient(value: Tensor, of: Tensor) -> Tensor:
+    """The sum of ``value``, with the gradient of the scalar ``of``."""
+    return value.detach().sum() + of - of.detach()
+
+
+def common_scale(*traces: Trace) -> Any:
+    """The ``poutine.scale`` that all sites share: it multiplies the bound, not the weights.
+
+    Raises ``ValueError`` where sites differ in scale: inside a logarithm of weights that means nothing.
+    """
+    scales = [site["scale"] for trace in traces for site in stochastic_sites(trace)]
+    different = [s for s in scales if s is not scales[0] and (isinstance(s, Tensor) or isinstance(scales[0], Tensor) or s != scales[0])]
+    if different:
+        raise ValueError(
+            f"expected one scale for all sites, got {scales[0]} and {different[0]}: importance weights are not annealed, use Trace_ELBO"
+        )
+    return scales[0]
+
+
+def check_reparameterised(guide_trace: Trace, otherwise: str) -> None:
+    """Raise ``TypeError`` where the guide draws a site without a gradient."""
+    for site in stochastic_sites(guide_trace):
+        if not site["fn"].has_rsample:
+            raise TypeError(f"expected reparameterised latents, got {base_name(site['fn'])} at site {site['name']!r}: use {otherwise}")
+
+
+def check_deterministic(first: Trace, log_guide: Tensor) -> None:
+    """Raise ``ValueError`` where the guide, run again at its own draws, scores them differently."""
+    again = log_guide.detach().sum()
+    once = log_prob_sum(stochastic_sites(first), set(), scaled=False).detach().sum()
+    if not torch.allclose(once, again, rtol=1e-3, atol=1e-2):
+        raise ValueError(
+            f"expected a guide that is deterministic given its draws, got log q = {float(once):g} and {float(again):g} for the same "
+            "draws: use IWAE or Trace_ELBO with dropout or inner optimisation"
+        )
+
+
+def _fixed(values: dict[str, Tensor]) -> Trace:
+    """A trace that ``poutine.replay`` takes values from."""
+    trace = Trace()
+    for name, value in values.items():
+        trace.add_node(name, name=name, type="sample", value=value, is_observed=False, infer={})
+    return trace

@@ -1,0 +1,49 @@
+"""Draw samples of a run's model, x ~ p(x | z) with z ~ p(z), as a PNG."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from pyro_vae import plots
+from pyro_vae.cli import user_errors
+from pyro_vae.epoch import seeded
+from pyro_vae.experiment import peak
+from pyro_vae.runs import load_run
+
+
+@dataclass(frozen=True)
+class Options:
+    """Draw samples of a run's best weights."""
+
+    run: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
+    """The run's folder."""
+    n: int = 64
+    """How many."""
+    mean: bool = False
+    """Show the means E[x | z] instead of draws."""
+    seed: int = 0
+    """Seeds the draws."""
+    output: Path | None = None
+    """Where to; by default samples.png (means.png) in the run's folder."""
+    data_dir: Path | None = None
+    """The folder of torchvision's data sets, where it has moved since the run."""
+    device: str = "auto"
+    """cpu, cuda, mps, or auto."""
+
+
+def main(args: Sequence[str] | None = None) -> None:
+    """Sample, draw, save."""
+    options = tyro.cli(Options, args=args, description=__doc__)
+    with user_errors():
+        _, vae, splits = load_run(options.run, data_dir=options.data_dir, device=options.device)
+        with seeded(options.seed):
+            figure = plots.samples(vae, splits.train.shape, options.n, mean=options.mean, peak=peak(splits.train))
+        path = options.output or options.run / ("means.png" if options.mean else "samples.png")
+        print(f"{options.n} samples in {plots.save(figure, path)}")
+
+
+if __name__ == "__main__":
+    main()

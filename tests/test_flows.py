@@ -1,0 +1,86 @@
+"""The layers of flows: inverses, Jacobians, and what importing the flow library leaves behind."""
+
+import subprocess
+import sys
+
+import pytest
+import torch
+from families import build, inputs
+from torch import nn
+
+from pyro_vae.flows import AutoregressiveLayer, CouplingLayer, Flow, PlanarLayer
+from pyro_vae.priors import FlowPrior
+
+LAYERS = {
+    "planar": lambda dim: PlanarLayer(dim, 4),
+    "autoregressive": lambda dim: AutoregressiveLayer(dim, 4, (16,)),
+    "reversed autoregressive": lambda dim: AutoregressiveLayer(dim, 4, (16,), reverse=True),
+    "affine coupling": lambda dim: CouplingLayer(dim, 4, (16,)),
+    "spline coupling": lambda dim: CouplingLayer(dim, 4, (16,), bins=5),
+}
+
+
+@pytest.mark.parametrize("dim", [1, 2, 5])
+@pytest.mark.parametrize("name", LAYERS)
+def test_inverse_and_jacobian(name, dim):
+    torch.manual_seed(0)
+    layer = LAYERS[name](dim).double()
+    z, context = 2 * inputs(50, dim), 3 * inputs(50, 4, seed=2)
+    image, log_det = layer(z, context)
+    before, same = layer.inverse(image, context)
+    torch.testing.assert_close(before, z)
+    torch.testing.assert_close(same, log_det)
+    jacobian = torch.vmap(torch.func.jacrev(lambda z, c: layer(z, c)[0]))(z, context)
+    torch.testing.assert_close(torch.linalg.slogdet(jacobian).logabsdet, log_det)
+
+
+@pytest.mark.parametrize("name", LAYERS)
+def test_the_inverse_carries_gradients(name):
+    torch.manual_seed(0)
+    layer = LAYERS[name](3).double()
+    image, context = inputs(4, 3).requires_grad_(), inputs(4, 4, seed=2).requires_grad_()
+    assert torch.autograd.gradcheck(layer.inverse, (image, context))
+
+
+def test_planar_layers_stay_invertible_where_weights_are_extreme():
+    layer = PlanarLayer(2, 1)
+    with torch.no_grad():
+        layer.net.weight.zero_()
+        layer.net.bias.copy_(torch.tensor([-50.0, 0.0, 50.0, 0.0, 0.3]))
+    z = inputs(1000, 2).float()
+    image, log_det = layer(z, torch.ones(1000, 1))
+    assert log_det.isfinite().all()
+    torch.testing.assert_close(layer.inverse(image, torch.ones(1000, 1))[0], z, atol=1e-2, rtol=1e-2)
+
+
+def test_without_layers_a_flow_is_a_diagonal_normal():
+    raw = inputs(4, 6)
+    z = inputs(4, 3, seed=3)
+    trusted = torch.distributions.Normal(raw[:, :3], (0.5 * raw[:, 3:]).exp())
+    torch.testing.assert_close(Flow(nn.Identity(), 3, [])(raw).log_prob(z), trusted.log_prob(z).sum(-1))
+
+
+def test_a_draw_without_gradient_does_not_lend_its_density_to_one_with():
+    q = build("iaf")(inputs(4, 5))
+    z = q.sample()
+    assert q.log_prob(z).requires_grad
+
+
+def test_own_density_takes_one_pass_and_no_inversion(monkeypatch):
+    calls = []
+    monkeypatch.setattr(AutoregressiveLayer, "inverse", lambda *args: calls.append(args))
+    q = build("iaf", dim=20)(inputs(4, 5))
+    q.log_prob(q.rsample())
+    with torch.no_grad():
+        q.log_prob(q.sample())
+    assert calls == []
+
+
+def test_the_flow_library_does_not_switch_validation_off():
+    code = "import torch, pyro_vae.flows; assert torch.distributions.Distribution._validate_args is True"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_a_flow_prior_needs_two_dimensions():
+    with pytest.raises(ValueError, match="expected at least 2 dimensions to couple, got 1"):
+        FlowPrior(1)

@@ -1,0 +1,276 @@
+"""Importance weights: per datum, whatever the batch, the chunks and the programs."""
+
+import itertools
+import math
+
+import pyro
+import pytest
+import torch
+from linear_gaussian import LinearGaussian
+from programs import PAIRS, PER_DATUM, PIXELS, SemiSupervised, binary, fixed_draws, labels, pair, plain_vae, recorded
+from pyro import poutine
+from torch import nn
+
+from pyro_vae import importance, log_likelihood, log_weights
+from pyro_vae.importance import count_rows, stream, take_rows
+from pyro_vae.trace import stochastic_sites
+
+CALLS = PER_DATUM | {"unlabelled": lambda: pair(SemiSupervised, binary(), None)}
+
+
+@pytest.fixture(autouse=True)
+def _store_stays_empty():
+    assert not dict(pyro.get_param_store().items())
+    yield
+    assert not dict(pyro.get_param_store().items())
+
+
+def rows_of(args, rows):
+    return [arg if arg is None else arg[rows] for arg in args]
+
+
+def draws_of(programs, num_samples):
+    """Weights (K, B), and the latents they belong to."""
+    guide, traces = recorded(programs.guide)
+    torch.manual_seed(0)
+    weights = log_weights(programs.model, guide, *programs.args, num_samples=num_samples, chunk_size=5)
+    return weights, {site["name"]: site for site in stochastic_sites(traces[-1]) if not site["is_observed"]}
+
+
+def values_of(latents, plates, samples=None, rows=None):
+    """The values of latents for some samples and rows, which are counted from the left of the batch dimensions."""
+    out = {}
+    for name, site in latents.items():
+        value, dim = site["value"], -plates - site["fn"].event_dim
+        value = value if rows is None else value.index_select(dim, torch.tensor(rows))
+        out[name] = value if samples is None else value.select(dim - 1, samples)
+    return out
+
+
+@pytest.mark.parametrize("make", CALLS.values(), ids=CALLS)
+def test_weights_agree_with_a_slow_loop_over_single_data_and_draws(make):
+    programs = make()
+    weights, latents = draws_of(programs, 6)
+    by_hand = torch.empty_like(weights)
+    with torch.no_grad(), pyro.get_param_store().scope():
+        for k, b in itertools.product(*map(range, weights.shape)):
+            z, datum = values_of(latents, programs.nesting, k, [b]), rows_of(programs.args, [b])
+            guide = poutine.trace(fixed_draws(programs.guide, z)).get_trace(*datum)
+            model = poutine.trace(poutine.condition(programs.model, data=z)).get_trace(*datum)
+            by_hand[k, b] = model.log_prob_sum() - guide.log_prob_sum()
+    torch.testing.assert_close(weights, by_hand, atol=1e-6, rtol=0)
+
+
+@pytest.mark.parametrize("make", CALLS.values(), ids=CALLS)
+def test_a_batch_does_not_depend_on_its_companions(make):
+    programs = make()
+    whole, latents = draws_of(programs, 4)
+    for rows in ([0], [5, 2], [3, 1, 4]):
+        calls = iter([{}, values_of(latents, programs.nesting, rows=rows)])  # the first call is a look at the plates
+
+        def guide(*args, calls=calls):
+            return fixed_draws(programs.guide, next(calls))(*args)
+
+        part = log_weights(programs.model, guide, *rows_of(programs.args, rows), num_samples=4)
+        torch.testing.assert_close(part, whole[:, rows], atol=1e-6, rtol=0)
+
+
+@pytest.mark.parametrize("num_samples", [1, 2, 25])
+@pytest.mark.parametrize("make", CALLS.values(), ids=CALLS)
+def test_any_chunk_size_gives_the_same(make, num_samples):
+    programs = make()
+
+    def run(function, chunk_size):
+        torch.manual_seed(0)
+        return function(programs.model, programs.guide, *programs.args, num_samples=num_samples, chunk_size=chunk_size)
+
+    weights = run(log_weights, 10_000)
+    assert weights.shape == (num_samples, len(programs.args[0]))
+    for chunk_size in (3, 8, 64):
+        torch.testing.assert_close(run(log_weights, chunk_size), weights)
+        torch.testing.assert_close(run(log_likelihood, chunk_size), weights.logsumexp(0) - math.log(num_samples))
+
+
+def test_many_blocks_of_the_guide(monkeypatch):
+    """More draws than one pass of the guide makes: more data than it takes, and more samples than it takes."""
+    monkeypatch.setattr(importance, "GUIDE_BLOCK", 10)
+    truth = LinearGaussian()
+    x = truth.data(23)
+    module = truth.vae()
+    for num_samples in (1, 3, 10, 25):
+        expected = truth.log_likelihood(x)
+        weights = log_weights(module.model, module.guide, x, num_samples=num_samples)
+        torch.testing.assert_close(weights, expected.expand(num_samples, -1))
+        torch.testing.assert_close(log_likelihood(module.model, module.guide, x, num_samples=num_samples), expected)
+        blocks = list(stream(module.model, module.guide, (x,), {}, num_samples, 4))
+        seen = torch.zeros(num_samples, len(x))
+        for block in blocks:
+            assert block.log_weight.numel() <= 10
+            seen[block.samples, block.rows] += 1
+        assert (seen == 1).all()
+
+
+def watch(net):
+    """The number of rows of each call of a network, as it goes."""
+    rows = []
+    net.register_forward_hook(lambda module, args, out: rows.append(args[0].shape[:-1].numel()))
+    return rows
+
+
+@pytest.mark.parametrize("num_samples", [1, 100, 1000])
+def test_encoder_sees_each_datum_once_whatever_k(num_samples):
+    module, x = plain_vae(), binary(9)
+    rows = watch(module.encoder.net)
+    log_likelihood(module.model, module.guide, x, num_samples=num_samples)
+    assert sum(rows) == len(x) + 1  # and the first datum once more, for a look at the plates
+
+
+def test_encoder_sees_each_datum_once_per_block(monkeypatch):
+    monkeypatch.setattr(importance, "GUIDE_BLOCK", 50)
+    module, x = plain_vae(), binary(4)
+    rows = watch(module.encoder.net)
+    log_likelihood(module.model, module.guide, x, num_samples=120)
+    assert sum(rows) == 1 + len(x) * math.ceil(120 / 50)
+
+
+@pytest.mark.parametrize("chunk_size", [1, 5, 32, 300])
+@pytest.mark.parametrize("num_samples", [3, 40])
+def test_decoder_never_sees_more_rows_than_the_chunk(num_samples, chunk_size):
+    module, x = plain_vae(), binary(11)
+    rows = watch(module.decoder.net)
+    log_likelihood(module.model, module.guide, x, num_samples=num_samples, chunk_size=chunk_size)
+    assert max(rows) <= chunk_size
+    assert sum(rows[1:]) == num_samples * len(x)
+
+
+def test_one_sample_is_one_draw_of_the_elbo():
+    module, x = plain_vae(), binary()
+    torch.manual_seed(0)
+    value = log_likelihood(module.model, module.guide, x, num_samples=1)
+    torch.manual_seed(0)
+    torch.testing.assert_close(value, log_weights(module.model, module.guide, x, num_samples=1)[0])
+    assert value.shape == (len(x),)
+
+
+def test_the_estimate_grows_with_k_and_stays_below_the_truth():
+    """In expectation; the means over 400 data have standard errors below 0.05 nat."""
+    truth = LinearGaussian()
+    x = truth.data(400)
+    module = truth.vae(truth.wrong_encoder(spread=1.8))
+    torch.manual_seed(0)
+    means = [float(log_likelihood(module.model, module.guide, x, num_samples=k).mean()) for k in (1, 10, 100, 1000)]
+    assert means == sorted(means)
+    assert means[-1] < float(truth.log_likelihood(x).mean()) + 0.15
+    assert means[0] < means[-1] - 0.5
+
+
+def test_scales_and_masks_of_the_data():
+    """poutine.scale is no part of p(x): a weight is a density. A mask is: what it hides does not count."""
+    programs, scaled, masked = PAIRS["vae"](), PAIRS["scaled"](), PAIRS["masked"]()
+
+    def run(each, guide=None):
+        torch.manual_seed(0)
+        return log_weights(each.model, guide or each.guide, *each.args, num_samples=5)
+
+    torch.testing.assert_close(run(scaled), run(programs))
+    hide = poutine.mask(programs.model, torch.tensor(False)), poutine.mask(programs.guide, torch.tensor(False))
+    assert (log_weights(*hide, *programs.args, num_samples=3) == 0).all()
+    assert masked.args[0].shape == programs.args[0].shape
+
+
+def test_keyword_arguments_and_none():
+    programs = pair(SemiSupervised, binary(), labels())
+    torch.manual_seed(0)
+    positional = log_weights(programs.model, programs.guide, *programs.args, num_samples=3)
+    torch.manual_seed(0)
+    named = log_weights(programs.model, programs.guide, programs.args[0], ys=programs.args[1], num_samples=3)
+    torch.testing.assert_close(named, positional)
+    assert log_weights(programs.model, programs.guide, binary(), ys=None, num_samples=3).shape == positional.shape
+
+
+def test_discrete_latents_against_enumeration():
+    """log p(x, y) summed over y is log p(x): with a labelled call for each class, against the unlabelled one."""
+    programs = pair(SemiSupervised, binary(), None)
+    x, classes = binary(), SemiSupervised.CLASSES
+    torch.manual_seed(0)
+    joint = [
+        log_likelihood(programs.model, programs.guide, x, torch.eye(classes).double()[y].expand(len(x), -1), num_samples=4000)
+        for y in range(classes)
+    ]
+    unlabelled = log_likelihood(programs.model, programs.guide, x, None, num_samples=4000)
+    torch.testing.assert_close(unlabelled, torch.stack(joint).logsumexp(0), atol=0.05, rtol=0)  # standard errors below 0.01
+
+
+def test_modules_are_used_in_eval_mode_and_left_in_theirs():
+    module = plain_vae()
+    module.decoder.net.append(nn.BatchNorm1d(PIXELS).double())
+    module.decoder.net.append(nn.Dropout(0.9))
+    before = {name: value.clone() for name, value in module.state_dict().items()}
+    module.encoder.eval()
+    torch.manual_seed(0)
+    first = log_likelihood(module.model, module.guide, binary(), num_samples=20)
+    torch.manual_seed(0)
+    torch.testing.assert_close(log_likelihood(module.model, module.guide, binary(), num_samples=20), first)
+    assert all(torch.equal(before[name], value) for name, value in module.state_dict().items())
+    assert module.decoder.training
+    assert not module.encoder.training
+    assert not first.requires_grad
+
+
+def without_plate(module):
+    def guide(x):
+        pyro.sample("z", module.encoder(x))
+
+    return guide
+
+
+def misspelt(module):
+    def guide(x):
+        with pyro.plate("data", len(x)):
+            pyro.sample("Z", module.encoder(x))
+
+    return guide
+
+
+def programs_of(name):
+    programs = PAIRS[name]()
+    return {"model": programs.model, "guide": programs.guide}
+
+
+def bad(change):
+    """A VAE's programs and data, changed."""
+    module = plain_vae()
+    call = {"model": module.model, "guide": module.guide, "args": (binary(),), "num_samples": 3} | change(module)
+    return lambda: log_weights(call.pop("model"), call.pop("guide"), *call.pop("args"), **call)
+
+
+REFUSED = {
+    "no samples": (lambda m: {"num_samples": 0}, "num_samples"),
+    "negative samples": (lambda m: {"num_samples": -5}, "num_samples"),
+    "no chunk": (lambda m: {"chunk_size": 0}, "chunk_size"),
+    "guide without a plate": (lambda m: {"guide": without_plate(m)}, "a plate with one row per datum .* got none"),
+    "misspelt site": (lambda m: {"guide": misspelt(m)}, r"missing \['z'\], unknown \['Z'\]"),
+    "no plates": (lambda m: programs_of("no plate"), r"in the model's shape \(3,\), got \(1, 3\)"),
+    "global latent": (lambda m: programs_of("global latent"), "a plate with one row per datum .* got none"),
+    "fixed plate": (lambda m: {"model": lambda x: m.model(x.expand(7, -1)), "guide": lambda x: m.guide(x.expand(7, -1))}, r"sizes \[7\]"),
+    "no tensors": (lambda m: {"args": ()}, "one row per datum"),
+    "no data": (lambda m: {"args": (binary()[:0],)}, "one row per datum"),
+    "uneven lengths": (lambda m: {"args": (binary(), labels(3))}, r"got lengths \[3, 7\]"),
+    "grey data": (lambda m: {"args": (binary() * 0.5,)}, "support"),
+    "NaN": (lambda m: {"args": (binary() * math.nan,)}, "nan"),
+}
+
+
+@pytest.mark.parametrize(("change", "message"), REFUSED.values(), ids=REFUSED)
+def test_refused(change, message):
+    with pytest.raises(ValueError, match=message):
+        bad(change)()
+
+
+def test_rows_of_arguments():
+    x, y = torch.zeros(5, 2), torch.zeros(5)
+    assert count_rows((x, None, 3.0, torch.tensor(1.0)), {"y": y}) == 5
+    args, kwargs = take_rows((x, None, 3.0), {"y": y}, slice(1, 3))
+    assert args[0].shape == (2, 2)
+    assert args[1:] == (None, 3.0)
+    assert kwargs["y"].shape == (2,)

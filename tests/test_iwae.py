@@ -1,0 +1,140 @@
+"""Importance-weighted bounds and their gradients, on a model where log p(x) is known."""
+
+import pytest
+import torch
+from families import REAL, build
+from linear_gaussian import LinearGaussian
+from programs import PAIRS
+from torch import nn
+
+from pyro_vae import VAE, Bernoulli, DiagonalNormal, StandardNormal, Trace_ELBO, mlp
+from pyro_vae.iwae import IWAE, STL, DReG
+from pyro_vae.trace import evaluation, isolated
+
+
+def estimates(objective, vae, x, n: int):
+    """``n`` independent losses and gradients, the guide's parameters (bias, weight) before the model's."""
+    chosen = [*vae.encoder.parameters(), *vae.decoder.parameters()]
+    losses, grads = [], []
+    for _ in range(n):
+        with isolated(vae.model, vae.guide, validate=False):
+            loss = objective(vae.model, vae.guide, x).loss
+        losses.append(loss.detach())
+        grads.append(torch.cat([g.flatten() for g in torch.autograd.grad(loss, chosen)]))
+    return torch.stack(losses), torch.stack(grads)
+
+
+def wrong() -> tuple[LinearGaussian, VAE, torch.Tensor]:
+    torch.manual_seed(0)
+    truth = LinearGaussian()
+    return truth, truth.vae(truth.wrong_encoder()), truth.data(20)
+
+
+def test_the_bound_rises_with_k_and_stays_below_log_p():
+    truth, vae, x = wrong()
+    means, errors = [], []
+    with evaluation(vae.model, vae.guide):
+        for k in (1, 2, 5, 20, 100):
+            bound = -torch.stack([IWAE(k)(vae.model, vae.guide, x).loss for _ in range(200)]) / 20
+            means.append(float(bound.mean()))
+            errors.append(float(bound.std()) / 200**0.5)
+    log_p = float(truth.log_likelihood(x).mean())
+    for i in range(4):
+        assert means[i + 1] - means[i] > 3 * (errors[i] ** 2 + errors[i + 1] ** 2) ** 0.5
+    assert all(mean < log_p + 3 * error for mean, error in zip(means, errors, strict=True))
+    assert means[-1] > log_p - 0.1
+
+
+PAIRS_OF_EQUALS = {
+    "IWAE and DReG": (IWAE(5), DReG(5)),
+    "IWAE and DReG, many": (IWAE(20), DReG(20)),
+    "ELBO and STL": (Trace_ELBO(3), STL(3)),
+    "ELBO, IWAE of one": (Trace_ELBO(), IWAE(1)),
+    "STL and DReG of one": (STL(1), DReG(1)),
+}
+
+
+@pytest.mark.parametrize("name", PAIRS_OF_EQUALS)
+def test_estimators_of_one_gradient_agree_in_the_mean(name):
+    _, vae, x = wrong()
+    (losses, grads), (others, other_grads) = (estimates(objective, vae, x, 400) for objective in PAIRS_OF_EQUALS[name])
+    assert (losses.mean() - others.mean()).abs() < 4 * ((losses.var() + others.var()) / 400).sqrt()
+    error = ((grads.var(0) + other_grads.var(0)) / 400).sqrt()
+    assert ((grads.mean(0) - other_grads.mean(0)).abs() <= 4.5 * error + 1e-9).all()
+    assert (grads.mean(0).abs() > 4.5 * error).any()  # they are told apart from zero
+
+
+@pytest.mark.parametrize("pair", ["bottom-up", "top-down"])
+def test_dreg_holds_for_several_latents(pair):
+    """q(z1 | x) q(z2 | z1): the first draw moves the second one's density too."""
+    made = PAIRS[pair]()
+    parameters = made.parameters()
+    samples = []
+    for objective in (IWAE(4), DReG(4)):
+        grads = []
+        for _ in range(1500):
+            with isolated(made.model, made.guide, validate=False):
+                loss = objective(made.model, made.guide, *made.args).loss
+            grads.append(torch.cat([g.flatten() for g in torch.autograd.grad(loss, parameters)]))
+        samples.append(torch.stack(grads))
+    error = ((samples[0].var(0) + samples[1].var(0)) / 1500).sqrt()
+    score = (samples[0].mean(0) - samples[1].mean(0)) / error.clamp(min=1e-12)
+    assert score.abs().max() < 5
+    assert 0.8 < float(score.square().mean()) < 1.2  # scattered as the standard errors say
+
+
+def test_dreg_has_less_variance_than_iwae_at_fifty():
+    _, vae, x = wrong()
+    guide = sum(p.numel() for p in vae.encoder.parameters())
+    (_, plain), (_, doubly) = (estimates(objective, vae, x, 200) for objective in (IWAE(50), DReG(50)))
+    assert float(doubly[:, :guide].var(0).sum()) < 0.2 * float(plain[:, :guide].var(0).sum())
+    signal = [g[:, :guide].mean(0).abs() / g[:, :guide].std(0) for g in (plain, doubly)]
+    assert float(signal[1].nanmean()) > 2 * float(signal[0].nanmean())
+
+
+@pytest.mark.parametrize("objective", [STL(1), DReG(8)], ids=["stl", "dreg"])
+def test_the_gradient_vanishes_at_the_posterior(objective):
+    """The guide's gradient is zero for each draw, not only in the mean; the plain one is not."""
+    truth = LinearGaussian()
+    vae, x = truth.vae(), truth.data(5)
+    guide = sum(p.numel() for p in vae.encoder.parameters())
+    _, grads = estimates(objective, vae, x, 3)
+    torch.testing.assert_close(grads[:, :guide], torch.zeros_like(grads[:, :guide]), atol=1e-8, rtol=0)
+    _, plain = estimates(Trace_ELBO(), vae, x, 3)
+    assert plain[:, :guide].abs().max() > 0.1
+
+
+@pytest.mark.parametrize("name", REAL)
+def test_path_gradients_of_every_family(name):
+    """STL agrees with the ELBO in the mean gradient of the encoder's outputs, inverted flows included."""
+    torch.manual_seed(0)
+    truth = LinearGaussian(latent=2, observed=4, noise=1.0)
+    family = build(name, dim=2)
+    raw = 0.5 * family.net(torch.ones(5, dtype=torch.float64)).detach()
+    family.net = nn.Identity()
+    vae, x = truth.vae(family), truth.data(1).expand(4000, -1)
+    grads = []
+    for objective in (Trace_ELBO(), STL(1)):
+        rows = raw.expand(4000, -1).clone().requires_grad_()
+
+        def guide(x, rows=rows):
+            import pyro
+
+            with pyro.plate("data", len(x)):
+                pyro.sample("z", family(rows))
+
+        with isolated(vae.model, guide, validate=True):
+            loss = objective(vae.model, guide, x).loss
+        grads.append(torch.autograd.grad(loss, rows)[0])
+    error = ((grads[0].var(0) + grads[1].var(0)) / 4000).sqrt()
+    assert ((grads[0].mean(0) - grads[1].mean(0)).abs() <= 4.5 * error + 1e-9).all()
+
+
+def test_a_guide_that_changes_between_runs_is_refused():
+    torch.manual_seed(0)
+    vae = VAE(StandardNormal(3), Bernoulli(mlp(3, 8, 5)), DiagonalNormal(nn.Sequential(nn.Dropout(0.5), nn.Linear(5, 6))))
+    with isolated(vae.model, vae.guide, validate=True), pytest.raises(ValueError, match="deterministic given its draws, got log q"):
+        DReG(3)(vae.model, vae.guide, torch.ones(50, 5))
+    vae.eval()
+    with isolated(vae.model, vae.guide, validate=True):
+        assert DReG(3)(vae.model, vae.guide, torch.ones(50, 5)).loss.isfinite()

@@ -77,7 +77,7 @@ def kl_decomposition(
     N = count_rows(args, kwargs)
     index = torch.cat([torch.randperm(N) for _ in range(math.ceil(num_draws / N))])[:num_draws]
     with evaluation(model, guide):
-        traces = model_trace, guide_trace = draw(model, guide, *take_rows(args, kwargs, index))
+        traces = model_trace, guide_trace = draw(model, guide, *take_rows(args, kwargs, cast(Any, index)))
         _, log_prior, log_guide = terms(*traces, scaled=False)
         log_q, log_q_d = _log_aggregate(guide, args, kwargs, traces, max(1, 16 * chunk_size // num_draws))
         log_p_d = _log_factors(model_trace, guide_trace)
@@ -134,7 +134,7 @@ def _log_factors(model_trace: Trace, guide_trace: Trace) -> Tensor | None:
 
 def marginals(distribution: Any) -> Any:
     """The univariate marginals p(z_d) of a distribution on R^D, of event shape (), or None where they have no closed form."""
-    if isinstance(distribution, Independent) and distribution.event_dim == 1 and distribution.base_dist.event_shape == ():
+    if isinstance(distribution, Independent) and len(distribution.event_shape) == 1 and distribution.base_dist.event_shape == ():
         return distribution.base_dist
     if isinstance(distribution, MultivariateNormal | LowRankMultivariateNormal):
         return Normal(distribution.loc, distribution.variance.sqrt())

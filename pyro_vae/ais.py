@@ -17,7 +17,7 @@ from typing import Any, Literal, NamedTuple
 import pyro
 import torch
 from torch import Tensor
-from tqdm.auto import tqdm
+from tqdm import tqdm
 
 from .importance import count_rows, take_rows
 from .simulate import simulate

@@ -3,32 +3,43 @@
 import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
+T = TypeVar("T")
+
 
 @contextmanager
-def processes(device: torch.device) -> Iterator[torch.device]:
-    """Join the processes that ``torchrun`` started, if it did; yield the device of this one.
+def processes() -> Iterator[None]:
+    """Join the processes that ``torchrun`` started, if it did, on this machine or several.
 
-    Each process of a machine takes its own GPU. Everything in between (data shards, gradients, records, files) looks at
-    ``torch.distributed`` by itself.
+    Everything in between (data shards, gradients, records, files) looks at ``torch.distributed`` by itself.
     """
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
-        yield device
+        yield
         return
-    if device.type == "cuda":
-        device = torch.device("cuda", int(os.environ["LOCAL_RANK"]))
-        torch.cuda.set_device(device)
-    dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+    dist.init_process_group("cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo")
     try:
-        yield device
+        yield
     finally:
         dist.destroy_process_group()
+
+
+def local_rank() -> int:
+    """The number of this process among those of its machine: its GPU."""
+    return int(os.environ.get("LOCAL_RANK", "0")) if _running() else 0
+
+
+def agreed(value: T) -> T:
+    """Return the first process's value, on each of them."""
+    values = [value]
+    if _running():
+        dist.broadcast_object_list(values)
+    return values[0]
 
 
 class _Replica(nn.Module):

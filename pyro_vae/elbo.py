@@ -155,4 +155,4 @@ def _analytic_kl(model_trace: Trace, guide_trace: Trace) -> Tensor:
         except NotImplementedError as error:
             raise TypeError(f"expected families with a closed-form KL, got {families}: use Trace_ELBO") from error
         total.append(sum_but(scale_and_mask(kl, site["scale"], site["mask"]), keep))
-    return cast(Tensor, sum(total[1:], start=total[0]))
+    return sum(total[1:], start=total[0])

@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
-from tqdm.auto import tqdm
+from tqdm import tqdm
 
 from . import weights
 from .aggregate import KLDecomposition, kl_decomposition
@@ -102,7 +102,14 @@ class Evaluation:
 
 
 def evaluate(
-    model: Program, guide: Program, *args: Any, num_samples: int, chunk_size: int = 2048, progress: bool = False, **kwargs: Any
+    model: Program,
+    guide: Program,
+    *args: Any,
+    num_samples: int,
+    chunk_size: int = 2048,
+    compile: bool = False,
+    progress: bool = False,
+    **kwargs: Any,
 ) -> Evaluation:
     """Evaluate any pair of programs on data; the arguments and errors are those of :func:`pyro_vae.log_likelihood`.
 
@@ -116,7 +123,7 @@ def evaluate(
     >>> result.log_px.shape, result.pareto_k.shape, result.num_observed
     (torch.Size([3]), torch.Size([3]), 64)
     """
-    bounds, rest = zip(*_statistics(model, guide, args, kwargs, num_samples, chunk_size, progress), strict=True)
+    bounds, rest = zip(*_statistics(model, guide, args, kwargs, num_samples, chunk_size, compile, progress), strict=True)
     return Evaluation(
         num_samples=num_samples,
         num_observed=_num_observed(model, guide, args, kwargs),
@@ -128,11 +135,11 @@ def evaluate(
 
 
 def _statistics(
-    model: Program, guide: Program, args: Any, kwargs: Any, num_samples: int, chunk_size: int, progress: bool
+    model: Program, guide: Program, args: Any, kwargs: Any, num_samples: int, chunk_size: int, compile: bool, progress: bool
 ) -> Iterator[tuple[dict[int, Tensor], dict[str, Tensor]]]:
     """What is kept of the weights of some data, all of their samples at once: the bounds by size, the rest by name."""
     with tqdm(total=count_rows(args, kwargs), unit="data", disable=not progress) as bar:
-        for column in stream_columns(model, guide, args, kwargs, num_samples, chunk_size):
+        for column in stream_columns(model, guide, args, kwargs, num_samples, chunk_size, compile):
             log_weight = column.log_weight.cpu().double()
             smoothed = pareto_smoothed(log_weight)
             yield (
@@ -149,9 +156,11 @@ def _statistics(
             bar.update(column.rows.stop - column.rows.start)
 
 
-def stream_columns(model: Program, guide: Program, args: Any, kwargs: Any, num_samples: int, chunk_size: int) -> Iterator[Block]:
+def stream_columns(
+    model: Program, guide: Program, args: Any, kwargs: Any, num_samples: int, chunk_size: int, compile: bool = False
+) -> Iterator[Block]:
     """Yield the weights of a few data at a time, all of their samples at once: see :func:`pyro_vae.importance.stream`."""
-    for rows, same in groupby(stream(model, guide, args, kwargs, num_samples, chunk_size), key=lambda block: block.rows):
+    for rows, same in groupby(stream(model, guide, args, kwargs, num_samples, chunk_size, compile), key=lambda block: block.rows):
         blocks = list(same)
         log_weight = torch.cat([block.log_weight for block in blocks])
         yield Block(rows, slice(0, num_samples), log_weight, torch.cat([block.log_likelihood for block in blocks]))

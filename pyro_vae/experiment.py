@@ -15,8 +15,9 @@ import tyro
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR, LRScheduler
 
-from . import conditionals, nets, schedules
+from . import collapse, conditionals, flows, iwae, nets, objectives, posteriors, priors, schedules, spherical
 from .data import Images, Splits, load
+from .distributed import local_rank
 from .elbo import Schedule, Trace_ELBO, TraceMeanField_ELBO
 from .svi import SVI
 from .vae import VAE
@@ -63,14 +64,40 @@ DECODERS: dict[str, Callable[["Config", nets.Shape, int], nn.Module]] = {
 
 GUIDES: dict[str, Callable[["Config", Network], nn.Module]] = {
     "diagonal": lambda c, net: conditionals.DiagonalNormal(net(conditionals.DiagonalNormal.outputs(c.latent_dim))),
+    "laplace": lambda c, net: posteriors.DiagonalLaplace(net(posteriors.DiagonalLaplace.outputs(c.latent_dim))),
+    "low_rank": lambda c, net: posteriors.LowRankNormal(net(posteriors.LowRankNormal.outputs(c.latent_dim, 5)), 5),
+    "full_rank": lambda c, net: posteriors.FullRankNormal(net(posteriors.FullRankNormal.outputs(c.latent_dim))),
+    "mixture": lambda c, net: posteriors.MixtureOfNormals(net(posteriors.MixtureOfNormals.outputs(c.latent_dim))),
+    "planar": lambda c, net: flows.Planar(net(flows.Planar.outputs(c.latent_dim)), c.latent_dim),
+    "iaf": lambda c, net: flows.IAF(net(flows.IAF.outputs(c.latent_dim)), c.latent_dim),
+    "realnvp": lambda c, net: flows.RealNVP(net(flows.RealNVP.outputs(c.latent_dim)), c.latent_dim),
+    "spline": lambda c, net: flows.NeuralSpline(net(flows.NeuralSpline.outputs(c.latent_dim)), c.latent_dim),
+    "power_spherical": lambda c, net: spherical.PowerSpherical(net(spherical.PowerSpherical.outputs(c.latent_dim))),
+    "von_mises_fisher": lambda c, net: spherical.VonMisesFisher(net(spherical.VonMisesFisher.outputs(c.latent_dim))),
 }
-PRIORS: dict[str, Callable[["Config"], nn.Module]] = {
-    "standard": lambda c: conditionals.StandardNormal(c.latent_dim),
+SPHERICAL = {"power_spherical", "von_mises_fisher"}
+"""Guides that are densities on the sphere, and so go with the sphere's prior."""
+
+PRIORS: dict[str, Callable[["Config", nn.Module, Images], nn.Module]] = {
+    "standard": lambda c, q, train: conditionals.StandardNormal(c.latent_dim),
+    "mixture": lambda c, q, train: priors.MixturePrior(c.latent_dim),
+    "vamp": lambda c, q, train: priors.VampPrior(q, train.batch(torch.randperm(len(train))[:100]).float().cpu(), peak(train)),
+    "flow": lambda c, q, train: priors.FlowPrior(c.latent_dim),
+    "spline_flow": lambda c, q, train: priors.FlowPrior(c.latent_dim, bins=8),
+    "sphere": lambda c, q, train: spherical.UniformSphere(c.latent_dim),
 }
 
+# Those from "iwae" on weigh no KL, so that beta is refused.
 OBJECTIVES: dict[str, Callable[["Config", float | Schedule], Any]] = {
     "elbo": lambda c, beta: Trace_ELBO(num_particles=c.num_particles, beta=beta),
     "analytic": lambda c, beta: TraceMeanField_ELBO(num_particles=c.num_particles, beta=beta),
+    "iwae": lambda c, beta: iwae.IWAE(_plain(c, beta).num_particles),
+    "dreg": lambda c, beta: iwae.DReG(_plain(c, beta).num_particles),
+    "stl": lambda c, beta: iwae.STL(_plain(c, beta).num_particles),
+    "renyi": lambda c, beta: objectives.Renyi(_plain(c, beta).num_particles),
+    "wake_sleep": lambda c, beta: objectives.ReweightedWakeSleep(_plain(c, beta).num_particles),
+    "free_bits": lambda c, beta: collapse.FreeBits(_single(_plain(c, beta)).free_bits),
+    "infovae": lambda c, beta: objectives.InfoVAE(weight=_single(_plain(c, beta)).mmd_weight),
 }
 ANNEALING: dict[str, Callable[["Config", int], float | Schedule]] = {
     "none": lambda c, steps: c.beta,
@@ -89,6 +116,9 @@ LR_SCHEDULES: dict[str, Callable[["Config", int], float]] = {
     "cosine": lambda c, epoch: 0.5 + 0.5 * math.cos(math.pi * min(epoch / c.epochs, 1.0)),
     "burda": lambda c, epoch: round(10 ** (1 - min(int(math.log(2 * epoch + 1, 3) + 1e-9), 7) / 7), 1),
 }
+
+
+PRECISIONS: dict[str, Callable[[nn.Module], nn.Module]] = {"float32": lambda net: net, "bf16": nets.BFloat16}
 
 
 def _names(table: Mapping[str, object]) -> Any:
@@ -140,11 +170,15 @@ class Config:
     """The family of p(z)."""
 
     objective: Annotated[str, _names(OBJECTIVES)] = "elbo"
-    """elbo draws every term; analytic has the KL in closed form."""
+    """elbo draws every term; analytic has the KL in closed form; iwae, dreg and the others are in pyro_vae.iwae and objectives."""
     num_particles: int = 1
     """Draws of z for each image and step."""
     beta: float = 1.0
     """The weight of the KL."""
+    free_bits: float = 0.1
+    """The floor under the KL of each latent dimension and image, in nats (objective free_bits)."""
+    mmd_weight: float = 10.0
+    """The weight lambda of the divergence of the aggregate (objective infovae)."""
     annealing: Annotated[str, _names(ANNEALING)] = "none"
     """How the weight of the KL grows to beta."""
     annealing_epochs: int = 10
@@ -175,6 +209,8 @@ class Config:
     """cpu, cuda, mps, or auto: the fastest that is there."""
     compile: bool = False
     """Compile the whole step into one graph."""
+    precision: Annotated[str, _names(PRECISIONS)] = "float32"
+    """What the networks compute in; densities are float32 always."""
     num_samples: int = 1000
     """Importance samples for log p(x) of each test image, at the end."""
     progress: bool = True
@@ -197,13 +233,16 @@ def build_vae(config: Config, train: Images) -> VAE:
     likelihood = _likelihood(config, train)
     encoder, decoder = _pick(ENCODERS, config.architecture, "architecture"), _pick(DECODERS, config.architecture, "architecture")
     prior, guide = _pick(PRIORS, config.prior, "prior"), _pick(GUIDES, config.guide, "guide")
+    if (config.guide in SPHERICAL) != (config.prior == "sphere"):
+        raise ValueError(f"expected guide {' or '.join(sorted(SPHERICAL))} with prior sphere, got guide {config.guide} with {config.prior}")
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(config.seed)
-        q = guide(config, lambda outputs: nn.Sequential(Divide(peak(train)), encoder(config, train.shape, outputs)))
+        precision = _pick(PRECISIONS, config.precision, "precision")
+        q = guide(config, lambda outputs: nn.Sequential(Divide(peak(train)), precision(encoder(config, train.shape, outputs))))
         net = decoder(config, train.shape, likelihood.family.outputs(math.prod(train.shape)))
         if config.init_output_bias:
             nets.set_output_bias(net, likelihood.bias(train.mean().cpu()))
-        return VAE(prior(config), likelihood.family(net, **likelihood.arguments(config, train)), q)
+        return VAE(prior(config, q, train), likelihood.family(precision(net), **likelihood.arguments(config, train)), q)
 
 
 class Divide(nn.Module):
@@ -274,7 +313,8 @@ def choose_device(name: str) -> torch.device:
     present = [f"cuda:{index}" for index in range(torch.cuda.device_count())] if torch.cuda.is_available() else []
     present += ["mps"] if torch.backends.mps.is_available() else []
     present += ["cpu"]
-    wanted = present[0] if name == "auto" else f"{name}:0" if name == "cuda" else name
+    first = f"cuda:{local_rank()}"  # each process of torchrun's its own
+    wanted = (first if first in present else present[0]) if name == "auto" else first if name == "cuda" else name
     if wanted not in present:
         raise ValueError(f"expected a device that this machine has (auto, {', '.join(present)}), got {name!r}")
     return torch.device(wanted)
@@ -303,6 +343,20 @@ def _pick(table: Mapping[str, T], name: str, option: str) -> T:
     if name not in table:
         raise ValueError(f"expected {option} to be one of {', '.join(table)}, got {name!r}")
     return table[name]
+
+
+def _plain(config: Config, beta: float | Schedule) -> Config:
+    """The configuration, for objectives that have no KL to weigh."""
+    if beta != 1.0:
+        raise ValueError(f"expected beta 1 and no annealing for objective {config.objective}, which weighs no KL, got beta {config.beta}")
+    return config
+
+
+def _single(config: Config) -> Config:
+    """The configuration, for objectives of one draw."""
+    if config.num_particles != 1:
+        raise ValueError(f"expected num_particles 1 for objective {config.objective}, got {config.num_particles}")
+    return config
 
 
 def _check_positive(**values: int) -> None:

@@ -181,9 +181,7 @@ class AutoregressiveLayer(nn.Module):
     def __init__(self, dim: int, context: int, hidden: Sequence[int], *, reverse: bool = False) -> None:
         super().__init__()
         order = torch.arange(dim)
-        self.net = zuko.flows.MaskedAutoregressiveTransform(
-            dim, context, order=order.flip(0) if reverse else order, hidden_features=hidden
-        )
+        self.net = zuko.flows.MaskedAutoregressiveTransform(dim, context, order=order.flip(0) if reverse else order, hidden_features=hidden)
 
     def forward(self, z: Tensor, context: Tensor) -> Pass:
         return cast(Pass, self.net(context).call_and_ladj(z))

@@ -15,7 +15,7 @@ import pyro
 import torch
 from torch import Tensor, nn
 from torch.distributions import Distribution, Independent, MultivariateNormal, Normal
-from tqdm.auto import tqdm
+from tqdm import tqdm
 
 from .evaluate import stream_columns
 from .importance import count_rows, take_rows

@@ -17,7 +17,7 @@ from torch.utils import _pytree as pytree
 
 from .compiled import Graphs, Modules
 from .elbo import Estimate, Objective
-from .trace import Program, isolated
+from .trace import Program, frozen_allowed, isolated
 
 Update = Callable[[Sequence[Tensor], Sequence[Tensor], Sequence[Sequence[Tensor]], Sequence[Tensor]], None]
 
@@ -52,8 +52,10 @@ class GraphStep:
                 grads = clipped(grads, self.clip_norm)
             for index, flag in enumerate(flags):
                 mine = [i for i, group in enumerate(groups) if group == index]
-                _adam(*([values[i] for i in mine] for values in (params, grads, state)), rates[index], flag)
+                mine_params, mine_grads, mine_state = ([values[i] for i in mine] for values in (params, grads, state))
+                _adam(mine_params, mine_grads, mine_state, rates[index], flag)
 
+        self.optim._opt_called = True  # type: ignore[attr-defined]  # what learning-rate schedulers look for
         return Estimate(*self._run(objective, args, kwargs, state, rates, update, key=(tuple(groups), repr(flags), self.clip_norm)))
 
     def loss(self, objective: Objective, args: Any, kwargs: Any) -> Estimate:
@@ -88,9 +90,14 @@ class GraphStep:
             rates_ = list(islice(take, len(rates)))
             scheduled = replace(cast(Any, objective), beta=next(take)) if scalars else objective
             args, kwargs = pytree.tree_unflatten([next(take) if isinstance(leaf, Tensor) else leaf for leaf in leaves], spec)
+
+            def run() -> Estimate:
+                with frozen_allowed(self.model, self.guide):  # whatever is not trained carries no gradient here
+                    return scheduled(self.model, self.guide, *args, **kwargs)
+
             with torch.enable_grad(), isolated(validate=False):
                 free = {name: now[name].detach().requires_grad_() for name in trained}
-                estimate = self.modules.run(now | free, lambda: scheduled(self.model, self.guide, *args, **kwargs))
+                estimate = self.modules.run(now | free, run)
                 grads = torch.autograd.grad(estimate.loss, list(free.values()))
             results = [value.detach() for value in estimate]
             if update is None:

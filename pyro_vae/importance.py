@@ -147,10 +147,11 @@ def _block(
     """Return log w and log p(x | z), both (K, b), of one block: one pass of the guide, then the model chunk by chunk."""
     guide_trace = prune_subsample_sites(poutine.trace(vectorized(guide, num_samples, depth)).get_trace(*args, **kwargs))
     latents = [site for site in stochastic_sites(guide_trace) if not site["infer"].get("is_auxiliary")]
-    keep = {-1 - depth, dim}
+    keep: set[int | None] = {-1 - depth, dim}
     log_weight = -log_prob_sum(stochastic_sites(guide_trace), keep, scaled=False)
     log_likelihood = torch.empty_like(log_weight)
-    for samples, rows in _chunks(*log_weight.shape, chunk_size):
+    num_data = log_weight.shape[1]
+    for samples, rows in _chunks(num_samples, num_data, chunk_size):
         z = {site["name"]: _narrow(site, samples, -1 - depth, rows, dim) for site in latents}
         log_px, log_pz = joint(dim, depth, samples.stop - samples.start, z, *take_rows(args, kwargs, rows))
         log_likelihood[samples, rows] = log_px
@@ -168,7 +169,7 @@ def _joint(model: Program, dim: int, depth: int, num_samples: int, z: dict[str, 
     program = poutine.condition(vectorized(model, num_samples, depth), data=z)
     sites = stochastic_sites(prune_subsample_sites(poutine.trace(program).get_trace(*args, **kwargs)))
     log_px, log_pz = ([site for site in sites if (site["name"] in z) == latent] for latent in (False, True))
-    keep = {-1 - depth, dim}
+    keep: set[int | None] = {-1 - depth, dim}
     return log_prob_sum(log_px, keep, scaled=False), log_prob_sum(log_pz, keep, scaled=False)
 
 

@@ -1,6 +1,6 @@
 """What the guide does with its latent space: posterior means, active units."""
 
-from typing import Any
+from typing import Any, cast
 
 import torch
 from pyro import poutine
@@ -29,9 +29,9 @@ def latent_means(guide: Program, *args: Any, num_samples: int = 64, **kwargs: An
 def mean(distribution: Any, num_samples: int = 64) -> Tensor:
     """Return the mean of a distribution; of ``num_samples`` draws where the family knows no closed form."""
     try:
-        return distribution.mean
+        return cast(Tensor, distribution.mean)
     except (NotImplementedError, AttributeError):
-        return distribution.sample((num_samples,)).mean(0)
+        return cast(Tensor, distribution.sample((num_samples,)).mean(0))
 
 
 def active_units(means: Tensor, threshold: float = 0.01) -> int:

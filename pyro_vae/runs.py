@@ -14,6 +14,7 @@ from torch.optim.lr_scheduler import LRScheduler
 from . import plots
 from .checkpoint import BEST, LAST, load_checkpoint, load_weights, replacing
 from .data import Images, Splits
+from .distributed import agreed, barrier, rank
 from .epoch import seeded
 from .evaluate import evaluate
 from .experiment import Config, build_svi, build_vae, choose_device, load_data, peak
@@ -64,7 +65,8 @@ def open_run(config: Config) -> Run:
     Raises ``ValueError`` for options that mean nothing or do not fit together, a folder that holds a run already, and a
     resumed run of other options; ``FileNotFoundError`` for a missing data set or run.
     """
-    folder = config.resume or config.output_dir or Path("runs") / f"{Path(config.dataset).stem}-{datetime.now():%Y%m%d-%H%M%S}"
+    new = Path("runs") / f"{Path(config.dataset).stem}-{datetime.now():%Y%m%d-%H%M%S}"
+    folder = agreed(config.resume or config.output_dir or new)
     if config.resume is not None:
         check_resumable(config, load_config(folder / CONFIG))
     elif (folder / CONFIG).exists():
@@ -73,8 +75,10 @@ def open_run(config: Config) -> Run:
     splits = Splits(*(images.to(device) for images in load_data(config)))
     vae = build_vae(config, splits.train).to(device)
     svi, scheduler = build_svi(config, vae, len(splits.train))
-    folder.mkdir(parents=True, exist_ok=True)
-    save_config(replace(config, output_dir=folder, resume=None), folder / CONFIG)
+    barrier()  # nobody looks at the folder once somebody writes there
+    if rank() == 0:
+        folder.mkdir(parents=True, exist_ok=True)
+        save_config(replace(config, output_dir=folder, resume=None), folder / CONFIG)
     return Run(config, folder, vae, splits, svi, scheduler)
 
 

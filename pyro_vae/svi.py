@@ -108,7 +108,7 @@ class SVI(pyro.infer.SVI):
             with torch.no_grad():
                 for buffer, value in zip(buffers, saved, strict=True):
                     buffer.copy_(value)
-        names = {p: name for module in modules_of(self.model, self.guide) for name, p in module.named_parameters()}
+        names: dict[Tensor, str] = {p: name for module in modules_of(self.model, self.guide) for name, p in module.named_parameters()}
         idle = [names.get(p, f"one of shape {tuple(p.shape)}") for p, grad in zip(parameters, grads, strict=True) if grad is None]
         if idle:
             raise ValueError(

@@ -1,5 +1,7 @@
 """The heart: a variational autoencoder as two literal Pyro programs."""
 
+from typing import cast
+
 import pyro
 import torch
 from pyro.nn import PyroModule, pyro_method
@@ -47,7 +49,7 @@ class VAE(PyroModule):
     def sample(self, n: int, *, mean: bool = False) -> Tensor:
         """Draw z ~ p(z), ``n`` times; return draws x ~ p(x | z), or with ``mean`` the means E[x | z]."""
         p = self.decoder(self.prior().sample((n,)))
-        return p.mean if mean else p.sample()
+        return cast(Tensor, p.mean if mean else p.sample())
 
     @torch.no_grad()
     def encode(self, x: Tensor, *, mean: bool = True) -> Tensor:
@@ -59,4 +61,4 @@ class VAE(PyroModule):
     def reconstruct(self, x: Tensor, *, mean: bool = True) -> Tensor:
         """Return E[x | z] at z = E_q[z | x], or without ``mean`` a draw x' ~ p(x' | z), z ~ q(z | x)."""
         p = self.decoder(self.encode(x, mean=mean))
-        return p.mean if mean else p.sample()
+        return cast(Tensor, p.mean if mean else p.sample())

@@ -92,7 +92,7 @@ def hand_written(options: Options, x: Tensor, *, compile: bool = False, **adam: 
     encoder, decoder = networks(options)
     optim = torch.optim.Adam([*encoder.parameters(), *decoder.parameters()], lr=1e-3, **adam)
 
-    def loss(x: Tensor) -> Tensor:
+    def loss(x: Tensor) -> Any:
         loc, log_variance = encoder(x).chunk(2, -1)
         logits = decoder(loc + torch.randn_like(loc) * (0.5 * log_variance).exp())
         kl = -0.5 * (1 + log_variance - loc.square() - log_variance.exp()).sum()
@@ -253,6 +253,8 @@ def evaluation_rows(options: Options) -> Rows:
     x = torch.bernoulli(0.3 * torch.rand(options.images, D))
     K = options.num_samples
     h = torch.randn(K, options.latent)
+    encoder: Any = pair.encoder
+    decoder: Any = pair.decoder
     weights = [torch.randn(options.hidden, options.latent), torch.randn(D, options.hidden)]
 
     def bare() -> None:
@@ -262,10 +264,10 @@ def evaluation_rows(options: Options) -> Rows:
     @torch.no_grad()
     def by_hand() -> None:
         for row in x:
-            q = pair.encoder(row).base_dist
+            q = encoder(row).base_dist
             eps = torch.randn(K, options.latent)
             z = q.loc + eps * q.scale
-            logits = pair.decoder.net(z)
+            logits = decoder.net(z)
             log_px = torch.mv(logits, row) - F.softplus(logits).sum(-1)
             log_w = log_px - 0.5 * z.square().sum(-1) + 0.5 * eps.square().sum(-1) + q.scale.log().sum()
             log_w.logsumexp(0)
@@ -315,7 +317,8 @@ def measure(rows: Rows, reference: str, options: Options, steps: int) -> list[di
 def peak_memory(num_samples: int, options: Options) -> float:
     """The peak resident memory of an evaluation in a process of its own, in MB."""
     with multiprocessing.get_context("spawn").Pool(1) as pool:
-        return pool.apply(_peak, (num_samples, options))
+        peak: float = pool.apply(_peak, (num_samples, options))
+    return peak
 
 
 def _peak(num_samples: int, options: Options) -> float:

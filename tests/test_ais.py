@@ -134,6 +134,26 @@ def test_coordinates_carry_the_jacobian():
         assert float(space.log_guide(u).logsumexp(0).exp()) * 0.05**2 == pytest.approx(1, abs=1e-4)
 
 
+def test_simplices_lose_a_dimension():
+    def model(x: Tensor) -> None:
+        with pyro.plate("data", len(x)):
+            weight = pyro.sample("weight", dist.Dirichlet(x.new_ones(len(x), 3)))
+            pyro.sample("x", dist.Categorical(weight), obs=x)
+
+    def guide(x: Tensor) -> None:
+        with pyro.plate("data", len(x)):
+            pyro.sample("weight", dist.Dirichlet(x.new_ones(len(x), 3)))
+
+    torch.manual_seed(0)
+    x = torch.tensor([0.0, 2.0])
+    with evaluation():
+        u = Unconstrained(model, guide, (x,), {}).draw_guide(4)
+    assert u.shape == (4, 2, 2)
+    log_weight = AIS(num_particles=200, num_steps=10, num_leapfrog=3).log_weights(model, guide, x)
+    error = weights.log_mean_exp(log_weight) - torch.tensor(1 / 3).log()
+    assert bool((error.abs() < 4 * weights.standard_error(log_weight)).all())
+
+
 @pytest.mark.parametrize("schedule", [linear, sigmoidal])
 def test_schedules_rise_from_nought_to_one(schedule):
     betas = schedule(100)

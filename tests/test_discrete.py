@@ -63,7 +63,9 @@ def test_score_function_is_unbiased(objective):
 def test_the_baseline_lowers_the_variance():
     vae, x = make(), pixels()
     guide = [p.numel() for n, p in vae.named_parameters() if n.startswith("encoder")]
-    plain, baseline = (gradients(objective, vae, x, 300)[:, -sum(guide) :].var(0).sum() for objective in (Trace_ELBO(4), ScoreFunction_ELBO(4)))
+    plain, baseline = (
+        gradients(objective, vae, x, 300)[:, -sum(guide) :].var(0).sum() for objective in (Trace_ELBO(4), ScoreFunction_ELBO(4))
+    )
     assert float(baseline) < 0.25 * float(plain)
 
 

@@ -58,9 +58,33 @@ CHOICES = {
 }
 
 
+GOES_WITH = {"power_spherical": {"prior": "sphere"}, "von_mises_fisher": {"prior": "sphere"}, "sphere": {"guide": "power_spherical"}}
+
+
 @pytest.mark.parametrize(("option", "name"), [(option, name) for option, table in CHOICES.items() for name in table])
 def test_every_name_trains(option, name):
-    a_step(replace(TINY, **{option: name}), load_data(TINY).train)
+    a_step(replace(TINY, **{option: name}, **GOES_WITH.get(name, {})), load_data(TINY).train)
+
+
+def test_spheres_go_with_spheres():
+    for choice in ({"guide": "power_spherical"}, {"prior": "sphere"}):
+        with pytest.raises(ValueError, match="expected guide power_spherical or von_mises_fisher with prior sphere, got guide"):
+            build_vae(replace(TINY, **choice), load_data(TINY).train)
+
+
+@pytest.mark.parametrize("objective", ["iwae", "dreg", "stl", "renyi", "wake_sleep", "free_bits", "infovae"])
+def test_objectives_that_weigh_no_kl_refuse_beta(objective):
+    for choice in ({"beta": 0.5}, {"annealing": "linear"}):
+        config = replace(TINY, objective=objective, **choice)
+        with pytest.raises(ValueError, match=f"expected beta 1 and no annealing for objective {objective}, which weighs no KL"):
+            build_svi(config, build_vae(config, load_data(config).train), num_data=40)
+
+
+@pytest.mark.parametrize("objective", ["free_bits", "infovae"])
+def test_objectives_of_one_draw_refuse_more(objective):
+    config = replace(TINY, objective=objective, num_particles=3)
+    with pytest.raises(ValueError, match=f"expected num_particles 1 for objective {objective}, got 3"):
+        build_svi(config, build_vae(config, load_data(config).train), num_data=40)
 
 
 ANNEALED = {

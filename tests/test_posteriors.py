@@ -238,7 +238,7 @@ def test_vamp_prior_shares_the_guides_encoder():
     vae = VAE(VampPrior(encoder, torch.rand(4, 5)), Bernoulli(mlp(2, 8, 5)), encoder)
     assert len(list(vae.parameters())) == 4 + 4 + 1
     z = torch.randn(6, 2)
-    parts = encoder(vae.prior.raw.sigmoid())
+    parts = encoder(vae.prior.pseudo_inputs())
     torch.testing.assert_close(vae.prior().log_prob(z), parts.log_prob(z.unsqueeze(1)).logsumexp(1) - torch.log(torch.tensor(4.0)))
 
 
@@ -254,7 +254,10 @@ ERRORS = {
     "rank": (lambda: LowRankNormal(nn.Identity(), rank=0), "rank of at least 1, got 0"),
     "low rank": (lambda: LowRankNormal(nn.Identity(), rank=2)(torch.ones(6)), "(4, 8, 12, ...), got 6"),
     "components": (lambda: MixtureOfNormals(nn.Identity(), 0), "components of at least 1, got 0"),
-    "mixture": (lambda: MixtureOfNormals(nn.Identity(), 2)(torch.ones(7)), "MixtureOfNormals of 2 components needs (6, 10, 14, ...), got 7"),
+    "mixture": (
+        lambda: MixtureOfNormals(nn.Identity(), 2)(torch.ones(7)),
+        "MixtureOfNormals of 2 components needs (6, 10, 14, ...), got 7",
+    ),
 }
 
 

@@ -261,6 +261,19 @@ def test_evaluation_uses_eval_mode_and_steps_use_training_mode(make):
     assert not torch.equal(batch_norm.running_mean, before)
 
 
+def test_a_step_updates_running_statistics_once():
+    """The look at the first batch moves no buffer, whether it ends well or not."""
+    programs = pair(WithBatchNorm)
+    batch_norm = programs.module.decoder[1]
+    svi = SVI(programs.model, programs.guide, adam(programs.module), loss=Trace_ELBO())
+    with pytest.raises(ValueError, match="support"):
+        svi.step(binary() / 2)
+    assert int(batch_norm.num_batches_tracked) == 0
+    for count in (1, 2):
+        svi.step(*programs.args)
+        assert int(batch_norm.num_batches_tracked) == count
+
+
 @pytest.mark.parametrize("clip_norm", [0.1, 1.0, 1e9])
 def test_clip_norm_is_the_norm_of_the_whole_gradient(clip_norm):
     module, twin = plain_vae(), plain_vae()

@@ -70,6 +70,16 @@ def test_imputed_draws_have_the_conditional_covariance(truth):
     assert float((draws[:, ~seen].mean(0) - mean[0]).abs().max()) < 0.1 * float(covariance.diagonal().max().sqrt())
 
 
+def test_draws_come_from_all_chunks():
+    """From the prior, 400 chunks of two samples: the first alone would miss the narrow posterior by far."""
+    torch.manual_seed(0)
+    truth = LinearGaussian(latent=2, observed=5, noise=0.15)
+    vae, x, seen = pixelwise(truth), truth.data(2), torch.tensor([True, False, True, True, False])
+    draws = impute(vae.model, lambda x: prior_guide(x, 2), x, seen.expand(2, -1), num_samples=800, sample=True, chunk_size=2)
+    mean, covariance = conditional(truth, x, seen)
+    assert float(((draws[:, ~seen] - mean) / covariance.diagonal().sqrt()).abs().max()) < 4
+
+
 def test_hidden_values_do_not_matter(truth):
     vae, x = pixelwise(truth), truth.data(4)
     seen = torch.rand(4, 5) < 0.5

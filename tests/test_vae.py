@@ -99,6 +99,16 @@ def test_mean_samples_vary_and_mean_reconstructions_do_not(vae):
     assert not torch.equal(vae.reconstruct(x, mean=False), vae.reconstruct(x, mean=False))
 
 
+def test_a_reconstruction_without_mean_draws_both(vae):
+    """x' ~ p(x' | z) with z ~ q(z | x): a draw of z, then one of x'."""
+    x = vae.sample(4)
+    torch.manual_seed(0)
+    drawn = vae.reconstruct(x, mean=False)
+    torch.manual_seed(0)
+    expected = vae.decoder(vae.encoder(x).sample()).sample()
+    assert torch.equal(drawn, expected)
+
+
 def test_nothing_of_it_needs_a_gradient_or_the_store(vae):
     x = vae.sample(2)
     assert not any(value.requires_grad for value in (x, vae.encode(x), vae.reconstruct(x), vae.sample(2, mean=True)))

@@ -1,0 +1,29 @@
+"""Two processes that take one optimisation step on halves of a batch: run under torchrun by test_distributed.py."""
+
+import sys
+from pathlib import Path
+
+import torch
+
+from pyro_vae import SVI, VAE, Bernoulli, StandardNormal, Trace_ELBO, mlp
+from pyro_vae.distributed import processes, rank, world_size
+from pyro_vae.posteriors import Delta
+
+BATCH, D, Z = 12, 6, 3
+
+
+def step(compile: bool) -> dict[str, torch.Tensor]:
+    """The gradients of a VAE whose guide does not draw, on this process's share of the batch."""
+    torch.manual_seed(0)
+    vae = VAE(StandardNormal(Z), Bernoulli(mlp(Z, 8, D)), Delta(mlp(D, 8, Z))).double()
+    x = (torch.rand(BATCH, D) < 0.4).double()
+    svi = SVI(vae.model, vae.guide, torch.optim.SGD(vae.parameters(), lr=0.1), Trace_ELBO(), compile=compile)
+    svi.step(x[rank() :: world_size()])
+    return {name: p.grad for name, p in vae.named_parameters() if p.grad is not None}
+
+
+if __name__ == "__main__":
+    folder, compile = Path(sys.argv[1]), sys.argv[2] == "compiled"
+    torch.set_num_threads(1)
+    with processes():
+        torch.save(step(compile), folder / f"{rank()}.pt")

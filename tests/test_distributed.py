@@ -1,0 +1,53 @@
+"""Several processes do what one does."""
+
+import csv
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import replicas
+import torch
+
+ROOT = Path(__file__).parents[1]
+
+
+def torchrun(*args):
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", *map(str, args)]
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"}
+    result = subprocess.run(command, env=environment, cwd=ROOT, capture_output=True, text=True, timeout=500)
+    assert result.returncode == 0, result.stdout + result.stderr
+    return result.stdout
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("mode", ["eager", "compiled"])
+def test_two_processes_have_the_gradients_of_one(tmp_path, mode):
+    torchrun(ROOT / "tests" / "replicas.py", tmp_path, mode)
+    whole = replicas.step(compile=False)
+    for index in range(2):
+        shared = torch.load(tmp_path / f"{index}.pt", weights_only=True)
+        torch.testing.assert_close(shared, whole, rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.slow
+def test_training_script_on_two_processes(tmp_path):
+    """Only the first process writes and speaks; resume goes on; the final ELBO agrees with that of one process."""
+    run = tmp_path / "two"
+    options = ["--epochs", "20", "--batch-size", "32", "--num-samples", "10", "--no-progress"]
+    out = torchrun(ROOT / "scripts" / "train.py", "--output-dir", run, *options)
+    assert out.count("log p(x)") == 1
+    rows = list(csv.DictReader((run / "metrics.csv").read_text().splitlines()))
+    assert [int(row["epoch"]) for row in rows] == list(range(1, 21))
+    torchrun(ROOT / "scripts" / "train.py", "--resume", run, "--epochs", "22")
+    assert len(list(csv.DictReader((run / "metrics.csv").read_text().splitlines()))) == 22
+
+    alone = tmp_path / "one"
+    script = [sys.executable, str(ROOT / "scripts" / "train.py"), "--output-dir", str(alone)]
+    options = ["--epochs", "22", "--batch-size", "64", "--num-samples", "10", "--no-progress"]  # 2 x 32 together
+    subprocess.run([*script, *options], check=True, capture_output=True, env=os.environ | {"OMP_NUM_THREADS": "1"}, timeout=500)
+    two, one = (json.loads((folder / "result.json").read_text()) for folder in (run, alone))
+    error = (one["log_px_data_error"] ** 2 + two["log_px_data_error"] ** 2) ** 0.5
+    assert abs(two["elbo"] - one["elbo"]) < 3 * error

@@ -5,6 +5,7 @@ leaves behind the list of torch operations it performed, handlers and distributi
 and the optimiser's update included, is compiled by TorchInductor.
 """
 
+import warnings
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -32,11 +33,17 @@ def compile_graph(function: Callable[..., Any], inputs: Sequence[Tensor]) -> Cal
     Raises :class:`CannotCompile` where the function's control flow depends on values, or no compiler is at hand.
     """
     try:
-        graph = make_fx(function, decomposition_table=_ONEDNN, tracing_mode="fake")(*inputs)
-        compiled: Callable[..., Any] = torch._inductor.compile(graph, list(inputs))
+        with warnings.catch_warnings():  # the compiler calls functions that torch itself has deprecated
+            warnings.simplefilter("ignore", FutureWarning)
+            return _compile(function, inputs)
     except Exception as error:
         reason = str(error).strip().splitlines() or [type(error).__name__]
         raise CannotCompile(f"cannot compile these programs ({reason[0]}): use the eager path, compile=False") from error
+
+
+def _compile(function: Callable[..., Any], inputs: Sequence[Tensor]) -> Callable[..., Any]:
+    graph = make_fx(function, decomposition_table=_ONEDNN, tracing_mode="fake")(*inputs)
+    compiled: Callable[..., Any] = torch._inductor.compile(graph, list(inputs))
     return compiled
 
 

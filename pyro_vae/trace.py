@@ -16,7 +16,7 @@ from pyro.distributions.util import scale_and_mask
 from pyro.infer.util import is_validation_enabled
 from pyro.poutine import Trace
 from pyro.poutine.messenger import Messenger
-from pyro.poutine.util import prune_subsample_sites, site_is_subsample
+from pyro.poutine.util import site_is_subsample
 from torch import Tensor, nn
 from torch.nn.modules.module import register_module_forward_pre_hook
 
@@ -58,10 +58,9 @@ def draw(
     validate = is_validation_enabled()
     store = pyro.get_param_store()
     with store.scope(store.get_state()):  # called outside SVI too, an objective leaves the store as it was
-        guide_trace = prune_subsample_sites(poutine.trace(guide).get_trace(*args, **kwargs))
+        guide_trace = poutine.trace(guide).get_trace(*args, **kwargs)
         with same_shapes() if validate else nullcontext():
             model_trace = poutine.trace(poutine.replay(model, trace=guide_trace)).get_trace(*args, **kwargs)
-    model_trace = prune_subsample_sites(model_trace)
     if validate:
         check_sites(model_trace, guide_trace)
         check_support(model_trace)
@@ -106,8 +105,8 @@ def sum_but(value: Tensor, keep: set[int | None]) -> Tensor:
 
 
 def stochastic_sites(trace: Trace) -> list[Site]:
-    """The sample sites of a trace, in order."""
-    return [site for site in trace.nodes.values() if site["type"] == "sample"]
+    """The sample sites of a trace, in order, without those that a plate makes for its subsample."""
+    return [site for site in trace.nodes.values() if site["type"] == "sample" and not site_is_subsample(site)]
 
 
 def particle_dim(trace: Trace) -> int | None:

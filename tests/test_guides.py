@@ -61,7 +61,7 @@ def test_semi_amortised_closes_most_of_the_amortisation_gap():
         vae = truth.vae(DiagonalNormal(Blinkered(truth, 8))).requires_grad_(False)
         vae.encoder.requires_grad_(True)
         guide = SemiAmortised(vae.model, vae.encoder.net, DiagonalNormal(nn.Identity()), steps=steps, rate=0.02) if steps else vae.guide
-        trained = {p: None for p in (*vae.encoder.parameters(), *(guide.parameters() if steps else ()))}
+        trained = dict.fromkeys((*vae.encoder.parameters(), *(guide.parameters() if steps else ())))
         svi = SVI(vae.model, guide, torch.optim.Adam(trained, 0.03), Trace_ELBO())
         for _ in range(300):
             svi.step(x)

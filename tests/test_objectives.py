@@ -9,13 +9,13 @@ from pyro import poutine
 from torch import nn
 from torch.fx.experimental.proxy_tensor import make_fx
 
-from pyro_vae import VAE, Bernoulli, DiagonalNormal, StandardNormal, SVI, Trace_ELBO, TraceMeanField_ELBO, latents, mlp
+from pyro_vae import SVI, VAE, Bernoulli, DiagonalNormal, StandardNormal, Trace_ELBO, TraceMeanField_ELBO, latents, mlp
 from pyro_vae.collapse import BatchNormMean, FreeBits
 from pyro_vae.discrete import OneHotCategorical, ScoreFunction_ELBO, UniformOneHot
 from pyro_vae.flows import IAF
 from pyro_vae.iwae import IWAE, STL, DReG
-from pyro_vae.objectives import InfoVAE, ReweightedWakeSleep, Renyi, mmd
-from pyro_vae.posteriors import Delta, FullRankNormal
+from pyro_vae.objectives import InfoVAE, Renyi, ReweightedWakeSleep, mmd
+from pyro_vae.posteriors import Delta
 from pyro_vae.trace import evaluation, isolated
 
 OBJECTIVES = {

@@ -9,10 +9,9 @@ from torch.distributions import kl_divergence
 from torch.func import functional_call
 from torch.fx.experimental.proxy_tensor import make_fx
 
-from pyro_vae import SVI, VAE, Bernoulli, DiagonalNormal, StandardNormal, Trace_ELBO, TraceMeanField_ELBO, log_likelihood, mlp
-from pyro_vae.collapse import BatchNormMean
+from pyro_vae import SVI, VAE, Bernoulli, DiagonalNormal, Trace_ELBO, TraceMeanField_ELBO, log_likelihood, mlp
 from pyro_vae.iwae import IWAE, STL
-from pyro_vae.posteriors import Delta, FullRankNormal, LowRankNormal, MixtureOfNormals
+from pyro_vae.posteriors import FullRankNormal, LowRankNormal, MixtureOfNormals
 from pyro_vae.trace import evaluation, isolated
 
 families = pytest.mark.parametrize("name", FAMILIES)
@@ -163,7 +162,7 @@ def test_draws_and_their_gradients_follow_the_density(name):
     family.net = nn.Identity()
     z = family(outputs.expand(20_000, -1)).sample()
     center = outputs[:2].detach() if name == "laplace" else z.mean(0)  # its kink between two squares
-    points, area = grid(1.4 * float((z - center).abs().max()), 400, center)
+    points, area = grid(1.4 * float((z - center).abs().max()), 700 if name == "spline" else 400, center)
     exact = (waves(points) * family(outputs).log_prob(points).exp().unsqueeze(-1)).sum(0) * area
     difference = (waves(z) - exact).detach()
     assert (difference.mean(0).abs() < 4.5 * difference.std(0) / 20_000**0.5).all()
@@ -187,15 +186,15 @@ def test_normals_match_torch(family):
     torch.testing.assert_close(q.variance, trusted.variance)
 
 
-def test_mixture_matches_torch_and_survives_a_gap():
-    """Far tails and an empty gap between the modes: float32 gradients stay near those of float64."""
+def test_mixture_gradients_survive_a_gap(monkeypatch):
+    """Two modes 12 standard deviations apart, draws in their tails: float32 gradients stay near those of float64."""
     raw = torch.tensor([0.3, -0.2, -6.0, 1.0, 6.0, -1.0, -1.0, 0.0, 0.0, -1.0], dtype=torch.float64)
+    draws = 1.5 * inputs(2000, 2) + torch.tensor([6.0, 0.0]) * inputs(2000, 1, seed=2).sign()
     grads = []
     for dtype in (torch.float32, torch.float64):
         rows = raw.to(dtype).expand(2000, -1).clone().requires_grad_()
         q = MixtureOfNormals(nn.Identity(), 2)(rows)
-        torch.manual_seed(0)
-        q.sample = lambda shape, z=torch.randn(2000, 2) + torch.tensor([6.0, 0.0]) * torch.randn(2000, 1).sign(): z.to(dtype)  # noqa: B023
+        monkeypatch.setattr(q, "sample", lambda shape, dtype=dtype: draws.to(dtype))
         q.rsample().sum().backward()
         grads.append(rows.grad.double())
     assert grads[0].isfinite().all()
@@ -313,7 +312,8 @@ def test_full_rank_finds_the_posterior():
     family = FullRankNormal(Constant(FullRankNormal.outputs(4)))
     gap, error = fit(truth, family, STL(8))
     assert abs(gap) < 1e-3 + 4 * error
-    assert float(kl_divergence(family(truth.data(1)), truth.posterior(truth.data(1)))) < 1e-3
+    with torch.no_grad():
+        assert float(kl_divergence(family(truth.data(1)), truth.posterior(truth.data(1)))) < 1e-3
 
 
 def test_diagonal_misses_exactly_the_correlations():

@@ -34,7 +34,7 @@ class StandardNormal(nn.Module):
         self.register_buffer("scale", torch.ones(dim))
 
     def forward(self) -> dist.Distribution:
-        return dist.Normal(self.loc, self.scale).to_event(1)
+        return distributions.Normal(self.loc, self.scale).to_event(1)
 
 
 class Conditional(nn.Module):
@@ -82,7 +82,7 @@ class DiagonalNormal(Conditional):
 
     def forward(self, h: Tensor) -> dist.Distribution:
         loc, log_variance = self.parameter_pair(h)
-        return dist.Normal(loc, (0.5 * log_variance).exp()).to_event(self.event_dim)
+        return distributions.Normal(loc, (0.5 * log_variance).exp()).to_event(self.event_dim)
 
 
 class Bernoulli(Conditional):

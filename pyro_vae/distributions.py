@@ -29,6 +29,22 @@ class Bernoulli(dist.Bernoulli):  # type: ignore[misc]
         return _logit_likelihood(self.logits, value)
 
 
+class Normal(dist.Normal):  # type: ignore[misc]
+    """N(loc, scale^2), its density in half as many operations as torch's: for a few latents, their number is the cost.
+
+    log p(x) = -1/2 ((x - loc) / scale)^2 - log scale - 1/2 log 2 pi
+
+    >>> Normal(0.0, 1.0).log_prob(torch.tensor(0.0))
+    tensor(-0.9189)
+    """
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        if self._validate_args:
+            self._validate_sample(value)
+        eps = (value - self.loc) / self.scale
+        return torch.addcmul(self.scale.log().neg().sub(0.5 * math.log(2 * math.pi)), eps, eps, value=-0.5)
+
+
 def _logit_likelihood(logits: Tensor, value: Tensor, total_count: int = 1) -> Tensor:
     """Return value * logits - total_count * softplus(logits), in three passes over memory."""
     # above 40 softplus is the identity, to the last digit of float64; torch's default of 20 loses some

@@ -97,10 +97,11 @@ class Trace_ELBO(_ELBO):
         traces = self._draw(model, guide, args, kwargs)
         log_likelihood, log_prior, log_guide = terms(*traces)
         kl = log_guide - log_prior
-        elbo = log_likelihood - cast(Tensor, self.beta) * kl
+        beta = cast(Any, self.beta)
+        elbo = log_likelihood - (kl if isinstance(beta, float) and beta == 1 else beta * kl)
         loss = -_with_score_gradient(elbo, *traces).sum()
-        K = self.num_particles
-        return Estimate(loss / K, log_likelihood.detach().sum() / K, kl.detach().sum() / K)
+        estimate = Estimate(loss, log_likelihood.detach().sum(), kl.detach().sum())
+        return estimate if self.num_particles == 1 else Estimate(*(value / self.num_particles for value in estimate))
 
 
 def _with_score_gradient(elbo: Tensor, model_trace: Trace, guide_trace: Trace) -> Tensor:

@@ -186,7 +186,8 @@ def _narrow(site: Any, samples: slice, sample_dim: int, rows: slice, row_dim: in
     """The values of a latent site for some samples of some data."""
     value, event_dim = site["value"], site["fn"].event_dim
     value = value.narrow(sample_dim - event_dim, samples.start, samples.stop - samples.start)
-    return cast(Tensor, value.narrow(row_dim - event_dim, rows.start, rows.stop - rows.start))
+    value = value.narrow(row_dim - event_dim, rows.start, rows.stop - rows.start)
+    return cast(Tensor, value.contiguous())  # a graph is compiled for one layout, whatever block the values are cut from
 
 
 def count_rows(args: Any, kwargs: Any) -> int:

@@ -58,13 +58,23 @@ def draw(
     validate = is_validation_enabled()
     store = pyro.get_param_store()
     with store.scope(store.get_state()):  # called outside SVI too, an objective leaves the store as it was
-        guide_trace = poutine.trace(guide).get_trace(*args, **kwargs)
+        # innermost, so that no other handler sees the many messages of pyro.module; when validating, all see everything
+        own = nullcontext if validate else own_parameters
+        guide_trace = poutine.trace(_within(own, guide)).get_trace(*args, **kwargs)
         with same_shapes() if validate else nullcontext():
-            model_trace = poutine.trace(poutine.replay(model, trace=guide_trace)).get_trace(*args, **kwargs)
+            model_trace = poutine.trace(poutine.replay(_within(own, model), trace=guide_trace)).get_trace(*args, **kwargs)
     if validate:
         check_sites(model_trace, guide_trace)
         check_support(model_trace)
     return model_trace, guide_trace
+
+
+def _within(context: Callable[[], Any], program: Program) -> Program:
+    def run(*args: Any, **kwargs: Any) -> Any:
+        with context():
+            return program(*args, **kwargs)
+
+    return run
 
 
 def vectorized(program: Program, num_particles: int, nesting: int) -> Program:

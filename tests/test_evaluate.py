@@ -175,6 +175,15 @@ def test_chunks_change_nothing_and_all_is_finite(name):
     assert all(math.isfinite(value) for value in json.loads(json.dumps(whole.summary())).values())
 
 
+@pytest.mark.slow
+def test_compiled_blocks_of_any_size():
+    """Seven data in blocks of five and two: the same result as without compilation."""
+    p = PER_DATUM["vae"]()
+    eager, compiled = (seeded(0, p, num_samples=3000, compile=compile) for compile in (False, True))
+    torch.testing.assert_close(compiled.log_px, eager.log_px)
+    torch.testing.assert_close(compiled.distortion, eager.distortion)
+
+
 def test_more_samples_than_a_block():
     """K beyond what the guide draws in one pass."""
     truth = LinearGaussian(latent=2, observed=3)

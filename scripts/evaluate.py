@@ -37,6 +37,8 @@ class Options:
     """The part of the data set."""
     max_images: int | None = None
     """Use only the first so many images."""
+    compile: bool = False
+    """Compile the weighing of the samples into one graph: some seconds, then two to three times as fast."""
     ais: bool = False
     """Also bound log p(x) by annealed importance sampling: from below on the first few images, from both sides on simulated ones."""
     ais_steps: int = 500
@@ -61,7 +63,9 @@ def main(args: Sequence[str] | None = None) -> None:
         images = getattr(splits, options.split).subset(slice(options.max_images))
         with seeded(config.seed):
             x = images.all()
-            evaluation = evaluate(vae.model, vae.guide, x, num_samples=options.num_samples, progress=sys.stderr.isatty())
+            evaluation = evaluate(
+                vae.model, vae.guide, x, num_samples=options.num_samples, compile=options.compile, progress=sys.stderr.isatty()
+            )
         with seeded(config.seed):
             extras = diagnose(options, vae, x, evaluation)
             name = f"evaluation-{options.split}-{options.num_samples}"

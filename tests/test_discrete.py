@@ -100,7 +100,7 @@ def test_relaxed_draws():
 
 def test_a_relaxed_draw_has_no_density_under_a_one_hot_prior():
     vae = make(GumbelSoftmax)
-    with isolated(vae.model, vae.guide, validate=True), pytest.raises(ValueError, match="OneHot|support"):
+    with isolated(vae.model, vae.guide, validate=True), pytest.raises(ValueError, match=r"OneHot|support"):
         Trace_ELBO()(vae.model, vae.guide, pixels())
 
 

@@ -12,7 +12,6 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 from torch.optim import Adam, Optimizer
-from torch.optim.adam import adam
 from torch.utils import _pytree as pytree
 
 from .compiled import Graphs, Modules
@@ -153,12 +152,21 @@ def _adam_state(optim: Optimizer, p: Tensor, amsgrad: bool) -> list[Tensor]:
 
 
 def _adam(params: Any, grads: Any, state: Any, lr: Tensor, flags: dict[str, Any]) -> None:
-    """Torch's own Adam update, in the form that takes the learning rate and the step count as tensors."""
-    steps, first, second = ([slot[i] for slot in state] for i in range(3))
-    maxima = [slot[3] for slot in state] if flags["amsgrad"] else []
+    """Torch's Adam and AdamW, with the learning rate and the step count as tensors.
+
+    Torch's own functional form divides by the learning rate once that is a tensor, which is NaN where a warm-up starts at 0.
+    """
     beta1, beta2 = flags["betas"]
-    options = {name: flags[name] for name in FLAGS if name != "betas"}
-    adam(
-        params, grads, first, second, maxima, steps, foreach=False, capturable=False, differentiable=True, fused=False,
-        beta1=beta1, beta2=beta2, lr=lr, **options,
-    )  # fmt: skip
+    for p, grad, (step, first, second, *largest) in zip(params, grads, state, strict=True):
+        step += 1
+        grad = -grad if flags["maximize"] else grad
+        if flags["weight_decay"] and flags["decoupled_weight_decay"]:
+            p.mul_(1 - lr * flags["weight_decay"])
+        elif flags["weight_decay"]:
+            grad = grad + flags["weight_decay"] * p
+        first.lerp_(grad, 1 - beta1)
+        second.mul_(beta2).addcmul_(grad, grad, value=1 - beta2)
+        if largest:
+            torch.maximum(largest[0], second, out=largest[0])
+        scale = (largest[0] if largest else second).sqrt() / (1 - beta2**step).sqrt() + flags["eps"]
+        p.sub_(lr / (1 - beta1**step) * first / scale)

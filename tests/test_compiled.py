@@ -210,6 +210,15 @@ def test_ragged_batches_cost_one_graph_each():
     assert len(svi.graph_step._graphs._graphs) == 2
 
 
+def test_learning_rate_may_start_at_zero():
+    """A pixel that is never lit has no gradient; zero times the update it would get is zero."""
+    vae = dense()
+    before = {name: p.clone() for name, p in vae.state_dict().items()}
+    svi = SVI(vae.model, vae.guide, torch.optim.Adam(vae.parameters(), lr=0.0), Trace_ELBO(), compile=True)
+    svi.step(torch.zeros(8, 64))
+    torch.testing.assert_close(dict(vae.state_dict()), before, rtol=0, atol=0)
+
+
 def test_annealing_and_learning_rates_compile_nothing_anew():
     *_, svi = trained(dense, 64, OPTIMISERS["adam"], compile=True, steps=3)
     for lr in (1e-3, 1e-4):

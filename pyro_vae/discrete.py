@@ -107,7 +107,8 @@ class ScoreFunction_ELBO(ImportanceWeighted):
 
     def __call__(self, model: Program, guide: Program, *args: Any, **kwargs: Any) -> Estimate:
         """Return the estimate for a batch."""
-        traces = draw(model, detached_draws()(guide), args, kwargs, self.num_particles, self.max_plate_nesting)
+        with detached_draws():
+            traces = draw(model, guide, args, kwargs, self.num_particles, self.max_plate_nesting)
         now = terms(*traces, scaled=False)
         log_weight = now.log_weight.detach()
         signal = (log_weight - log_weight.mean(0)) * self.num_particles / (self.num_particles - 1)

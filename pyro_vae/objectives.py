@@ -68,7 +68,8 @@ class ReweightedWakeSleep(ImportanceWeighted):
 
     def __call__(self, model: Program, guide: Program, *args: Any, **kwargs: Any) -> Estimate:
         """Return the estimate for a batch."""
-        traces = draw(model, detached_draws()(guide), args, kwargs, self.num_particles, self.max_plate_nesting)
+        with detached_draws():
+            traces = draw(model, guide, args, kwargs, self.num_particles, self.max_plate_nesting)
         now = terms(*traces, scaled=False)
         weight = now.log_weight.detach().softmax(0)
         gradient = (weight * (now.log_likelihood + now.log_prior + self.insomnia * now.log_guide)).sum()
@@ -78,7 +79,7 @@ class ReweightedWakeSleep(ImportanceWeighted):
 
 
 class detached_draws(Messenger):  # type: ignore[misc]
-    """Cut every draw from the parameters that made it, before the program goes on."""
+    """Cut every draw from the parameters that made it, before a trace inside records it and the program goes on."""
 
     def _pyro_post_sample(self, msg: Any) -> None:
         if isinstance(msg["value"], Tensor):

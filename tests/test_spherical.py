@@ -12,14 +12,13 @@ from torch import nn
 from torch.distributions import kl_divergence
 
 from pyro_vae import SVI, VAE, Bernoulli, Trace_ELBO, TraceMeanField_ELBO, mlp
+from pyro_vae.bessel import bessel_ratio, log_bessel
 from pyro_vae.spherical import (
     PowerSphericalDistribution,
     UniformSphere,
     VonMisesFisher,
     VonMisesFisherDistribution,
-    bessel_ratio,
     log_area,
-    log_bessel,
 )
 from pyro_vae.trace import evaluation
 

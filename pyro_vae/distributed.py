@@ -25,6 +25,7 @@ def processes() -> Iterator[None]:
     dist.init_process_group("cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo")
     try:
         yield
+        dist.barrier()  # nobody leaves while another still talks
     finally:
         dist.destroy_process_group()
 

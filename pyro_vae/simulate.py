@@ -2,13 +2,12 @@
 
 from typing import Any, NamedTuple
 
-import pyro
 import torch
 from pyro import poutine
 from pyro.poutine.util import prune_subsample_sites
 from torch import Tensor
 
-from .trace import Program, Site, stochastic_sites
+from .trace import Program, Site, isolated, stochastic_sites
 
 
 class Simulation(NamedTuple):
@@ -34,7 +33,7 @@ def simulate(model: Program, *args: Any, **kwargs: Any) -> Simulation:
     >>> simulation.args[0].shape, simulation.latents["z"].shape
     (torch.Size([3, 64]), torch.Size([3, 2]))
     """
-    with torch.no_grad(), pyro.validation_enabled(False):  # unconditioned sites are valid by construction
+    with torch.no_grad(), isolated(model, validate=False, keep_store=True):  # unconditioned sites are valid by construction
         sites = stochastic_sites(prune_subsample_sites(poutine.trace(poutine.uncondition(model)).get_trace(*args, **kwargs)))
     call: dict[Any, Any] = {**dict(enumerate(args)), **kwargs}
     replaced = dict(call)

@@ -191,7 +191,8 @@ def test_compiled_training_equals_eager(same_draws, optimiser):
 def test_compiled_networks_train_as_eager_ones(same_draws, network):
     make, size = NETWORKS[network]
     tolerance = {"rtol": 0.05, "atol": 0.03} if network == "bfloat16" else {"rtol": 1e-3, "atol": 1e-3}  # bf16 rounds at 0.4 %
-    assert_same_training(make, size, OPTIMISERS["adam"], steps=3, **tolerance)
+    # not Adam: where BatchNorm makes a gradient zero but for rounding, its sign is Adam's whole step
+    assert_same_training(make, size, OPTIMISERS["sgd"], steps=3, **tolerance)
 
 
 def test_compiled_clip_equals_eager(same_draws):

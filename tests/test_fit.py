@@ -232,9 +232,10 @@ def test_no_graphs_are_kept():
         return len(tensors), sum(t.grad_fn is not None for t in tensors)
 
     svi, _ = make()
+    _, others = alive()  # of earlier tests
     counts = [alive() for _ in fit(svi, TRAIN, VALIDATION, epochs=4, **OPTIONS)]
     assert counts[1] == counts[2] == counts[3]
-    assert counts[0][1] == 0
+    assert counts[0][1] <= others
 
 
 def test_progress(capfd):

@@ -1,5 +1,6 @@
 """One process, or several that share the work: each with its own data, all with the same weights."""
 
+import gc
 import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -27,6 +28,7 @@ def processes() -> Iterator[None]:
         yield
         dist.barrier()  # nobody leaves while another still talks
     finally:
+        gc.collect()  # replicas that are done for may hold the group in a cycle
         dist.destroy_process_group()
 
 

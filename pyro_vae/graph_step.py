@@ -39,9 +39,9 @@ class GraphStep:
     def step(self, objective: Objective, args: Any, kwargs: Any) -> Estimate:
         """Take one optimisation step with :class:`torch.optim.Adam` or a child of it, whose state is kept where it lives."""
         group_of = {p: i for i, group in enumerate(self.optim.param_groups) for p in group["params"]}
-        parameters = self._trained().values()
-        groups = [group_of[p] for p in parameters]
-        state = [_adam_state(self.optim, p, self.optim.param_groups[i]["amsgrad"]) for p, i in zip(parameters, groups, strict=True)]
+        trained = self._trained()
+        groups = [group_of[p] for p in trained.values()]
+        state = [_adam_state(self.optim, p, self.optim.param_groups[i]["amsgrad"]) for p, i in zip(trained.values(), groups, strict=True)]
         device = state[0][0].device
         rates = [_scalar(group["lr"], device) for group in self.optim.param_groups]
         flags = [{flag: group.get(flag) for flag in FLAGS} for group in self.optim.param_groups]
@@ -49,17 +49,18 @@ class GraphStep:
         def update(params: Any, grads: Any, state: Any, rates: Any) -> None:
             if self.clip_norm is not None:
                 grads = clipped(grads, self.clip_norm)
-            for index, flag in enumerate(flags):
-                mine = [i for i, group in enumerate(groups) if group == index]
-                mine_params, mine_grads, mine_state = ([values[i] for i in mine] for values in (params, grads, state))
-                _adam(mine_params, mine_grads, mine_state, rates[index], flag)
+            for p, grad, slot, group in zip(params, grads, state, groups, strict=True):
+                _adam(p, grad, slot, rates[group], flags[group])
 
         self.optim._opt_called = True  # type: ignore[attr-defined]  # what learning-rate schedulers look for
-        return Estimate(*self._run(objective, args, kwargs, state, rates, update, key=(tuple(groups), repr(flags), self.clip_norm)))
+        return Estimate(
+            *self._run(objective, args, kwargs, tuple(trained), state, rates, update, key=(tuple(groups), repr(flags), self.clip_norm))
+        )
 
     def loss(self, objective: Objective, args: Any, kwargs: Any) -> Estimate:
         """Return the estimate, whose loss has the gradient that the same pass through the graph computed."""
-        return Estimate(*_Loss.apply(lambda: self._run(objective, args, kwargs), *self._trained().values()))
+        trained = self._trained()
+        return Estimate(*_Loss.apply(lambda: self._run(objective, args, kwargs, tuple(trained)), *trained.values()))
 
     def _trained(self) -> dict[str, Tensor]:
         held = {p for group in self.optim.param_groups for p in group["params"]}
@@ -70,6 +71,7 @@ class GraphStep:
         objective: Objective,
         args: Any,
         kwargs: Any,
+        trained: tuple[str, ...],
         state: Sequence[Sequence[Tensor]] = (),
         rates: Sequence[Tensor] = (),
         update: Update | None = None,
@@ -77,7 +79,6 @@ class GraphStep:
     ) -> list[Tensor]:
         """Return loss, log-likelihood and KL, and without an ``update`` of the parameters the gradients too."""
         tensors = self.modules.tensors()
-        trained = tuple(self._trained())
         beta = getattr(objective, "beta", None)
         scalars = [] if beta is None else [_scalar(beta, tensors[trained[0]].device)]
         leaves, spec = pytree.tree_flatten((args, kwargs))
@@ -151,22 +152,22 @@ def _adam_state(optim: Optimizer, p: Tensor, amsgrad: bool) -> list[Tensor]:
     return [state[name] for name in ("step", *names)]
 
 
-def _adam(params: Any, grads: Any, state: Any, lr: Tensor, flags: dict[str, Any]) -> None:
-    """Torch's Adam and AdamW, with the learning rate and the step count as tensors.
+def _adam(p: Tensor, grad: Tensor, state: Sequence[Tensor], lr: Tensor, flags: dict[str, Any]) -> None:
+    """Torch's Adam and AdamW for one parameter, with the learning rate and the step count as tensors.
 
     Torch's own functional form divides by the learning rate once that is a tensor, which is NaN where a warm-up starts at 0.
     """
     beta1, beta2 = flags["betas"]
-    for p, grad, (step, first, second, *largest) in zip(params, grads, state, strict=True):
-        step += 1
-        grad = -grad if flags["maximize"] else grad
-        if flags["weight_decay"] and flags["decoupled_weight_decay"]:
-            p.mul_(1 - lr * flags["weight_decay"])
-        elif flags["weight_decay"]:
-            grad = grad + flags["weight_decay"] * p
-        first.lerp_(grad, 1 - beta1)
-        second.mul_(beta2).addcmul_(grad, grad, value=1 - beta2)
-        if largest:
-            torch.maximum(largest[0], second, out=largest[0])
-        scale = (largest[0] if largest else second).sqrt() / (1 - beta2**step).sqrt() + flags["eps"]
-        p.sub_(lr / (1 - beta1**step) * first / scale)
+    step, first, second, *largest = state
+    step += 1
+    grad = -grad if flags["maximize"] else grad
+    if flags["weight_decay"] and flags["decoupled_weight_decay"]:
+        p.mul_(1 - lr * flags["weight_decay"])
+    elif flags["weight_decay"]:
+        grad = grad + flags["weight_decay"] * p
+    first.lerp_(grad, 1 - beta1)
+    second.mul_(beta2).addcmul_(grad, grad, value=1 - beta2)
+    if largest:
+        torch.maximum(largest[0], second, out=largest[0])
+    scale = (largest[0] if largest else second).sqrt() / (1 - beta2**step).sqrt() + flags["eps"]
+    p.sub_(lr / (1 - beta1**step) * first / scale)

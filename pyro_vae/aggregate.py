@@ -14,7 +14,6 @@ from typing import Any, cast
 import torch
 from pyro import poutine
 from pyro.poutine import Trace
-from pyro.poutine.util import prune_subsample_sites
 from torch import Tensor
 from torch.distributions import Independent, LowRankMultivariateNormal, MultivariateNormal, Normal
 
@@ -104,7 +103,7 @@ def _log_aggregate(guide: Program, args: Any, kwargs: Any, traces: tuple[Trace, 
         z = {site["name"]: _facing(site, dim, depth, rows.stop - rows.start) for site in sites}
         everywhere = poutine.condition(vectorized(guide, num_draws, depth), data=z)
         chunk_args, chunk_kwargs = take_rows(args, kwargs, rows)
-        trace = prune_subsample_sites(poutine.trace(everywhere).get_trace(*chunk_args, **chunk_kwargs))
+        trace = poutine.trace(everywhere).get_trace(*chunk_args, **chunk_kwargs)
         total.append(log_prob_sum(stochastic_sites(trace), {-1 - depth, dim}, scaled=False).logsumexp(1))
         q = marginals(trace.nodes[sites[0]["name"]]["fn"]) if len(sites) == depth == 1 else None
         if q is not None:

@@ -10,7 +10,6 @@ from typing import Any, NamedTuple, cast
 
 import torch
 from pyro import poutine
-from pyro.poutine.util import prune_subsample_sites
 from torch import Tensor
 
 from .compiled import GraphFunction
@@ -145,7 +144,7 @@ def _block(
     model: Program, guide: Program, args: Any, kwargs: Any, num_samples: int, chunk_size: int, dim: int, depth: int, joint: Joint
 ) -> tuple[Tensor, Tensor]:
     """Return log w and log p(x | z), both (K, b), of one block: one pass of the guide, then the model chunk by chunk."""
-    guide_trace = prune_subsample_sites(poutine.trace(vectorized(guide, num_samples, depth)).get_trace(*args, **kwargs))
+    guide_trace = poutine.trace(vectorized(guide, num_samples, depth)).get_trace(*args, **kwargs)
     latents = [site for site in stochastic_sites(guide_trace) if not site["infer"].get("is_auxiliary")]
     keep: set[int | None] = {-1 - depth, dim}
     log_weight = -log_prob_sum(stochastic_sites(guide_trace), keep, scaled=False)
@@ -167,7 +166,7 @@ def compiled_joint(model: Program) -> GraphFunction:
 def _joint(model: Program, dim: int, depth: int, num_samples: int, z: dict[str, Tensor], args: Any, kwargs: Any) -> tuple[Tensor, Tensor]:
     """Return log p(x | z) and log p(z), both (K, b), at given values of the latent sites."""
     program = poutine.condition(vectorized(model, num_samples, depth), data=z)
-    sites = stochastic_sites(prune_subsample_sites(poutine.trace(program).get_trace(*args, **kwargs)))
+    sites = stochastic_sites(poutine.trace(program).get_trace(*args, **kwargs))
     log_px, log_pz = ([site for site in sites if (site["name"] in z) == latent] for latent in (False, True))
     keep: set[int | None] = {-1 - depth, dim}
     return log_prob_sum(log_px, keep, scaled=False), log_prob_sum(log_pz, keep, scaled=False)

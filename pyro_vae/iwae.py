@@ -15,11 +15,10 @@ import torch
 from pyro import poutine
 from pyro.infer.util import is_validation_enabled
 from pyro.poutine import Trace
-from pyro.poutine.util import prune_subsample_sites
 from torch import Tensor
 
 from .elbo import Estimate
-from .trace import Program, Terms, base_name, draw, log_prob_sum, own_parameters, stochastic_sites, terms, vectorized
+from .trace import Program, Terms, base_name, draw, log_prob_sum, own_parameters, stochastic_sites, store_untouched, terms, vectorized
 
 
 @dataclass(frozen=True)
@@ -116,7 +115,8 @@ class Path(NamedTuple):
     @classmethod
     def of(cls, model: Program, guide: Program, args: Any, kwargs: Any, num_particles: int, nesting: int) -> Self:
         """Run the guide for its draws, then both programs at the draws, as a function of them."""
-        first = prune_subsample_sites(poutine.trace(vectorized(guide, num_particles, nesting)).get_trace(*args, **kwargs))
+        with store_untouched():
+            first = poutine.trace(vectorized(guide, num_particles, nesting)).get_trace(*args, **kwargs)
         check_reparameterised(first, "IWAE")
         draws = {site["name"]: site["value"] for site in stochastic_sites(first)}
         scale = None

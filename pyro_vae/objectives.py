@@ -8,12 +8,11 @@ from typing import Any
 import torch
 from pyro import poutine
 from pyro.poutine.messenger import Messenger
-from pyro.poutine.util import prune_subsample_sites
 from torch import Tensor
 
 from .elbo import Estimate
 from .iwae import ImportanceWeighted, check_reparameterised, common_scale, estimate, with_gradient
-from .trace import Program, draw, log_prob_sum, stochastic_sites, terms
+from .trace import Program, draw, log_prob_sum, stochastic_sites, store_untouched, terms
 
 
 @dataclass(frozen=True)
@@ -88,7 +87,7 @@ class detached_draws(Messenger):  # type: ignore[misc]
 
 def _log_guide_of_dreams(model: Program, guide: Program, args: Any, kwargs: Any) -> Tensor:
     """log q(z' | x') summed over a batch of dreams (x', z') ~ p, one for each datum."""
-    with torch.no_grad():
+    with torch.no_grad(), store_untouched():
         dream = poutine.trace(poutine.uncondition(model)).get_trace(*args, **kwargs)
     observed = {id(site["infer"]["obs"]): site["value"] for site in stochastic_sites(dream) if site["infer"].get("was_observed")}
     missing = observed.keys() - {id(value) for value in (*args, *kwargs.values())}
@@ -96,7 +95,8 @@ def _log_guide_of_dreams(model: Program, guide: Program, args: Any, kwargs: Any)
         raise ValueError("expected the model to observe its arguments as they are, got other tensors: use insomnia=1")
     args = [observed.get(id(value), value) for value in args]
     kwargs = {name: observed.get(id(value), value) for name, value in kwargs.items()}
-    asleep = prune_subsample_sites(poutine.trace(poutine.replay(guide, trace=dream)).get_trace(*args, **kwargs))
+    with store_untouched():
+        asleep = poutine.trace(poutine.replay(guide, trace=dream)).get_trace(*args, **kwargs)
     return log_prob_sum(stochastic_sites(asleep), set(), scaled=False)
 
 

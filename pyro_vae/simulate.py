@@ -4,7 +4,6 @@ from typing import Any, NamedTuple
 
 import torch
 from pyro import poutine
-from pyro.poutine.util import prune_subsample_sites
 from torch import Tensor
 
 from .trace import Program, Site, isolated, stochastic_sites
@@ -34,7 +33,7 @@ def simulate(model: Program, *args: Any, **kwargs: Any) -> Simulation:
     (torch.Size([3, 64]), torch.Size([3, 2]))
     """
     with torch.no_grad(), isolated(model, validate=False, keep_store=True):  # unconditioned sites are valid by construction
-        sites = stochastic_sites(prune_subsample_sites(poutine.trace(poutine.uncondition(model)).get_trace(*args, **kwargs)))
+        sites = stochastic_sites(poutine.trace(poutine.uncondition(model)).get_trace(*args, **kwargs))
     call: dict[Any, Any] = {**dict(enumerate(args)), **kwargs}
     replaced = dict(call)
     for site in (site for site in sites if site["infer"].get("was_observed")):

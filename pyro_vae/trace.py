@@ -56,8 +56,7 @@ def draw(
     if num_particles is not None:
         model, guide = (vectorized(program, num_particles, nesting) for program in (model, guide))
     validate = is_validation_enabled()
-    store = pyro.get_param_store()
-    with store.scope(store.get_state()):  # called outside SVI too, an objective leaves the store as it was
+    with store_untouched():
         # innermost, so that no other handler sees the many messages of pyro.module; when validating, all see everything
         own = nullcontext if validate else own_parameters
         guide_trace = poutine.trace(_within(own, guide)).get_trace(*args, **kwargs)
@@ -67,6 +66,14 @@ def draw(
         check_sites(model_trace, guide_trace)
         check_support(model_trace)
     return model_trace, guide_trace
+
+
+@contextmanager
+def store_untouched() -> Iterator[None]:
+    """Run programs on a copy of Pyro's store: called outside SVI too, an objective leaves the store as it was."""
+    store = pyro.get_param_store()
+    with store.scope(store.get_state()):
+        yield
 
 
 def _within(context: Callable[[], Any], program: Program) -> Program:

@@ -6,7 +6,6 @@ import torch
 from pyro import poutine
 from pyro.distributions.util import sum_rightmost
 from pyro.poutine import Trace
-from pyro.poutine.util import prune_subsample_sites
 from torch import Tensor
 from torch.distributions import Transform, biject_to
 
@@ -87,7 +86,7 @@ class Unconstrained:
 
     def _at(self, program: Program, z: dict[str, Tensor], num_points: int) -> Trace:
         conditioned = poutine.condition(vectorized(program, num_points, self.depth), data=z)
-        return prune_subsample_sites(poutine.trace(conditioned).get_trace(*self.args, **self.kwargs))
+        return poutine.trace(conditioned).get_trace(*self.args, **self.kwargs)
 
     def _coordinates(self, site: Any) -> Coordinates:
         try:

@@ -39,6 +39,8 @@ class Options:
     """Use only the first so many images."""
     compile: bool = False
     """Compile the weighing of the samples into one graph: some seconds, then two to three times as fast."""
+    kl_draws: int = 1000
+    """Draws from the aggregate posterior that decompose the KL; 0 leaves it out (slow for --guide iaf)."""
     ais: bool = False
     """Also bound log p(x) by annealed importance sampling: from below on the first few images, from both sides on simulated ones."""
     ais_steps: int = 500
@@ -63,9 +65,8 @@ def main(args: Sequence[str] | None = None) -> None:
         images = getattr(splits, options.split).subset(slice(options.max_images))
         with seeded(config.seed):
             x = images.all()
-            evaluation = evaluate(
-                vae.model, vae.guide, x, num_samples=options.num_samples, compile=options.compile, progress=sys.stderr.isatty()
-            )
+            settings = {name: getattr(options, name) for name in ("num_samples", "compile", "kl_draws")}
+            evaluation = evaluate(vae.model, vae.guide, x, **settings, progress=sys.stderr.isatty())
         with seeded(config.seed):
             extras = diagnose(options, vae, x, evaluation)
             name = f"evaluation-{options.split}-{options.num_samples}"

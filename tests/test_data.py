@@ -106,9 +106,10 @@ def test_bernoulli_has_every_probability(levels):
 
 
 @pytest.mark.parametrize("levels", [1, 16, 255])
-@pytest.mark.parametrize("u", [0.0, 1 - 2**-24])
+@pytest.mark.parametrize("u", [-(2**15), 2**15 - 1])
 def test_bernoulli_is_certain_at_both_ends(monkeypatch, levels, u):
-    monkeypatch.setattr("torch.rand", lambda *args, **kwargs: torch.full((2,), u))  # the smallest and the largest number it gives
+    # the smallest and the largest number that 16 bits give
+    monkeypatch.setattr("torch.Tensor.random_", lambda words, *_, **__: words.view(torch.int16).fill_(u).view(torch.int64))
     assert bernoulli(torch.tensor([0, levels], dtype=torch.uint8), levels).tolist() == [0.0, 1.0]
 
 

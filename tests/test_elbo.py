@@ -32,12 +32,6 @@ def every(objectives, pairs):
     ]
 
 
-@pytest.fixture(autouse=True)
-def _store_stays_empty():
-    yield
-    assert not dict(pyro.get_param_store().items())
-
-
 def ours(objective, programs):
     """Value and gradients of an objective of ours."""
     programs.module.zero_grad()

@@ -97,7 +97,7 @@ DATA = {
 }
 
 PROGRAMS = {
-    "wrong image size": (lambda p: a_vae().guide(torch.ones(3, 63)), ValueError, r"expected input .\.\.\., 64., got .3, 63."),
+    "wrong image size": (lambda p: a_step(a_vae(), torch.ones(3, 63)), ValueError, r"expected input .\.\.\., 64., got .3, 63."),
     "grey under Bernoulli": (
         lambda p: a_step(a_vae(), torch.rand(3, 64)),
         ValueError,

@@ -18,13 +18,6 @@ from pyro_vae.trace import stochastic_sites
 CALLS = PER_DATUM | {"unlabelled": lambda: pair(SemiSupervised, binary(), None)}
 
 
-@pytest.fixture(autouse=True)
-def _store_stays_empty():
-    assert not dict(pyro.get_param_store().items())
-    yield
-    assert not dict(pyro.get_param_store().items())
-
-
 def rows_of(args, rows):
     return [arg if arg is None else arg[rows] for arg in args]
 

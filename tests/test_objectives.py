@@ -32,8 +32,8 @@ OBJECTIVES = {
     "score": ScoreFunction_ELBO(4),
     "infovae": InfoVAE(),
 }
-NOT_ADDITIVE = {"infovae", "wake-sleep, asleep"}  # one compares a batch, the other dreams afresh
-WEIGHTED = {"iwae", "dreg", "stl", "renyi", "wake-sleep", "score"}
+NOT_ADDITIVE = ["infovae", "wake-sleep, asleep"]  # one compares a batch, the other dreams afresh
+WEIGHTED = ["iwae", "dreg", "stl", "renyi", "wake-sleep", "score"]
 objectives = pytest.mark.parametrize("name", OBJECTIVES)
 
 
@@ -84,7 +84,7 @@ def test_estimate(name):
     assert all(p.grad.abs().sum() > 0 for p in vae.parameters())
 
 
-@pytest.mark.parametrize("name", OBJECTIVES.keys() - NOT_ADDITIVE)
+@pytest.mark.parametrize("name", [name for name in OBJECTIVES if name not in NOT_ADDITIVE])
 def test_a_batch_is_the_sum_of_its_items(name):
     vae, x = make(), pixels()
     whole, gradient = loss_and_gradients(OBJECTIVES[name], vae, x)

@@ -57,6 +57,7 @@ class Modules(nn.Module):
             raise CannotCompile("expected model and guide to be methods of modules, got functions: use the eager path, compile=False")
         # where each tensor lives: a walk through the modules at every step would cost more than the walk's result
         self._homes: dict[str, tuple[dict[str, Any], str]] = {}
+        self._all = tuple(self.modules())
         seen: set[Tensor] = set()
         for prefix, module in self.named_modules():
             for members in (module._parameters, module._buffers):
@@ -68,6 +69,10 @@ class Modules(nn.Module):
     def tensors(self) -> dict[str, Tensor]:
         """The parameters and buffers, by name; a shared tensor appears once."""
         return {name: members[key] for name, (members, key) in self._homes.items()}
+
+    def modes(self) -> tuple[bool, ...]:
+        """Which modules are in ``train`` mode: a graph is of one choice."""
+        return tuple(module.training for module in self._all)
 
     def forward(self, function: Callable[[], Any]) -> Any:
         return function()
@@ -120,7 +125,8 @@ class GraphFunction:
 
         fixed = [value.detach() for value in tensors.values()]
         data = [leaf for leaf in leaves if isinstance(leaf, Tensor)]
-        return self._graphs(function, fixed, data, (spec, *(leaf for leaf in leaves if not isinstance(leaf, Tensor))))
+        static = tuple(leaf for leaf in leaves if not isinstance(leaf, Tensor))
+        return self._graphs(function, fixed, data, (spec, static, self.modules.modes()))
 
 
 class CudaGraph:

@@ -12,6 +12,7 @@ from tqdm import tqdm
 
 from . import weights
 from .aggregate import KLDecomposition, kl_decomposition
+from .compiled import GraphFunction
 from .importance import Block, count_rows, stream, take_rows
 from .latents import active_units, latent_means
 from .pareto import pareto_smoothed
@@ -107,7 +108,7 @@ def evaluate(
     *args: Any,
     num_samples: int,
     chunk_size: int = 2048,
-    compile: bool = False,
+    compile: bool | GraphFunction = False,
     kl_draws: int = 1000,
     progress: bool = False,
     **kwargs: Any,
@@ -137,7 +138,7 @@ def evaluate(
 
 
 def _statistics(
-    model: Program, guide: Program, args: Any, kwargs: Any, num_samples: int, chunk_size: int, compile: bool, progress: bool
+    model: Program, guide: Program, args: Any, kwargs: Any, num_samples: int, chunk_size: int, compile: bool | GraphFunction, progress: bool
 ) -> Iterator[tuple[dict[int, Tensor], dict[str, Tensor]]]:
     """What is kept of the weights of some data, all of their samples at once: the bounds by size, the rest by name."""
     with tqdm(total=count_rows(args, kwargs), unit="data", disable=not progress) as bar:
@@ -159,7 +160,7 @@ def _statistics(
 
 
 def stream_columns(
-    model: Program, guide: Program, args: Any, kwargs: Any, num_samples: int, chunk_size: int, compile: bool = False
+    model: Program, guide: Program, args: Any, kwargs: Any, num_samples: int, chunk_size: int, compile: bool | GraphFunction = False
 ) -> Iterator[Block]:
     """Yield the weights of a few data at a time, all of their samples at once: see :func:`pyro_vae.importance.stream`."""
     for rows, same in groupby(stream(model, guide, args, kwargs, num_samples, chunk_size, compile), key=lambda block: block.rows):

@@ -109,8 +109,8 @@ class GraphStep:
         fixed = [value.detach() for value in tensors.values()] + [value for slot in state for value in slot]
         data = [*rates, *scalars, *(leaf for leaf in leaves if isinstance(leaf, Tensor))]
         static = tuple(leaf for leaf in leaves if not isinstance(leaf, Tensor))
-        training = tuple(module.training for module in self.modules.owners)
-        return cast(list[Tensor], self._graphs(function, fixed, data, (key, trained, objective_key(objective), static, spec, training)))
+        key = key, trained, objective_key(objective), static, spec, self.modules.modes()
+        return cast(list[Tensor], self._graphs(function, fixed, data, key))
 
 
 class _Loss(torch.autograd.Function):

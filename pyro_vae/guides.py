@@ -6,11 +6,11 @@ import pyro
 import torch
 from pyro import poutine
 from pyro.infer import MCMC, NUTS
-from pyro.nn import PyroModule, pyro_method
+from pyro.nn import PyroModule
 from torch import Tensor, nn
 
 from .elbo import Trace_ELBO
-from .trace import Program, evaluation, own_parameters
+from .trace import Program, evaluation, own_parameters, program
 from .vae import VAE
 
 
@@ -26,14 +26,14 @@ class PerDatumVAE(VAE):
     torch.Size([])
     """
 
-    @pyro_method
+    @program
     def model(self, x: Tensor, rows: Tensor) -> None:
         """p(x, z) = p(z) p(x | z)."""
         with pyro.plate("data", len(x)):
             z = pyro.sample("z", self.prior())
             pyro.sample("x", self.decoder(z), obs=x)
 
-    @pyro_method
+    @program
     def guide(self, x: Tensor, rows: Tensor) -> None:
         """q_b(z)."""
         with pyro.plate("data", len(x)):

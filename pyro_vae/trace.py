@@ -7,6 +7,7 @@ log p(x | z) + log p(z) - log q(z | x) is the log importance weight; its mean ov
 import warnings
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, nullcontext
+from functools import reduce, wraps
 from typing import Any, NamedTuple, cast
 
 import pyro
@@ -14,8 +15,10 @@ import torch
 from pyro import poutine
 from pyro.distributions.util import scale_and_mask
 from pyro.infer.util import is_validation_enabled
+from pyro.nn import pyro_method
 from pyro.poutine import Trace
 from pyro.poutine.messenger import Messenger
+from pyro.poutine.runtime import _PYRO_STACK
 from pyro.poutine.util import site_is_subsample
 from torch import Tensor, nn
 from torch.nn.modules.module import register_module_forward_pre_hook
@@ -71,6 +74,9 @@ def draw(
 @contextmanager
 def store_untouched() -> Iterator[None]:
     """Run programs on a copy of Pyro's store: called outside SVI too, an objective leaves the store as it was."""
+    if own_parameters.entered():  # nothing reaches the store
+        yield
+        return
     store = pyro.get_param_store()
     with store.scope(store.get_state()):
         yield
@@ -107,7 +113,8 @@ def terms(model_trace: Trace, guide_trace: Trace, *, scaled: bool = True) -> Ter
 
 def log_prob_sum(sites: Iterable[Site], keep: set[int | None], scaled: bool = True) -> Tensor:
     """The log-probability of the sites together, summed over all (negative) batch dimensions but those in ``keep``."""
-    return cast(Tensor, sum((sum_but(log_prob(site, scaled), keep) for site in sites), start=0.0))
+    values = [sum_but(log_prob(site, scaled), keep) for site in sites]
+    return reduce(torch.add, values) if values else torch.zeros(())
 
 
 def log_prob(site: Site, scaled: bool = True) -> Tensor:
@@ -213,6 +220,26 @@ class own_parameters(Messenger):
         stored = msg["name"] in pyro.get_param_store()  # a bare pyro.param that Pyro's own SVI has trained
         if isinstance(value, nn.Parameter) or (isinstance(value, Tensor) and not stored):
             msg.update(value=value, done=True, stop=True)
+
+    @staticmethod
+    def entered() -> bool:
+        """Whether programs run inside now, without ``strict``."""
+        return any(isinstance(handler, own_parameters) and not handler.strict for handler in _PYRO_STACK)
+
+
+def program(method: Program) -> Program:
+    """``pyro_method`` for a method that reads nothing of its ``PyroModule`` but submodules.
+
+    Inside :class:`own_parameters`, where nobody listens, it does without the messages that register each of their
+    parameters: a tenth of what the handlers cost.
+    """
+    registering: Program = pyro_method(method)
+
+    @wraps(method)
+    def run(*args: Any, **kwargs: Any) -> Any:
+        return (method if own_parameters.entered() else registering)(*args, **kwargs)
+
+    return run
 
 
 @contextmanager

@@ -4,10 +4,11 @@ from typing import cast
 
 import pyro
 import torch
-from pyro.nn import PyroModule, pyro_method
+from pyro.nn import PyroModule
 from torch import Tensor, nn
 
 from .latents import mean as mean_of
+from .trace import program
 
 
 class VAE(PyroModule):
@@ -32,14 +33,14 @@ class VAE(PyroModule):
         self.decoder = decoder
         self.encoder = encoder
 
-    @pyro_method
+    @program
     def model(self, x: Tensor) -> None:
         """p(x, z) = p(z) p(x | z)."""
         with pyro.plate("data", len(x)):
             z = pyro.sample("z", self.prior())
             pyro.sample("x", self.decoder(z), obs=x)
 
-    @pyro_method
+    @program
     def guide(self, x: Tensor) -> None:
         """q(z | x)."""
         with pyro.plate("data", len(x)):

@@ -28,6 +28,7 @@ from torch.utils.data import DataLoader
 from pyro_vae import SVI, VAE, Bernoulli, DiagonalNormal, StandardNormal, Trace_ELBO, log_likelihood, mlp
 from pyro_vae.cli import user_errors
 from pyro_vae.data import Images, load
+from pyro_vae.evaluate import evaluate
 from pyro_vae.fit import fit
 from pyro_vae.importance import compiled_joint
 from pyro_vae.nets import BFloat16, conv_decoder, conv_encoder
@@ -41,7 +42,7 @@ class Options:
     """What is measured, and how often."""
 
     what: Annotated[tuple[str, ...], tyro.conf.arg(metavar="{step,epoch,evaluation,memory,endurance}")] = ("step", "evaluation", "memory")
-    """Which tables; epoch needs MNIST in --data-dir."""
+    """Which tables; epoch and endurance need MNIST in --data-dir."""
     architecture: str = "mlp"
     """mlp or conv."""
     batch: int = 128
@@ -247,10 +248,12 @@ def torchvision_epoch(options: Options, train: Images) -> Step:
 
 
 def evaluation_rows(options: Options) -> Rows:
-    """Importance-weighted log p(x) of some images, K samples each."""
+    """Importance-weighted log p(x) of some images, K samples each; with --data-dir, of MNIST's test set."""
     torch.manual_seed(0)
     pair = vae(options)
     x = torch.bernoulli(0.3 * torch.rand(options.images, D))
+    if options.data_dir is not None:
+        x = load("mnist", options.data_dir, pixels="static").test.subset(slice(options.images)).all()
     K = options.num_samples
     h = torch.randn(K, options.latent)
     encoder: Any = pair.encoder
@@ -287,6 +290,7 @@ def evaluation_rows(options: Options) -> Rows:
         "Pyro RenyiELBO(alpha=0), image by image": by_renyi,
         "pyro_vae, eager": lambda: log_likelihood(pair.model, pair.guide, x, num_samples=K),
         "pyro_vae, compiled": lambda: log_likelihood(pair.model, pair.guide, x, num_samples=K, compile=graph),
+        "pyro_vae, compiled, evaluate": lambda: evaluate(pair.model, pair.guide, x, num_samples=K, compile=graph, kl_draws=0),
     }
 
 

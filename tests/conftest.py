@@ -1,5 +1,9 @@
 """What holds for every test."""
 
+import os
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # the tests' tensors are small, and the tests run side by side
+
 import pyro
 import pytest
 

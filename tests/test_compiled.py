@@ -228,6 +228,19 @@ def test_annealing_and_learning_rates_compile_nothing_anew():
     assert len(svi.graph_step._graphs._graphs) == 1
 
 
+def test_a_module_put_in_eval_mode_is_another_graph(traced_only):
+    vae = VAE(StandardNormal(2), Bernoulli(mlp(2, 64)), DiagonalNormal(nn.Sequential(nn.Linear(64, 4), nn.BatchNorm1d(4)))).train()
+    svi = SVI(vae.model, vae.guide, torch.optim.Adam(vae.parameters()), Trace_ELBO(), compile=True)
+    norm = vae.encoder.net[1]
+    seen = []
+    for mode in (True, False, True):
+        norm.train(mode)
+        svi.step(torch.eye(64)[:8])
+        seen.append(int(norm.num_batches_tracked))
+    assert seen == [1, 1, 2]
+    assert len(svi.graph_step._graphs._graphs) == 2
+
+
 def test_many_shapes_run_eagerly_beyond_the_limit(traced_only):
     losses, _, svi = trained(dense, 64, OPTIMISERS["adam"], compile=True, steps=7, batches=range(1, 8))
     assert len(svi.graph_step._graphs._graphs) == compiled.MAX_GRAPHS

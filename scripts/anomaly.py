@@ -33,6 +33,8 @@ class Options:
     """How many images of each set."""
     num_samples: int = 500
     """Importance samples for each image."""
+    fit_steps: int = 200
+    """Steps that look for each image's best q (regret)."""
     data_dir: Path | None = None
     """The folder of torchvision's data sets, where it has moved since the run."""
 
@@ -65,11 +67,11 @@ def main(args: Sequence[str] | None = None) -> None:
         test = load("mnist", options.data_dir or config.data_dir, pixels="grey").test
         grey = test.batch(torch.arange(2 * options.images)).view(-1, 28, 28)
         sets = {"MNIST (familiar)": grey[: options.images], "other MNIST (control)": grey[options.images :]}
-        scores = {}
+        fit, scores = LocalFit(num_steps=options.fit_steps), {}
         for name, intensity in (sets | strange_sets(grey[: options.images])).items():
             with seeded(config.seed):
                 x = torch.bernoulli(intensity.flatten(1))
-                regret = likelihood_regret(vae.model, vae.guide, x, fit=LocalFit(num_steps=200), num_samples=options.num_samples)
+                regret = likelihood_regret(vae.model, vae.guide, x, fit=fit, num_samples=options.num_samples)
                 scores[name] = surprise(vae.model, vae.guide, x, num_samples=options.num_samples), regret
         known = scores.pop("MNIST (familiar)")
         rows = {

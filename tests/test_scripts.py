@@ -16,7 +16,7 @@ from pyro_vae.checkpoint import load_checkpoint
 from pyro_vae.data import load
 from pyro_vae.runs import history, judge, load_config, load_run
 
-train, evaluate, sample = script("train"), script("evaluate"), script("sample")
+train, evaluate, sample, anomaly = (script(name) for name in ("train", "evaluate", "sample", "anomaly"))
 
 
 @pytest.fixture(scope="module")
@@ -175,3 +175,16 @@ def test_the_classic_on_mnist(data_dir, tmp_path):
     moved.write_text(moved.read_text().replace(data_dir, "elsewhere"))
     evaluate(tmp_path / "run", "--num-samples", 2, "--max-images", 10, "--data-dir", data_dir)
     assert (tmp_path / "run" / "evaluation-test-2.json").is_file()
+
+
+def test_strange_images_are_told_apart(data_dir, tmp_path, run, capsys):
+    options = ["--data-dir", data_dir, "--max-images", 2000, "--num-samples", 5, "--epochs", 4, "--device", "cpu"]
+    train("--dataset", "mnist", *options, "--output-dir", tmp_path / "run")
+    anomaly(tmp_path / "run", "--images", 10, "--num-samples", 5, "--fit-steps", 3)
+    sets = json.loads((tmp_path / "run" / "anomaly.json").read_text())["sets"]
+    assert {"auroc_log_px", "auroc_regret", "log_px"} == set.intersection(*map(set, sets.values()))
+    assert sets["noise"]["auroc_log_px"] == sets["noise"]["auroc_regret"] == 1
+    assert sets["blank"]["auroc_log_px"] < 0.5  # the known failure: simpler is likelier
+    with pytest.raises(SystemExit):
+        anomaly(run)
+    assert "expected a run on mnist, got one on digits" in capsys.readouterr().err

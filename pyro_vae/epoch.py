@@ -120,15 +120,18 @@ def validate(svi: SVI, data: Data, seed: int) -> tuple[Estimate, int | None]:
             total = sums if total is None else total + sums
             means.append(_means(traces[1]))
     estimate = Estimate(*all_reduce_sum(cast(Tensor, total)))
-    return estimate, None if means[0] is None else active_units(_gather(torch.cat(cast(list[Tensor], means)), indices, len(data)))
+    if means[0] is None:
+        return estimate, None
+    twice = _gather(torch.cat(cast(list[Tensor], means)), indices, len(data))
+    return estimate, active_units(*twice.chunk(2, -1))
 
 
 def _means(guide_trace: Trace) -> Tensor | None:
-    """E[z | x] of the continuous sites side by side, (B, D), where the guide has such sites and one row per datum."""
+    """E[z | x] of the continuous sites side by side, estimated twice, (B, 2 D), where the guide has such sites and one row per datum."""
     sites = [site for site in stochastic_sites(guide_trace) if site["value"].is_floating_point()]
     if not sites or data_dim(guide_trace) is None:
         return None
-    return torch.cat([mean(site["fn"]).flatten(1) for site in sites], -1)
+    return torch.cat([mean(site["fn"]).flatten(1) for site in sites + sites], -1)
 
 
 def _gather(rows: Tensor, indices: Tensor, total: int) -> Tensor:

@@ -116,8 +116,8 @@ def evaluate(
     """Evaluate any pair of programs on data; the arguments and errors are those of :func:`pyro_vae.log_likelihood`.
 
     The weights of a few data at a time are in memory, whatever K and the size of the data; the same seed gives the same
-    result for any ``chunk_size``, but for rounding. The encoder sees each datum once per quantity: for the weights, the
-    aggregate posterior and the posterior means. The decomposition of the KL takes the density of ``kl_draws`` draws under
+    result for any ``chunk_size``, but for rounding. The encoder sees each datum once for the weights, once for the
+    aggregate posterior and twice for the posterior means. The decomposition of the KL takes the density of ``kl_draws`` draws under
     the posterior of every datum (slow for autoregressive flows); 0 leaves it out. ``progress`` shows a bar.
 
     >>> from pyro_vae import VAE, Bernoulli, DiagonalNormal, StandardNormal, mlp
@@ -132,7 +132,9 @@ def evaluate(
         num_observed=_num_observed(model, guide, args, kwargs),
         bounds=_joined(bounds),
         **_joined(rest),
-        active_units=active_units(_latent_means(guide, args, kwargs, chunk_size)) if count_rows(args, kwargs) > 1 else 0,
+        active_units=active_units(*(_latent_means(guide, args, kwargs, chunk_size) for _ in range(2)))
+        if count_rows(args, kwargs) > 1
+        else 0,
         kl=kl_decomposition(model, guide, *args, num_draws=kl_draws, chunk_size=chunk_size, **kwargs) if kl_draws else None,
     )
 

@@ -7,7 +7,6 @@ is taken out of the logarithm where all sites share it (a subsampled plate) and 
 """
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Self, cast
 
@@ -18,7 +17,7 @@ from pyro.poutine import Trace
 from torch import Tensor
 
 from .elbo import Estimate
-from .trace import Program, Terms, base_name, draw, log_prob_sum, own_parameters, stochastic_sites, store_untouched, terms, vectorized
+from .trace import Program, Terms, base_name, draw, log_prob_sum, stochastic_sites, store_untouched, terms, vectorized
 
 
 @dataclass(frozen=True)
@@ -109,7 +108,9 @@ class Path(NamedTuple):
 
     terms: Terms
     draws: dict[str, Tensor]
-    pull: Callable[[Tensor], tuple[dict[str, Tensor]]]
+    """z, as functions of the guide's parameters."""
+    leaves: dict[str, Tensor]
+    """The same z as leaves, of which the terms are functions."""
     scale: Any
 
     @classmethod
@@ -119,25 +120,20 @@ class Path(NamedTuple):
             first = poutine.trace(vectorized(guide, num_particles, nesting)).get_trace(*args, **kwargs)
         check_reparameterised(first, "IWAE")
         draws = {site["name"]: site["value"] for site in stochastic_sites(first)}
-        scale = None
-
-        def log_weight(z: dict[str, Tensor]) -> tuple[Tensor, Terms]:
-            nonlocal scale
-            traces = draw(model, poutine.replay(guide, trace=_fixed(z)), args, kwargs, num_particles, nesting)
-            scale = common_scale(*traces)
+        with torch.enable_grad():
+            leaves = {name: z.detach().requires_grad_() for name, z in draws.items()}
+            traces = draw(model, poutine.replay(guide, trace=_fixed(leaves)), args, kwargs, num_particles, nesting)
             now = terms(*traces, scaled=False)
-            return now.log_weight, now
-
-        with own_parameters():  # Pyro's store cannot be filled inside a transformation of functions
-            _, pull, now = cast(Any, torch.func.vjp)(log_weight, {name: z.detach() for name, z in draws.items()}, has_aux=True)
         if is_validation_enabled():
             check_deterministic(first, now.log_guide)
-        return cls(now, draws, pull, scale)
+        return cls(now, draws, leaves, common_scale(*traces))
 
     def log_weight(self, *, model: Tensor, guide: Tensor) -> Tensor:
         """A scalar with the gradient of sum(model * log w) by the model's parameters, of sum(guide * log w) by the draws."""
-        (scores,) = self.pull(guide)
-        through_draws = [(scores[name].detach() * z).sum() for name, z in self.draws.items()]
+        with torch.enable_grad():
+            value = (guide * self.terms.log_weight).sum()
+        scores = torch.autograd.grad(value, list(self.leaves.values()), retain_graph=True, materialize_grads=True)
+        through_draws = [(score * z).sum() for score, z in zip(scores, self.draws.values(), strict=True)]
         return (model * (self.terms.log_likelihood + self.terms.log_prior)).sum() + cast(Tensor, sum(through_draws))
 
 

@@ -34,12 +34,17 @@ def mean(distribution: Any, num_samples: int = 64) -> Tensor:
         return cast(Tensor, distribution.sample((num_samples,)).mean(0))
 
 
-def active_units(means: Tensor, threshold: float = 0.01) -> int:
+def active_units(means: Tensor, again: Tensor | None = None, *, threshold: float = 0.01) -> int:
     """Count the latent dimensions the guide uses: Var_x(E[z_d | x]) > ``threshold``; ``means`` is (N, D).
+
+    Means of a few draws vary by the draws' noise alone. ``again`` are then the means of other draws: Cov_x(means, again)
+    estimates the variance without it.
 
     Source: Burda, Grosse & Salakhutdinov, *Importance Weighted Autoencoders*, 2015, section 5.2.
 
     >>> active_units(torch.tensor([[0.0, 0.0], [1.0, 0.1]]))
     1
     """
-    return int((means.var(0) > threshold).sum())
+    again = means if again is None else again
+    covariance = ((means - means.mean(0)) * (again - again.mean(0))).sum(0) / (len(means) - 1)
+    return int((covariance > threshold).sum())

@@ -18,6 +18,7 @@ from pyro_vae import VAE, weights
 from pyro_vae.aggregate import kl_decomposition, marginals
 from pyro_vae.evaluate import Evaluation, evaluate
 from pyro_vae.importance import log_weights
+from pyro_vae.latents import active_units
 from pyro_vae.pareto import fit_generalized_pareto, pareto_k, pareto_smoothed
 
 
@@ -173,6 +174,16 @@ def test_chunks_change_nothing_and_all_is_finite(name):
     torch.testing.assert_close(whole.pareto_k, chunked.pareto_k)
     assert whole.kl.mutual_information == pytest.approx(chunked.kl.mutual_information)
     assert all(math.isfinite(value) for value in json.loads(json.dumps(whole.summary())).values())
+
+
+def test_the_noise_of_sampled_means_is_no_active_unit():
+    """A posterior without a closed-form mean that ignores the data, but for its first dimension."""
+    torch.manual_seed(0)
+    n, S = 2000, 64
+    exact = torch.randn(n, 1) * torch.tensor([[0.5, 0.0, 0.0, 0.0]])
+    once, again = (exact + torch.randn(n, 4) / S**0.5 for _ in range(2))
+    assert active_units(once) == 4  # 1/64 is above the threshold
+    assert active_units(once, again) == 1  # the covariance of the noise has a standard error of 1/64/sqrt(2000) = 0.0003
 
 
 def test_the_decomposition_can_be_left_out():

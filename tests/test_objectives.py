@@ -1,5 +1,7 @@
 """Every objective: its contract, by name; a new one is one line of ``OBJECTIVES``. Then what is particular to each."""
 
+from typing import cast
+
 import pyro.distributions as dist
 import pytest
 import torch
@@ -101,6 +103,31 @@ def test_looks_without_learning(name):
     before = [p.clone() for p in vae.parameters()]
     assert svi.evaluate_loss(pixels()).isfinite()
     assert all(torch.equal(a, b) for a, b in zip(before, vae.parameters(), strict=True))
+
+
+class Normalised(nn.Module):
+    """BatchNorm over all leading dimensions."""
+
+    def __init__(self, dim):
+        super().__init__()
+        self.norm = nn.BatchNorm1d(dim)
+
+    def forward(self, h):
+        return self.norm(h.flatten(0, -2)).view(h.shape)
+
+
+@objectives
+def test_batchnorm_trains_on_both_sides(name):
+    vae = make(DiagonalNormal)
+    decoder, encoder = (cast(nn.Sequential, part.net) for part in (vae.decoder, vae.encoder))
+    vae.decoder.net, vae.encoder.net = nn.Sequential(Normalised(3), decoder), nn.Sequential(encoder, Normalised(6))
+    vae.double()
+    svi = SVI(vae.model, vae.guide, torch.optim.Adam(vae.parameters()), OBJECTIVES[name])
+    for _ in range(2):
+        assert svi.step(pixels()).isfinite()
+    for part in (vae.decoder.net[0], vae.encoder.net[1]):
+        assert part.norm.num_batches_tracked >= 2
+        assert part.norm.running_var.isfinite().all()
 
 
 @objectives

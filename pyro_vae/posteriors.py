@@ -17,7 +17,9 @@ from .conditionals import Conditional
 
 
 class FullRankNormal(Conditional):
-    """N(loc, L L'), with (loc, log diag L, L below the diagonal, row by row) = net(h).
+    """N(loc, L L'), L = diag(scale) (I + B), with (loc, log scale, B below the diagonal, row by row) = net(h).
+
+    Rows in units of their own scale: a dimension becomes certain by its scale alone, without D entries shrinking with it.
 
     >>> FullRankNormal(nn.Linear(8, FullRankNormal.outputs(3)))(torch.ones(5, 8)).sample().shape
     torch.Size([5, 3])
@@ -30,11 +32,11 @@ class FullRankNormal(Conditional):
     def forward(self, h: Tensor) -> dist.Distribution:
         output = self.parameter(h)
         dim = _solve_outputs(output.shape[-1], self.outputs, type(self).__name__)
-        loc, log_diagonal, below = torch.split_with_sizes(output, [dim, dim, dim * (dim - 1) // 2], -1)
-        scale_tril = torch.diag_embed(log_diagonal.exp())
+        loc, log_scale, below = torch.split_with_sizes(output, [dim, dim, dim * (dim - 1) // 2], -1)
+        rows = torch.diag_embed(torch.ones_like(loc))
         row, column = torch.tril_indices(dim, dim, -1, device=h.device)
-        scale_tril[..., row, column] = below
-        return dist.MultivariateNormal(loc, scale_tril=scale_tril)
+        rows[..., row, column] = below
+        return dist.MultivariateNormal(loc, scale_tril=log_scale.exp().unsqueeze(-1) * rows)
 
 
 class LowRankNormal(Conditional):

@@ -14,11 +14,12 @@ from typing import Any
 import pyro
 import torch
 from torch import Tensor, nn
-from torch.distributions import Distribution, Independent, MultivariateNormal, Normal
+from torch.distributions import Distribution, Independent, Normal
 from tqdm import tqdm
 
 from .evaluate import stream_columns
 from .importance import count_rows, take_rows
+from .posteriors import FullRank
 from .trace import Program, evaluation
 from .unconstrained import Unconstrained
 from .weights import log_mean_exp
@@ -47,7 +48,7 @@ class FullRankLocal(DiagonalLocal):
 
     def forward(self) -> Distribution:
         unit = self.below.tril(-1) + torch.eye(self.loc.shape[-1]).to(self.loc)
-        return MultivariateNormal(self.loc, scale_tril=self.log_scale.exp().unsqueeze(-1) * unit)
+        return FullRank(self.loc, scale_tril=self.log_scale.exp().unsqueeze(-1) * unit)
 
 
 Family = Callable[[Tensor], nn.Module]

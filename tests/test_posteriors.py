@@ -185,6 +185,12 @@ def test_normals_match_torch(family):
     z = q.sample((3,))
     torch.testing.assert_close(q.log_prob(z), trusted.log_prob(z))
     torch.testing.assert_close(q.variance, trusted.variance)
+    particles = q.expand((20_000, 6))
+    z = particles.rsample()
+    torch.testing.assert_close(particles.log_prob(z), trusted.log_prob(z))
+    white = torch.linalg.solve_triangular(torch.linalg.cholesky(covariance), (z - q.mean).unsqueeze(-1), upper=False)
+    spread = (white @ white.mT).mean(0) - torch.eye(4)
+    assert spread.abs().max() < 5 * 2**0.5 / 20_000**0.5  # five standard errors of a variance
 
 
 def test_mixture_gradients_survive_a_gap(monkeypatch):

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import pyro
+import pyro.distributions as dist
 import torch
 import torch.nn.functional as F
 import tyro
@@ -116,9 +117,33 @@ def ours(options: Options, x: Tensor, *, compile: bool = False, precision: Calla
     return lambda: svi.step(x)
 
 
-def stock(options: Options, x: Tensor, loss: pyro.infer.ELBO) -> Step:
-    """Pyro's own step on the same programs, in a parameter store of its own."""
-    pair, store = vae(options), pyro.get_param_store()
+class Stock(nn.Module):
+    """The model of row R1 as a user of Pyro writes it: Pyro's distributions, ``pyro.module``."""
+
+    def __init__(self, options: Options) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.latent = options.latent
+        self.encoder, self.decoder = networks(options)
+
+    def model(self, x: Tensor) -> None:
+        """p(x, z)."""
+        pyro.module("decoder", self.decoder)
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", dist.Normal(torch.zeros(len(x), self.latent), torch.ones(len(x), self.latent)).to_event(1))
+            pyro.sample("x", dist.Bernoulli(logits=self.decoder(z)).to_event(1), obs=x)
+
+    def guide(self, x: Tensor) -> None:
+        """q(z | x)."""
+        pyro.module("encoder", self.encoder)
+        with pyro.plate("data", len(x)):
+            loc, log_variance = self.encoder(x).chunk(2, -1)
+            pyro.sample("z", dist.Normal(loc, (0.5 * log_variance).exp()).to_event(1))
+
+
+def stock(options: Options, x: Tensor, loss: pyro.infer.ELBO, programs: Callable[[Options], Any] = Stock) -> Step:
+    """Pyro's own step, in a parameter store of its own."""
+    pair, store = programs(options), pyro.get_param_store()
     svi = pyro.infer.SVI(pair.model, pair.guide, pyro.optim.Adam({"lr": 1e-3}), loss)
     state: list[Any] = [None]
 
@@ -200,6 +225,7 @@ def step_rows(options: Options) -> Rows:
         "hand-written, default Adam": hand_written(options, x),
         "hand-written, torch.compile, fused Adam": hand_written(options, x, compile=True, fused=True),
         "Pyro SVI, Trace_ELBO": stock(options, x, pyro.infer.Trace_ELBO()),
+        "Pyro SVI, Trace_ELBO, our programs": stock(options, x, pyro.infer.Trace_ELBO(), vae),
         "Pyro SVI, TraceMeanField_ELBO": stock(options, x, pyro.infer.TraceMeanField_ELBO()),
         "Pyro SVI, JitTrace_ELBO": stock(options, x, pyro.infer.JitTrace_ELBO(ignore_jit_warnings=True)),
         "pyro_vae, eager": ours(options, x),
@@ -236,7 +262,7 @@ def torchvision_epoch(options: Options, train: Images) -> Step:
 
     data = datasets.MNIST(options.data_dir, transform=transforms.ToTensor())
     loader = DataLoader(data, batch_size=options.batch, shuffle=True)
-    pair, store = vae(options), pyro.get_param_store()
+    pair, store = Stock(options), pyro.get_param_store()
     svi = pyro.infer.SVI(pair.model, pair.guide, pyro.optim.Adam({"lr": 1e-3}), pyro.infer.Trace_ELBO())
 
     def epoch() -> None:

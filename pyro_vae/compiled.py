@@ -15,9 +15,8 @@ from torch.func import functional_call
 from torch.fx.experimental.proxy_tensor import make_fx
 from torch.utils import _pytree as pytree
 
+from .products import DECOMPOSITIONS
 from .trace import Program, isolated, modules_of
-
-aten: Any = torch.ops.aten
 
 MAX_GRAPHS = 4
 """Graphs compiled for one function; a further shape of the data runs eagerly. A fit needs two: full and last batch."""
@@ -42,7 +41,7 @@ def compile_graph(function: Callable[..., Any], inputs: Sequence[Tensor]) -> Cal
 
 
 def _compile(function: Callable[..., Any], inputs: Sequence[Tensor]) -> Callable[..., Any]:
-    graph = make_fx(function, decomposition_table=_ONEDNN, tracing_mode="fake")(*inputs)
+    graph = make_fx(function, decomposition_table=DECOMPOSITIONS, tracing_mode="fake")(*inputs)
     compiled: Callable[..., Any] = torch._inductor.compile(graph, list(inputs))
     return compiled
 
@@ -163,24 +162,3 @@ class CudaGraph:
         for x, value in zip(fixed, saved, strict=True):
             x.copy_(value)
         self.graph.replay()
-
-
-# On CPUs torch sends float32 products to MKL, which is slow on processors of other makers; oneDNN runs at full speed on
-# all of them and takes any strides. An operator of our own, because TorchInductor takes oneDNN's for constant weights only.
-_library = torch.library.Library("pyro_vae", "DEF")
-_library.define("mm(Tensor a, Tensor b) -> Tensor")
-_library.impl("mm", lambda a, b: torch.ops.mkldnn._linear_pointwise.default(a, b.t(), None, "none", [], ""), "CPU")
-_library.impl("mm", lambda a, b: a.new_empty(a.shape[0], b.shape[1]), "Meta")
-
-
-def _mm(a: Tensor, b: Tensor) -> Tensor:
-    use = a.device.type == "cpu" and a.dtype == torch.float32 and torch.backends.mkldnn.is_available()
-    return torch.ops.pyro_vae.mm(a, b) if use else NotImplemented
-
-
-def _addmm(bias: Tensor, a: Tensor, b: Tensor, *, beta: float = 1, alpha: float = 1) -> Tensor:
-    product = _mm(a, b) if alpha == beta == 1 else NotImplemented
-    return product if product is NotImplemented else bias + product
-
-
-_ONEDNN: dict[Any, Callable[..., Any]] = {aten.mm.default: _mm, aten.addmm.default: _addmm}

@@ -15,6 +15,8 @@ import math
 import torch
 from torch import Tensor, nn
 
+from .products import Linear
+
 Shape = tuple[int, int, int]
 """Channels, height and width of an image."""
 
@@ -54,7 +56,7 @@ def mlp(*sizes: int, activation: type[nn.Module] = nn.ReLU) -> Flat:
         raise ValueError(f"expected at least two positive sizes, got {sizes}")
     layers: list[nn.Module] = []
     for size_in, size_out in itertools.pairwise(sizes):
-        layers += [nn.Linear(size_in, size_out), activation()]
+        layers += [Linear(size_in, size_out), activation()]
     return Flat(*layers[:-1], shape=sizes[:1])
 
 
@@ -70,9 +72,9 @@ def conv_encoder(shape: Shape, outputs: int) -> Flat:
         nn.Conv2d(32, 64, 3, stride=2, padding=1),
         nn.ReLU(),
         nn.Flatten(),
-        nn.Linear(64 * _halved(height, 2) * _halved(width, 2), 16),
+        Linear(64 * _halved(height, 2) * _halved(width, 2), 16),
         nn.ReLU(),
-        nn.Linear(16, outputs),
+        Linear(16, outputs),
         shape=shape,
     )
 
@@ -87,7 +89,7 @@ def conv_decoder(latent: int, shape: Shape, outputs: int | None = None) -> Flat:
     _, height, width = _check(shape, least=4)
     small = (64, _halved(height, 2), _halved(width, 2))
     return Flat(
-        nn.Linear(latent, math.prod(small)),
+        Linear(latent, math.prod(small)),
         nn.ReLU(),
         nn.Unflatten(1, small),
         _doubling(64, 64, _halved(height, 1), _halved(width, 1)),
@@ -107,7 +109,7 @@ def residual_encoder(shape: Shape, outputs: int) -> Flat:
     channels, height, width = _check(shape, least=8)
     widths = (channels, 4, 8, 16, 32)
     layers = [_normalised(a, b, stride=2) for a, b in itertools.pairwise(widths)]
-    return Flat(*layers, nn.Flatten(), nn.Linear(32 * _halved(height, 4) * _halved(width, 4), outputs), shape=shape)
+    return Flat(*layers, nn.Flatten(), Linear(32 * _halved(height, 4) * _halved(width, 4), outputs), shape=shape)
 
 
 def residual_decoder(latent: int, shape: Shape, outputs: int | None = None) -> Flat:
@@ -120,7 +122,7 @@ def residual_decoder(latent: int, shape: Shape, outputs: int | None = None) -> F
     _, height, width = _check(shape, least=8)
     small = (8, _halved(height, 2), _halved(width, 2))
     return Flat(
-        nn.Linear(latent, math.prod(small), bias=False),
+        Linear(latent, math.prod(small), bias=False),
         nn.Unflatten(1, small),
         nn.BatchNorm2d(8),
         nn.LeakyReLU(),

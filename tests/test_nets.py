@@ -9,6 +9,7 @@ from torch import nn
 from torch.func import functional_call
 
 from pyro_vae.nets import Flat, conv_decoder, conv_encoder, mlp, residual_decoder, residual_encoder, set_output_bias
+from pyro_vae.products import Linear, applies
 
 IMAGES = {"mnist": (1, 28, 28), "digits": (1, 8, 8), "cifar": (3, 32, 32), "odd": (2, 9, 14)}
 
@@ -186,3 +187,22 @@ def test_set_output_bias_refuses():
         set_output_bias(nn.Sequential(nn.Linear(2, 64), nn.Tanh()), torch.zeros(64))
     with pytest.raises(ValueError, match=r"expected a bias of shape \(64,\), got \(1,\)"):
         set_output_bias(mlp(2, 64), torch.zeros(1))
+
+
+@pytest.mark.parametrize("leading", [(128,), (2, 64)])
+def test_large_products_are_those_of_torch(leading):
+    """Values, gradients, and the gradients of a gradient, which semi-amortised inference needs."""
+    torch.manual_seed(0)
+    ours, h, weights = Linear(300, 400), torch.randn(*leading, 300, requires_grad=True), torch.randn(400)
+    theirs = nn.Linear(300, 400)
+    theirs.load_state_dict(ours.state_dict())
+    results = []
+    for layer in (ours, theirs):
+        value = (layer(h).tanh() @ weights).sum()
+        grads = torch.autograd.grad(value, [h, *layer.parameters()], create_graph=True)
+        again = torch.autograd.grad(grads[0].square().sum(), [h, *layer.parameters()])
+        functional = torch.func.grad(lambda h, layer=layer: (layer(h).tanh() @ weights).sum())(h)
+        results.append([value, *grads, *again, functional])
+    assert "ProductBackward" in str(ours(h).grad_fn.next_functions[0][0].next_functions) or not applies(h)
+    for a, b in zip(*results, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-3)

@@ -19,8 +19,8 @@ class Bernoulli(dist.Bernoulli):  # type: ignore[misc]
 
     log p(x) = x logits - softplus(logits), the negative cross-entropy
 
-    >>> Bernoulli(logits=torch.tensor(100.0)).log_prob(torch.tensor([0.0, 1.0])).tolist()
-    [-100.0, -0.0]
+    >>> Bernoulli(logits=torch.tensor(1000.0)).log_prob(torch.tensor([0.0, 1.0])).tolist()
+    [-1000.0, -0.0]
     """
 
     def log_prob(self, value: Tensor) -> Tensor:

@@ -175,14 +175,13 @@ def products(options: Options, x: Tensor) -> Step:
     return step
 
 
-def numpyro(options: Options, x: Tensor) -> Rows:
-    """NumPyro's jitted update and its whole loop in one XLA program, where it is installed (extra ``benchmark``)."""
+def numpyro_svi(options: Options) -> Any:
+    """NumPyro's SVI of row R1, or None where it is not installed (extra ``benchmark``)."""
     try:
-        import jax
         import numpyro as npr
         from jax.example_libraries import stax
     except ImportError:
-        return {}
+        return None
     from numpyro import distributions as nd
 
     relu, out = stax.Relu, options.latent
@@ -203,8 +202,17 @@ def numpyro(options: Options, x: Tensor) -> Rows:
         with npr.plate("data", len(x)):
             npr.sample("z", nd.Normal(loc, scale).to_event(1))
 
+    return npr.infer.SVI(model, guide, npr.optim.Adam(1e-3), npr.infer.Trace_ELBO())
+
+
+def numpyro(options: Options, x: Tensor) -> Rows:
+    """NumPyro's jitted update, and its whole loop in one XLA program."""
+    svi = numpyro_svi(options)
+    if svi is None:
+        return {}
+    import jax
+
     batch = jax.numpy.asarray(x.numpy())
-    svi = npr.infer.SVI(model, guide, npr.optim.Adam(1e-3), npr.infer.Trace_ELBO())
     state = [svi.init(jax.random.PRNGKey(0), batch), svi.init(jax.random.PRNGKey(0), batch)]
     update = jax.jit(svi.update)
     loop = jax.jit(lambda s: jax.lax.fori_loop(0, options.steps, lambda i, s: svi.update(s, batch)[0], s))
@@ -218,6 +226,38 @@ def numpyro(options: Options, x: Tensor) -> Rows:
 
     whole.steps = options.steps  # type: ignore[attr-defined]
     return {"NumPyro, jitted update": one, "NumPyro, whole loop in XLA": whole}
+
+
+def numpyro_epoch(options: Options, train: Images) -> Rows:
+    """NumPyro's epoch in one XLA program, batches drawn and binarised inside; the last, shorter batch is left out."""
+    svi = numpyro_svi(options)
+    if svi is None:
+        return {}
+    import jax
+
+    images, size = jax.numpy.asarray(train.values.numpy()), options.batch
+
+    def batch(indices: Any, key: Any) -> Any:
+        return (jax.random.uniform(key, (size, D)) < images[indices] / train.levels).astype(jax.numpy.float32)
+
+    @jax.jit
+    def run(state: Any, key: Any) -> Any:
+        order = jax.random.permutation(key, len(images))
+
+        def step(i: Any, s: Any) -> Any:
+            indices = jax.lax.dynamic_slice(order, (i * size,), (size,))
+            return svi.update(s, batch(indices, jax.random.fold_in(key, i)))[0]
+
+        return jax.lax.fori_loop(0, len(images) // size, step, state)
+
+    key = jax.random.PRNGKey(0)
+    state = [svi.init(key, batch(jax.numpy.arange(size), key)), key]
+
+    def epoch() -> None:
+        state[1], now = jax.random.split(state[1])
+        state[0] = jax.block_until_ready(run(state[0], now))
+
+    return {"NumPyro, whole epoch in XLA": epoch}
 
 
 def step_rows(options: Options) -> Rows:
@@ -258,6 +298,7 @@ def epoch_rows(options: Options) -> Rows:
         f"{steps} compiled steps": bare_steps,
         "pyro_vae, compiled, fit": lambda: next(records),
         "Pyro SVI, Trace_ELBO, torchvision's ToTensor loader": torchvision_epoch(options, train),
+        **numpyro_epoch(options, train),
     }
 
 

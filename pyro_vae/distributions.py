@@ -46,13 +46,6 @@ class Normal(dist.Normal):  # type: ignore[misc]
         return torch.addcmul(self.scale.log().neg().sub(0.5 * math.log(2 * math.pi)), eps, eps, value=-0.5)
 
 
-def _logit_likelihood(logits: Tensor, value: Tensor, total_count: int) -> Tensor:
-    """Return value * logits - total_count * softplus(logits), in three passes over memory."""
-    # above 40 softplus is the identity, to the last digit of float64; torch's default of 20 loses some
-    negative_log_normaliser = F.softplus(logits, threshold=40).mul_(-total_count)
-    return torch.addcmul(negative_log_normaliser, value.to(logits.dtype), logits)
-
-
 class _Elementwise(dist.TorchDistribution):  # type: ignore[misc]
     """A distribution whose batch shape is the shape of its parameters, those named in ``arg_constraints``."""
 
@@ -99,7 +92,9 @@ class Binomial(_Elementwise):
             self._validate_sample(value)
         value, n = value.to(self.logits.dtype), self.total_count
         log_ways = math.lgamma(n + 1) - torch.lgamma(value + 1) - torch.lgamma(n - value + 1)
-        return _logit_likelihood(self.logits, value, n) + log_ways
+        # above 40 softplus is the identity, to the last digit of float64; torch's default of 20 loses some
+        negative_log_normaliser = F.softplus(self.logits, threshold=40).mul_(-n)
+        return torch.addcmul(negative_log_normaliser, value, self.logits) + log_ways
 
     def sample(self, sample_shape: Any = ()) -> Tensor:
         with torch.no_grad():

@@ -15,9 +15,9 @@ from torch import Tensor
 
 from .distributed import all_reduce_sum, rank, world_size
 from .elbo import Estimate
-from .latents import active_units, mean
+from .latents import active_units, continuous_sites, site_means
 from .svi import SVI
-from .trace import Program, data_dim, draw, evaluation, modules_of, stochastic_sites, terms
+from .trace import Program, data_dim, draw, evaluation, modules_of, terms
 
 CHECK_EVERY = 50
 """On an accelerator, which a look at a number keeps waiting, losses are looked at once in so many steps."""
@@ -128,10 +128,10 @@ def validate(svi: SVI, data: Data, seed: int) -> tuple[Estimate, int | None]:
 
 def _means(guide_trace: Trace) -> Tensor | None:
     """E[z | x] of the continuous sites side by side, estimated twice, (B, 2 D), where the guide has such sites and one row per datum."""
-    sites = [site for site in stochastic_sites(guide_trace) if site["value"].is_floating_point()]
+    sites = continuous_sites(guide_trace)
     if not sites or data_dim(guide_trace) is None:
         return None
-    return torch.cat([mean(site["fn"]).flatten(1) for site in sites + sites], -1)
+    return site_means(sites + sites)
 
 
 def _gather(rows: Tensor, indices: Tensor, total: int) -> Tensor:

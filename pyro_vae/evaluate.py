@@ -132,9 +132,7 @@ def evaluate(
         num_observed=_num_observed(model, guide, args, kwargs),
         bounds=_joined(bounds),
         **_joined(rest),
-        active_units=active_units(*(_latent_means(guide, args, kwargs, chunk_size) for _ in range(2)))
-        if count_rows(args, kwargs) > 1
-        else 0,
+        active_units=active_units(*(_latent_means(guide, args, kwargs, chunk_size) for _ in range(2))),
         kl=kl_decomposition(model, guide, *args, num_draws=kl_draws, chunk_size=chunk_size, **kwargs) if kl_draws else None,
     )
 

@@ -4,9 +4,10 @@ from typing import Any, cast
 
 import torch
 from pyro import poutine
+from pyro.poutine import Trace
 from torch import Tensor
 
-from .trace import Program, evaluation, stochastic_sites
+from .trace import Program, Site, evaluation, stochastic_sites
 
 
 def latent_means(guide: Program, *args: Any, num_samples: int = 64, **kwargs: Any) -> Tensor:
@@ -21,9 +22,17 @@ def latent_means(guide: Program, *args: Any, num_samples: int = 64, **kwargs: An
     torch.Size([3, 2])
     """
     with evaluation(guide):
-        trace = poutine.trace(guide).get_trace(*args, **kwargs)
-        sites = [site for site in stochastic_sites(trace) if site["value"].is_floating_point()]
-        return torch.cat([mean(site["fn"], num_samples).flatten(1) for site in sites], -1)
+        return site_means(continuous_sites(poutine.trace(guide).get_trace(*args, **kwargs)), num_samples)
+
+
+def continuous_sites(guide_trace: Trace) -> list[Site]:
+    """The sites of a trace whose values have a mean."""
+    return [site for site in stochastic_sites(guide_trace) if site["value"].is_floating_point()]
+
+
+def site_means(sites: list[Site], num_samples: int = 64) -> Tensor:
+    """E[z | x] of some sites side by side, (B, D)."""
+    return torch.cat([mean(site["fn"], num_samples).flatten(1) for site in sites], -1)
 
 
 def mean(distribution: Any, num_samples: int = 64) -> Tensor:

@@ -74,7 +74,7 @@ def draw(
 @contextmanager
 def store_untouched() -> Iterator[None]:
     """Run programs on a copy of Pyro's store: called outside SVI too, an objective leaves the store as it was."""
-    if own_parameters.entered():  # nothing reaches the store
+    if own_parameters.entered():  # inside a step or a draw, which runs on a copy already
         yield
         return
     store = pyro.get_param_store()

@@ -1,0 +1,1 @@
+"""Golden values: numbers of a known version, which later versions must reproduce."""

@@ -12,7 +12,7 @@ from pyro.distributions.util import scale_and_mask
 from torch import Tensor, nn
 from torch.distributions import Independent, kl_divergence
 
-from .elbo import Estimate
+from .elbo import Estimate, check_analytic
 from .trace import Program, base_name, data_dim, draw, log_prob_sum, stochastic_sites, sum_but
 
 
@@ -27,7 +27,8 @@ class FreeBits:
 
     Source: Kingma et al., *Improving Variational Inference with Inverse Autoregressive Flow*, 2016, appendix C.8.
 
-    Raises ``ValueError`` for a negative floor, ``TypeError`` where no closed-form KL is known.
+    Raises ``ValueError`` for a negative floor, ``TypeError`` where no closed-form KL is known, and both as
+    :class:`pyro_vae.elbo.TraceMeanField_ELBO` does: where the guide draws its sites in another order, or without a gradient.
     """
 
     floor: float = 0.1
@@ -39,6 +40,7 @@ class FreeBits:
     def __call__(self, model: Program, guide: Program, *args: Any, **kwargs: Any) -> Estimate:
         """Return the estimate for a batch."""
         model_trace, guide_trace = draw(model, guide, args, kwargs)
+        check_analytic(model_trace, guide_trace)
         dim = data_dim(model_trace, guide_trace)
         log_likelihood = log_prob_sum((site for site in stochastic_sites(model_trace) if site["is_observed"]), {dim}).sum()
         sites = [(site, _kl_groups(site["fn"], model_trace.nodes[site["name"]]["fn"])) for site in stochastic_sites(guide_trace)]

@@ -16,7 +16,7 @@ from .conditionals import Conditional
 from .elbo import Estimate
 from .iwae import ImportanceWeighted, common_scale, estimate, with_gradient
 from .objectives import detached_draws
-from .trace import Program, draw, terms
+from .trace import Program, data_dim, draw, particle_dim, score_sum, stochastic_sites, terms
 
 
 class UniformOneHot(nn.Module):
@@ -112,5 +112,6 @@ class ScoreFunction_ELBO(ImportanceWeighted):
         now = terms(*traces, scaled=False)
         log_weight = now.log_weight.detach()
         signal = (log_weight - log_weight.mean(0)) * self.num_particles / (self.num_particles - 1)
-        gradient = (now.log_likelihood + now.log_prior + signal * now.log_guide).sum() / self.num_particles
+        score = score_sum(stochastic_sites(traces[1]), {particle_dim(traces[1]), data_dim(*traces)})
+        gradient = (now.log_likelihood + now.log_prior + signal * score).sum() / self.num_particles
         return estimate(with_gradient(-log_weight.mean(0), -gradient), now, common_scale(*traces))

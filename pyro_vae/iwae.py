@@ -119,10 +119,10 @@ class Path(NamedTuple):
         with store_untouched():
             first = poutine.trace(vectorized(guide, num_particles, nesting)).get_trace(*args, **kwargs)
         check_reparameterised(first, "IWAE")
-        draws = {site["name"]: site["value"] for site in stochastic_sites(first)}
+        draws = {site["name"]: site["value"] for site in stochastic_sites(first) if not site["is_observed"]}
         with torch.enable_grad():
             leaves = {name: z.detach().requires_grad_() for name, z in draws.items()}
-            traces = draw(model, poutine.replay(guide, trace=_fixed(leaves)), args, kwargs, num_particles, nesting)
+            traces = draw(model, poutine.replay(guide, trace=_fixed(first, leaves)), args, kwargs, num_particles, nesting)
             now = terms(*traces, scaled=False)
         if is_validation_enabled():
             check_deterministic(first, now.log_guide)
@@ -151,8 +151,11 @@ def with_gradient(value: Tensor, of: Tensor) -> Tensor:
 def common_scale(*traces: Trace) -> Any:
     """The ``poutine.scale`` that all sites share: it multiplies the bound, not the weights.
 
-    Raises ``ValueError`` where sites differ in scale: inside a logarithm of weights that means nothing.
+    Raises ``ValueError`` where sites differ in scale, or the guide has a factor: inside a logarithm of weights they mean nothing.
     """
+    factors = [site["name"] for site in stochastic_sites(traces[-1]) if base_name(site["fn"]) == "Unit"]
+    if factors:
+        raise ValueError(f"expected no pyro.factor in the guide, got {factors}: it is part of an ELBO and of no weight, use Trace_ELBO")
     scales = [site["scale"] for trace in traces for site in stochastic_sites(trace)]
     different = [s for s in scales if s is not scales[0] and (isinstance(s, Tensor) or isinstance(scales[0], Tensor) or s != scales[0])]
     if different:
@@ -180,9 +183,11 @@ def check_deterministic(first: Trace, log_guide: Tensor) -> None:
         )
 
 
-def _fixed(values: dict[str, Tensor]) -> Trace:
-    """A trace that ``poutine.replay`` takes values from."""
-    trace = Trace()
-    for name, value in values.items():
-        trace.add_node(name, name=name, type="sample", value=value, is_observed=False, infer={})
-    return trace
+def _fixed(trace: Trace, values: dict[str, Tensor]) -> Trace:
+    """The same trace with other values at some sites; flags and subsamples stay."""
+    fixed = Trace()
+    for name, site in trace.nodes.items():
+        if site["type"] == "sample" and not site["is_observed"]:
+            value = values.get(name, site["value"])
+            fixed.add_node(name, name=name, type="sample", value=value, is_observed=False, infer=site["infer"])
+    return fixed

@@ -17,7 +17,7 @@ from pyro.poutine import Trace
 from torch import Tensor
 
 from .elbo import Estimate
-from .trace import Program, Terms, base_name, draw, log_prob_sum, stochastic_sites, store_untouched, terms, vectorized
+from .trace import Program, Terms, base_name, draw, dtypes_explained, log_prob_sum, stochastic_sites, store_untouched, terms, vectorized
 
 
 @dataclass(frozen=True)
@@ -116,13 +116,13 @@ class Path(NamedTuple):
     @classmethod
     def of(cls, model: Program, guide: Program, args: Any, kwargs: Any, num_particles: int, nesting: int) -> Self:
         """Run the guide for its draws, then both programs at the draws, as a function of them."""
-        with store_untouched():
+        with store_untouched(), dtypes_explained(args, kwargs, guide):
             first = poutine.trace(vectorized(guide, num_particles, nesting)).get_trace(*args, **kwargs)
         check_reparameterised(first, "IWAE")
         draws = {site["name"]: site["value"] for site in stochastic_sites(first) if not site["is_observed"]}
         with torch.enable_grad():
             leaves = {name: z.detach().requires_grad_() for name, z in draws.items()}
-            traces = draw(model, poutine.replay(guide, trace=_fixed(first, leaves)), args, kwargs, num_particles, nesting)
+            traces = draw(model, poutine.replay(guide, trace=fixed(first, leaves)), args, kwargs, num_particles, nesting)
             now = terms(*traces, scaled=False)
         if is_validation_enabled():
             check_deterministic(first, now.log_guide)
@@ -183,11 +183,11 @@ def check_deterministic(first: Trace, log_guide: Tensor) -> None:
         )
 
 
-def _fixed(trace: Trace, values: dict[str, Tensor]) -> Trace:
+def fixed(trace: Trace, values: dict[str, Tensor]) -> Trace:
     """The same trace with other values at some sites; flags and subsamples stay."""
-    fixed = Trace()
+    again = Trace()
     for name, site in trace.nodes.items():
         if site["type"] == "sample" and not site["is_observed"]:
             value = values.get(name, site["value"])
-            fixed.add_node(name, name=name, type="sample", value=value, is_observed=False, infer=site["infer"])
-    return fixed
+            again.add_node(name, name=name, type="sample", value=value, is_observed=False, infer=site["infer"])
+    return again

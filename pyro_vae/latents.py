@@ -7,7 +7,7 @@ from pyro import poutine
 from pyro.poutine import Trace
 from torch import Tensor
 
-from .trace import Program, Site, data_dim, densities, evaluation
+from .trace import Program, Site, data_dim, densities, dtypes_explained, evaluation
 
 
 def latent_means(guide: Program, *args: Any, num_samples: int = 64, **kwargs: Any) -> Tensor:
@@ -21,7 +21,7 @@ def latent_means(guide: Program, *args: Any, num_samples: int = 64, **kwargs: An
     >>> latent_means(vae.guide, torch.ones(3, 64)).shape
     torch.Size([3, 2])
     """
-    with evaluation(guide):
+    with evaluation(guide), dtypes_explained(args, kwargs, guide):
         trace = poutine.trace(guide).get_trace(*args, **kwargs)
         return site_means(continuous_sites(trace), data_dim(trace), num_samples)
 

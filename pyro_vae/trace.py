@@ -4,9 +4,10 @@ For z ~ q(z | x) the log-densities log p(x | z), log p(z) and log q(z | x), per 
 log p(x | z) + log p(z) - log q(z | x) is the log importance weight; its mean over q is the ELBO.
 """
 
+import re
 import warnings
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import reduce, wraps
 from typing import Any, NamedTuple, cast
 
@@ -56,10 +57,11 @@ def draw(
     With ``num_particles`` = K both run once, inside a plate of K independent draws at dimension ``-1 - nesting``, left of
     the programs' own ``nesting`` plates: the encoder sees each datum once, whatever K.
     """
+    programs = model, guide
     if num_particles is not None:
-        model, guide = (vectorized(program, num_particles, nesting) for program in (model, guide))
+        model, guide = (vectorized(program, num_particles, nesting) for program in programs)
     validate = is_validation_enabled()
-    with store_untouched():
+    with store_untouched(), dtypes_explained(args, kwargs, *programs):
         # innermost, so that no other handler sees the many messages of pyro.module; when validating, all see everything
         own = nullcontext if validate else own_parameters
         guide_trace = poutine.trace(_within(own, guide)).get_trace(*args, **kwargs)
@@ -165,7 +167,9 @@ def _common_dims(trace: Trace) -> list[int]:
 
     A plate is known by its name and dimension: two plates side by side may share a dimension.
     """
-    stacks = [[(f.name, f.dim) for f in site["cond_indep_stack"] if f.vectorized and f.name != PARTICLES] for site in stochastic_sites(trace)]
+    stacks = [
+        [(f.name, f.dim) for f in site["cond_indep_stack"] if f.vectorized and f.name != PARTICLES] for site in stochastic_sites(trace)
+    ]
     return [plate[1] for plate in stacks[0] if all(plate in stack for stack in stacks)]
 
 
@@ -190,6 +194,23 @@ def check_sites(model_trace: Trace, guide_trace: Trace) -> None:
         )
     if not any(site["is_observed"] for site in stochastic_sites(model_trace)):
         raise ValueError(f"expected an observed site in the model, got only latent sites {sorted(latent)}")
+
+
+class dtypes_explained(AbstractContextManager[None]):
+    """Raise ``TypeError`` with a remedy where programs fail because data are of another dtype than their weights."""
+
+    def __init__(self, args: Any, kwargs: Any, *programs: Program) -> None:
+        self.data, self.programs = (*args, *kwargs.values()), programs
+
+    def __exit__(self, kind: Any, error: Any, traceback: Any) -> None:
+        if not isinstance(error, RuntimeError) or not re.search(r"dtype|scalar type|type \(", str(error)):
+            return
+        weights = (p.dtype for module in modules_of(*self.programs) for p in module.parameters() if p.is_floating_point())
+        expected = next(weights, torch.get_default_dtype())
+        got = next((x.dtype for x in self.data if isinstance(x, Tensor) and x.dtype != expected), None)
+        if got is not None:
+            call = {torch.float32: "float()", torch.float64: "double()"}.get(expected, f"to({expected})")
+            raise TypeError(f"expected data of dtype {expected}, as the weights are, got {got}: convert with x.{call}") from error
 
 
 class same_shapes(Messenger):

@@ -154,3 +154,17 @@ def test_mmd_is_scaled_with_its_plate(factor):
         torch.manual_seed(0)
         losses.append(InfoVAE(alpha=0.3, weight=1000.0)(model, guide, x).loss)
     torch.testing.assert_close(losses[1], 3.5 * losses[0])
+
+
+def test_power_spherical_in_float32_is_that_in_float64():
+    """Near the mean, where the density of a certain guide lies."""
+    direction = torch.nn.functional.normalize(torch.arange(1.0, 6.0, dtype=torch.float64), dim=0)
+    aside = torch.nn.functional.normalize(torch.linalg.svd(direction[None]).Vh[1], dim=0)
+    for kappa in (10.0, 1e3, 1e5):
+        angle = torch.linspace(0, 3 / kappa**0.5, 20, dtype=torch.float64).unsqueeze(-1)
+        z = angle.cos() * direction + angle.sin() * aside
+        exact, rounded = (
+            PowerSphericalDistribution(direction.to(dtype), torch.tensor(kappa, dtype=dtype)).log_prob(z.to(dtype))
+            for dtype in (torch.float64, torch.float32)
+        )
+        torch.testing.assert_close(rounded.double(), exact, atol=1e-3, rtol=1e-5)

@@ -1,22 +1,11 @@
 """What holds for every test."""
 
 import os
-from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # the tests' tensors are small, and the tests run side by side
 
 import pyro
 import pytest
-
-KNOWN_FAULTS = Path(__file__).parent / "known_faults.txt"
-
-
-def pytest_collection_modifyitems(items):
-    """Tests of faults that are not cured yet fail; one that passes has to leave the list."""
-    known = KNOWN_FAULTS.read_text().splitlines() if KNOWN_FAULTS.exists() else []
-    for item in items:
-        if f"{item.path.name}::{item.name}" in known:
-            item.add_marker(pytest.mark.xfail(strict=True, reason="known fault"))
 
 
 @pytest.fixture(autouse=True)

@@ -5,7 +5,7 @@ works shows in the KL and in :func:`pyro_vae.latents.active_units`.
 """
 
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any
 
 import torch
 from pyro.distributions.util import scale_and_mask
@@ -47,7 +47,7 @@ class FreeBits:
 
         def total(groups: Any) -> Tensor:
             summed = [scale_and_mask(groups(kl).sum(-1), site["scale"], site["mask"]) for site, kl in sites]
-            return cast(Tensor, sum(sum_but(kl, {dim}).sum() for kl in summed))
+            return sum((sum_but(kl, {dim}).sum() for kl in summed), start=log_likelihood.new_zeros(()))
 
         loss = total(lambda kl: kl.clamp(min=self.floor)) - log_likelihood
         return Estimate(loss, log_likelihood.detach(), total(lambda kl: kl).detach())

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple, Protocol, cast, runtime_checkable
 
+import torch
 from pyro.distributions.util import scale_and_mask
 from pyro.poutine import Trace
 from torch import Tensor
@@ -151,7 +152,7 @@ def _analytic_kl(model_trace: Trace, guide_trace: Trace) -> Tensor:
         except NotImplementedError as error:
             raise TypeError(f"expected families with a closed-form KL, got {families}: use Trace_ELBO") from error
         total.append(sum_but(scale_and_mask(kl, site["scale"], site["mask"]), keep))
-    return sum(total[1:], start=total[0])
+    return sum(total[1:], start=total[0]) if total else torch.zeros(())
 
 
 def check_analytic(model_trace: Trace, guide_trace: Trace) -> None:

@@ -16,6 +16,7 @@ from .compiled import GraphFunction
 from .trace import (
     Program,
     check_density,
+    check_latents,
     data_dim,
     densities,
     draw,
@@ -136,6 +137,7 @@ def _grid(num_data: int, num_samples: int) -> Iterator[tuple[slice, slice]]:
 def _check(model: Program, guide: Program, args: Any, kwargs: Any) -> tuple[int, int]:
     """Return the dimension of the data plate and the depth of all plates, from a look at the first datum."""
     traces = draw(model, guide, args, kwargs)
+    check_latents(traces[1])
     check_density(traces[1])
     dim = data_dim(*traces)
     sizes = {frame.size for t in traces for s in stochastic_sites(t) for frame in s["cond_indep_stack"] if frame.dim == dim}

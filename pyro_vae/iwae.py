@@ -17,7 +17,19 @@ from pyro.poutine import Trace
 from torch import Tensor
 
 from .elbo import Estimate
-from .trace import Program, Terms, base_name, draw, dtypes_explained, log_prob_sum, stochastic_sites, store_untouched, terms, vectorized
+from .trace import (
+    Program,
+    Terms,
+    base_name,
+    check_latents,
+    draw,
+    dtypes_explained,
+    log_prob_sum,
+    stochastic_sites,
+    store_untouched,
+    terms,
+    vectorized,
+)
 
 
 @dataclass(frozen=True)
@@ -151,11 +163,13 @@ def with_gradient(value: Tensor, of: Tensor) -> Tensor:
 def common_scale(*traces: Trace) -> Any:
     """The ``poutine.scale`` that all sites share: it multiplies the bound, not the weights.
 
-    Raises ``ValueError`` where sites differ in scale, or the guide has a factor: inside a logarithm of weights they mean nothing.
+    Raises ``ValueError`` where sites differ in scale, or the guide has a factor or no site: a logarithm of weights has no place
+    for them.
     """
     factors = [site["name"] for site in stochastic_sites(traces[-1]) if base_name(site["fn"]) == "Unit"]
     if factors:
         raise ValueError(f"expected no pyro.factor in the guide, got {factors}: it is part of an ELBO and of no weight, use Trace_ELBO")
+    check_latents(traces[-1])
     scales = [site["scale"] for trace in traces for site in stochastic_sites(trace)]
     different = [s for s in scales if s is not scales[0] and (isinstance(s, Tensor) or isinstance(scales[0], Tensor) or s != scales[0])]
     if different:

@@ -98,7 +98,7 @@ class SVI(pyro.infer.SVI):
 
     def _check(self, objective: Objective, args: Any, kwargs: Any) -> None:
         """Validate programs and data on the first batch, before anything moves: no random number, no buffer."""
-        ran: list[nn.Module] = modules_of(self.model, self.guide)
+        ran = reachable_modules(self.model, self.guide)
         buffers = [buffer for module in modules_of(self.model, self.guide) for buffer in module.buffers()]
         saved = [buffer.clone() for buffer in buffers]
         parameters = self._parameters()
@@ -158,3 +158,28 @@ def pyro_objective(elbo: ELBO) -> Objective:
         return Estimate(loss, unknown, unknown)
 
     return objective
+
+
+def reachable_modules(*programs: Any) -> list[nn.Module]:
+    """The modules that programs are, belong to, or close over, whether a call uses them or not."""
+    found, seen, open_ = [], set(), list(programs)
+    while open_:
+        value = open_.pop()
+        if id(value) in seen:
+            continue
+        seen.add(id(value))
+        if isinstance(value, nn.Module):
+            found.append(value)
+        elif isinstance(value, list | tuple | dict):
+            open_ += value.values() if isinstance(value, dict) else value
+        elif callable(value):
+            cells = [cell.cell_contents for cell in getattr(value, "__closure__", None) or () if _is_filled(cell)]
+            open_ += [*cells, getattr(value, "__self__", None), getattr(value, "func", None), getattr(value, "args", None)]
+    return found
+
+
+def _is_filled(cell: Any) -> bool:
+    try:
+        return cell.cell_contents is not None
+    except ValueError:  # a name that is not bound yet
+        return False

@@ -130,7 +130,8 @@ def log_prob(site: Site, scaled: bool = True) -> Tensor:
 
 def score_sum(sites: Iterable[Site], keep: set[int | None]) -> Tensor:
     """log q at the draws of some sites, neither scaled nor masked: the draws were not."""
-    return reduce(torch.add, [sum_but(site["fn"].log_prob(site["value"]), keep) for site in sites])
+    values = [sum_but(site["fn"].log_prob(site["value"]), keep) for site in sites]
+    return reduce(torch.add, values) if values else torch.zeros(())
 
 
 def sum_but(value: Tensor, keep: set[int | None]) -> Tensor:
@@ -249,6 +250,12 @@ def check_density(guide_trace: Trace) -> None:
                 f"expected a guide with a density, got a Delta at site {site['name']!r}: a point has no importance weight, "
                 "only the loss of an autoencoder (use Trace_ELBO)"
             )
+
+
+def check_latents(guide_trace: Trace) -> None:
+    """Raise ``ValueError`` where the guide draws nothing: without draws there are no weights."""
+    if not densities(guide_trace):
+        raise ValueError("expected latent sites in the guide, got none: importance weights need draws, use Trace_ELBO")
 
 
 class no_subsample(Messenger):

@@ -22,6 +22,7 @@ from .trace import (
     Terms,
     base_name,
     check_latents,
+    densities,
     draw,
     dtypes_explained,
     log_prob_sum,
@@ -189,7 +190,7 @@ def check_reparameterised(guide_trace: Trace, otherwise: str) -> None:
 def check_deterministic(first: Trace, log_guide: Tensor) -> None:
     """Raise ``ValueError`` where the guide, run again at its own draws, scores them differently."""
     again = log_guide.detach().sum()
-    once = log_prob_sum(stochastic_sites(first), set(), scaled=False).detach().sum()
+    once = log_prob_sum(densities(first), set(), scaled=False).detach().sum()
     if not torch.allclose(once, again, rtol=1e-3, atol=1e-2):
         raise ValueError(
             f"expected a guide that is deterministic given its draws, got log q = {float(once):g} and {float(again):g} for the same "

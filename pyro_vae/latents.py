@@ -23,7 +23,10 @@ def latent_means(guide: Program, *args: Any, num_samples: int = 64, **kwargs: An
     """
     with evaluation(guide), dtypes_explained(args, kwargs, guide):
         trace = poutine.trace(guide).get_trace(*args, **kwargs)
-        return site_means(continuous_sites(trace), data_dim(trace), num_samples)
+        sites = continuous_sites(trace)
+        if not sites:  # categories have no mean
+            return torch.zeros(next(len(x) for x in (*args, *kwargs.values()) if isinstance(x, Tensor) and x.ndim), 0)
+        return site_means(sites, data_dim(trace), num_samples)
 
 
 def continuous_sites(guide_trace: Trace) -> list[Site]:

@@ -12,7 +12,7 @@ from torch.optim import Optimizer
 from .distributed import replicated, world_size
 from .elbo import Estimate, Objective, Scheduled
 from .graph_step import GraphStep
-from .trace import Program, evaluation, isolated, modules_of
+from .trace import Program, evaluation, isolated, modules_of, reachable_modules
 
 
 class SVI(pyro.infer.SVI):
@@ -158,28 +158,3 @@ def pyro_objective(elbo: ELBO) -> Objective:
         return Estimate(loss, unknown, unknown)
 
     return objective
-
-
-def reachable_modules(*programs: Any) -> list[nn.Module]:
-    """The modules that programs are, belong to, or close over, whether a call uses them or not."""
-    found, seen, open_ = [], set(), list(programs)
-    while open_:
-        value = open_.pop()
-        if id(value) in seen:
-            continue
-        seen.add(id(value))
-        if isinstance(value, nn.Module):
-            found.append(value)
-        elif isinstance(value, list | tuple | dict):
-            open_ += value.values() if isinstance(value, dict) else value
-        elif callable(value):
-            cells = [cell.cell_contents for cell in getattr(value, "__closure__", None) or () if _is_filled(cell)]
-            open_ += [*cells, getattr(value, "__self__", None), getattr(value, "func", None), getattr(value, "args", None)]
-    return found
-
-
-def _is_filled(cell: Any) -> bool:
-    try:
-        return cell.cell_contents is not None
-    except ValueError:  # a name that is not bound yet
-        return False

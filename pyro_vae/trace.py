@@ -206,7 +206,7 @@ class dtypes_explained(AbstractContextManager[None]):
     def __exit__(self, kind: Any, error: Any, traceback: Any) -> None:
         if not isinstance(error, RuntimeError) or not re.search(r"dtype|scalar type|type \(", str(error)):
             return
-        weights = (p.dtype for module in modules_of(*self.programs) for p in module.parameters() if p.is_floating_point())
+        weights = (p.dtype for module in reachable_modules(*self.programs) for p in module.parameters() if p.is_floating_point())
         expected = next(weights, torch.get_default_dtype())
         got = next((x.dtype for x in self.data if isinstance(x, Tensor) and x.dtype != expected), None)
         if got is not None:
@@ -267,6 +267,11 @@ class no_subsample(Messenger):
     def __init__(self, num_data: int) -> None:
         super().__init__()
         self.num_data = num_data
+
+    def __exit__(self, kind: Any, error: Any, traceback: Any) -> None:
+        super().__exit__(kind, error, traceback)
+        if isinstance(error, ValueError) and str(error).startswith("expected plates without a subsample"):
+            raise ValueError(str(error).splitlines()[0]) from None  # Pyro has appended the shapes of the trace
 
     def _pyro_sample(self, msg: Any) -> None:
         if not site_is_subsample(msg) or msg["value"] is not None:
@@ -377,3 +382,28 @@ def evaluation(*programs: Program) -> Iterator[None]:
     finally:
         for module, training in modes.items():
             module.training = training
+
+
+def reachable_modules(*programs: Any) -> list[nn.Module]:
+    """The modules that programs are, belong to, or close over, whether a call uses them or not."""
+    found, seen, open_ = [], set(), list(programs)
+    while open_:
+        value = open_.pop()
+        if id(value) in seen:
+            continue
+        seen.add(id(value))
+        if isinstance(value, nn.Module):
+            found.append(value)
+        elif isinstance(value, list | tuple | dict):
+            open_ += value.values() if isinstance(value, dict) else value
+        elif callable(value):
+            cells = [cell.cell_contents for cell in getattr(value, "__closure__", None) or () if _is_filled(cell)]
+            open_ += [*cells, getattr(value, "__self__", None), getattr(value, "func", None), getattr(value, "args", None)]
+    return found
+
+
+def _is_filled(cell: Any) -> bool:
+    try:
+        return cell.cell_contents is not None
+    except ValueError:  # a name that is not bound yet
+        return False

@@ -385,7 +385,7 @@ def evaluation(*programs: Program) -> Iterator[None]:
 
 
 def reachable_modules(*programs: Any) -> list[nn.Module]:
-    """The modules that programs are, belong to, or close over, whether a call uses them or not."""
+    """The modules that programs are, belong to, close over or name, whether a call uses them or not."""
     found, seen, open_ = [], set(), list(programs)
     while open_:
         value = open_.pop()
@@ -398,6 +398,8 @@ def reachable_modules(*programs: Any) -> list[nn.Module]:
             open_ += value.values() if isinstance(value, dict) else value
         elif callable(value):
             cells = [cell.cell_contents for cell in getattr(value, "__closure__", None) or () if _is_filled(cell)]
+            names, namespace = getattr(getattr(value, "__code__", None), "co_names", ()), getattr(value, "__globals__", {})
+            found += [namespace[name] for name in names if isinstance(namespace.get(name), nn.Module)]
             open_ += [*cells, getattr(value, "__self__", None), getattr(value, "func", None), getattr(value, "args", None)]
     return found
 

@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.distributions import Independent, LowRankMultivariateNormal, MultivariateNormal, Normal
 
 from .importance import count_rows, take_rows
-from .trace import Program, data_dim, draw, evaluation, log_prob_sum, nesting, stochastic_sites, terms, vectorized
+from .trace import Program, check_density, data_dim, densities, draw, evaluation, log_prob_sum, nesting, no_subsample, terms, vectorized
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,7 @@ def kl_decomposition(
     (over a minibatch, as in training, I(x; z) would be at most the log of its size). The encoder sees each datum once more
     than it is drawn; the cost grows as S N D, the memory as S D and ``chunk_size``.
 
-    Raises ``ValueError`` for fewer than two draws, or a guide with auxiliary sites.
+    Raises ``ValueError`` for fewer than two draws, or a guide with auxiliary sites or points (``Delta``).
 
     >>> from pyro_vae import VAE, Bernoulli, DiagonalNormal, StandardNormal, mlp
     >>> vae = VAE(StandardNormal(2), Bernoulli(mlp(2, 16, 64)), DiagonalNormal(mlp(64, 16, 4)))
@@ -75,8 +75,9 @@ def kl_decomposition(
         raise ValueError(f"expected num_draws of at least 2, got {num_draws}")
     N = count_rows(args, kwargs)
     index = torch.cat([torch.randperm(N) for _ in range(math.ceil(num_draws / N))])[:num_draws]
-    with evaluation(model, guide):
+    with evaluation(model, guide), no_subsample(num_draws):
         traces = model_trace, guide_trace = draw(model, guide, *take_rows(args, kwargs, cast(Any, index)))
+        check_density(guide_trace)
         _, log_prior, log_guide = terms(*traces, scaled=False)
         log_q, log_q_d = _log_aggregate(guide, args, kwargs, traces, max(1, 16 * chunk_size // num_draws))
         log_p_d = _log_factors(model_trace, guide_trace)
@@ -93,7 +94,7 @@ def kl_decomposition(
 def _log_aggregate(guide: Program, args: Any, kwargs: Any, traces: tuple[Trace, Trace], width: int) -> tuple[Tensor, Tensor | None]:
     """Return log q(z_s), (S,), and where the marginals are known log q(z_sd), (S, D): sums over all data, ``width`` at a time."""
     N, dim, depth = count_rows(args, kwargs), data_dim(*traces), nesting(*traces)
-    sites = stochastic_sites(traces[1])
+    sites = densities(traces[1])
     if dim is None or any(site["infer"].get("is_auxiliary") for site in sites):
         raise ValueError("expected a plate over the data around every site, and no auxiliary sites in the guide")
     num_draws = sites[0]["value"].shape[dim - sites[0]["fn"].event_dim]
@@ -104,7 +105,7 @@ def _log_aggregate(guide: Program, args: Any, kwargs: Any, traces: tuple[Trace, 
         everywhere = poutine.condition(vectorized(guide, num_draws, depth), data=z)
         chunk_args, chunk_kwargs = take_rows(args, kwargs, rows)
         trace = poutine.trace(everywhere).get_trace(*chunk_args, **chunk_kwargs)
-        total.append(log_prob_sum(stochastic_sites(trace), {-1 - depth, dim}, scaled=False).logsumexp(1))
+        total.append(log_prob_sum(densities(trace), {-1 - depth, dim}, scaled=False).logsumexp(1))
         q = marginals(trace.nodes[sites[0]["name"]]["fn"]) if len(sites) == depth == 1 else None
         if q is not None:
             totals.append(q.log_prob(z[sites[0]["name"]]).logsumexp(1))
@@ -124,7 +125,7 @@ def _facing(site: Any, dim: int, depth: int, num_data: int) -> Tensor:
 
 def _log_factors(model_trace: Trace, guide_trace: Trace) -> Tensor | None:
     """log p(z_sd), (S, D), where one site has a factorised prior."""
-    latent = [model_trace.nodes[site["name"]] for site in stochastic_sites(guide_trace)]
+    latent = [model_trace.nodes[site["name"]] for site in densities(guide_trace)]
     if len(latent) > 1 or not isinstance(latent[0]["fn"], Independent):
         return None
     p = marginals(latent[0]["fn"])

@@ -84,7 +84,8 @@ class AIS:
     with a quarter of the temperatures, whose draws are thrown away: with them fixed, E[w] = p(x) exactly. Modules are used
     in ``eval`` mode.
 
-    Raises ``ValueError`` for fewer than one particle, step or leapfrog step, an unknown start, or discrete latents.
+    Raises ``ValueError`` for fewer than one particle, step or leapfrog step, an unknown start, discrete latents, or a start
+    from a guide that has no density (``Delta``) or a random one (semi-amortised, dropout): f_0 must be one function.
 
     >>> from pyro_vae import VAE, Bernoulli, DiagonalNormal, StandardNormal, mlp
     >>> vae = VAE(StandardNormal(2), Bernoulli(mlp(2, 16, 64)), DiagonalNormal(mlp(64, 16, 4)))
@@ -147,6 +148,8 @@ class AIS:
     def _path(self, model: Program, guide: Program, args: Any, kwargs: Any) -> Iterator["_Path"]:
         with evaluation(model, guide):
             space = Unconstrained(model, guide, args, kwargs)
+            if self.start == "guide":
+                space.check_guide()
             with pyro.validation_enabled(False):  # the programs are checked: the chains need not be
                 yield _Path(self, space)
 

@@ -5,14 +5,14 @@ works shows in the KL and in :func:`pyro_vae.latents.active_units`.
 """
 
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any
 
 import torch
 from pyro.distributions.util import scale_and_mask
 from torch import Tensor, nn
 from torch.distributions import Independent, kl_divergence
 
-from .elbo import Estimate
+from .elbo import Estimate, check_analytic
 from .trace import Program, base_name, data_dim, draw, log_prob_sum, stochastic_sites, sum_but
 
 
@@ -27,7 +27,8 @@ class FreeBits:
 
     Source: Kingma et al., *Improving Variational Inference with Inverse Autoregressive Flow*, 2016, appendix C.8.
 
-    Raises ``ValueError`` for a negative floor, ``TypeError`` where no closed-form KL is known.
+    Raises ``ValueError`` for a negative floor, ``TypeError`` where no closed-form KL is known, and both as
+    :class:`pyro_vae.elbo.TraceMeanField_ELBO` does: where the guide draws its sites in another order, or without a gradient.
     """
 
     floor: float = 0.1
@@ -39,13 +40,14 @@ class FreeBits:
     def __call__(self, model: Program, guide: Program, *args: Any, **kwargs: Any) -> Estimate:
         """Return the estimate for a batch."""
         model_trace, guide_trace = draw(model, guide, args, kwargs)
+        check_analytic(model_trace, guide_trace)
         dim = data_dim(model_trace, guide_trace)
         log_likelihood = log_prob_sum((site for site in stochastic_sites(model_trace) if site["is_observed"]), {dim}).sum()
         sites = [(site, _kl_groups(site["fn"], model_trace.nodes[site["name"]]["fn"])) for site in stochastic_sites(guide_trace)]
 
         def total(groups: Any) -> Tensor:
             summed = [scale_and_mask(groups(kl).sum(-1), site["scale"], site["mask"]) for site, kl in sites]
-            return cast(Tensor, sum(sum_but(kl, {dim}).sum() for kl in summed))
+            return sum((sum_but(kl, {dim}).sum() for kl in summed), start=log_likelihood.new_zeros(()))
 
         loss = total(lambda kl: kl.clamp(min=self.floor)) - log_likelihood
         return Estimate(loss, log_likelihood.detach(), total(lambda kl: kl).detach())

@@ -57,6 +57,7 @@ class Modules(nn.Module):
         # where each tensor lives: a walk through the modules at every step would cost more than the walk's result
         self._homes: dict[str, tuple[dict[str, Any], str]] = {}
         self._all = tuple(self.modules())
+        self.numbers = Numbers(*self._all)
         seen: set[Tensor] = set()
         for prefix, module in self.named_modules():
             for members in (module._parameters, module._buffers):
@@ -81,6 +82,45 @@ class Modules(nn.Module):
         return functional_call(self, tensors, (function,))
 
 
+class Numbers:
+    """The Python numbers, flags and names among the attributes of some objects, which a graph holds as they were."""
+
+    SIMPLE = (bool, int, float, str, type(None))
+    FREE = frozenset({"training", "_pyro_name", "_is_full_backward_hook"})
+    """No part of what a program computes, or part of the graph's key."""
+
+    def __init__(self, *owners: Any) -> None:
+        self._owners = owners
+        attributes = [(owner, vars(owner)) for owner in owners if hasattr(owner, "__dict__")]
+        self._names = [(type(owner).__name__, at, key) for owner, at in attributes for key in at if self._counts(at, key)]
+        self._held = self._now()
+
+    def _counts(self, attributes: dict[str, Any], key: str) -> bool:
+        return key not in self.FREE and isinstance(attributes[key], self.SIMPLE)
+
+    def _now(self) -> list[Any]:
+        return [attributes.get(key) for _, attributes, key in self._names]
+
+    def belong_to(self, owner: Any) -> bool:
+        """Whether these are the numbers of this object alone."""
+        return len(self._owners) == 1 and self._owners[0] is owner
+
+    def check(self) -> None:
+        """Raise ``ValueError`` where one has changed between two calls."""
+        now = self._now()
+        if len(now) and now != self._held:
+            changed = [(name, new, old) for name, new, old in zip(self._names, now, self._held, strict=True) if new != old]
+            (owner, _, key), new, old = changed[0]
+            raise ValueError(
+                f"expected {owner}.{key} = {old!r}, which the compiled graph holds, got {new!r}: "
+                "make it a tensor (register_buffer), or build what is compiled anew"
+            )
+
+    def hold(self) -> None:
+        """Take them as they are now."""
+        self._held = self._now()
+
+
 class Graphs:
     """A function of lists of tensors, compiled for each shape of its data, ``MAX_GRAPHS`` of them at most."""
 
@@ -92,6 +132,7 @@ class Graphs:
 
         ``fixed`` are tensors that live on from call to call, such as parameters; ``key`` is all else the graph depends on.
         """
+        data = [x.contiguous() for x in data]  # a graph is compiled for one layout
         shapes = tuple((x.shape, x.dtype, x.device) for x in (fixed[0], *data))
         key = key, len(fixed), shapes
         if key not in self._graphs:
@@ -111,7 +152,11 @@ class GraphFunction:
         self._graphs = Graphs()
 
     def __call__(self, *arguments: Any) -> Any:
-        """Return ``function(*arguments)``, a list of tensors; what is no tensor among the arguments is part of the graph."""
+        """Return ``function(*arguments)``, a list of tensors; what is no tensor among the arguments is part of the graph.
+
+        Raises ``ValueError`` where a number among the modules' attributes has changed since the last call.
+        """
+        self.modules.numbers.check()
         tensors = self.modules.tensors()
         leaves, spec = pytree.tree_flatten(arguments)
 
@@ -125,7 +170,9 @@ class GraphFunction:
         fixed = [value.detach() for value in tensors.values()]
         data = [leaf for leaf in leaves if isinstance(leaf, Tensor)]
         static = tuple(leaf for leaf in leaves if not isinstance(leaf, Tensor))
-        return self._graphs(function, fixed, data, (spec, static, self.modules.modes()))
+        result = self._graphs(function, fixed, data, (spec, static, self.modules.modes()))
+        self.modules.numbers.hold()
+        return result
 
 
 class CudaGraph:

@@ -16,7 +16,7 @@ from .conditionals import Conditional
 from .elbo import Estimate
 from .iwae import ImportanceWeighted, common_scale, estimate, with_gradient
 from .objectives import detached_draws
-from .trace import Program, draw, terms
+from .trace import Program, data_dim, draw, particle_dim, score_sum, stochastic_sites, terms
 
 
 class UniformOneHot(nn.Module):
@@ -49,6 +49,9 @@ class GumbelSoftmax(Conditional):
     Its KL is the categorical's (Jang et al.'s ELBO), so it goes with ``TraceMeanField_ELBO``; a relaxed z has no probability
     under a one-hot prior. With ``hard`` z is one-hot going forward and relaxed in the gradient (straight through).
 
+    In ``eval`` mode z is always one-hot, a draw from the categorical that is relaxed: what evaluates (``log_likelihood``,
+    ``evaluate``, the validation of ``fit``) reports that categorical guide, with exact weights, at any temperature.
+
     Source: Jang, Gu & Poole, *Categorical Reparameterization with Gumbel-Softmax*, 2017; Maddison et al. 2017.
 
     Raises ``ValueError`` for a temperature that is not positive.
@@ -65,7 +68,7 @@ class GumbelSoftmax(Conditional):
 
     def forward(self, h: Tensor) -> dist.Distribution:
         distribution = RelaxedOneHot(logits=self.parameter(h))
-        distribution.temperature, distribution.hard = self.temperature, self.hard
+        distribution.temperature, distribution.hard = self.temperature, self.hard or not self.training
         return distribution
 
 
@@ -87,7 +90,7 @@ class RelaxedOneHot(dist.OneHotCategorical):  # type: ignore[misc]
         if not self.hard:
             return soft
         one_hot: Tensor = torch.zeros_like(soft).scatter(-1, soft.argmax(-1, keepdim=True), 1.0)
-        return one_hot + soft - soft.detach()
+        return one_hot + (soft - soft.detach())  # the difference is zero: the sum is one-hot to the last digit
 
 
 @dataclass(frozen=True)
@@ -112,5 +115,6 @@ class ScoreFunction_ELBO(ImportanceWeighted):
         now = terms(*traces, scaled=False)
         log_weight = now.log_weight.detach()
         signal = (log_weight - log_weight.mean(0)) * self.num_particles / (self.num_particles - 1)
-        gradient = (now.log_likelihood + now.log_prior + signal * now.log_guide).sum() / self.num_particles
+        score = score_sum(stochastic_sites(traces[1]), {particle_dim(traces[1]), data_dim(*traces)})
+        gradient = (now.log_likelihood + now.log_prior + signal * score).sum() / self.num_particles
         return estimate(with_gradient(-log_weight.mean(0), -gradient), now, common_scale(*traces))

@@ -157,7 +157,8 @@ class DiscretizedLogistic(_Elementwise):
 
     p(x) = S((x + 1/2) / 255) - S((x - 1/2) / 255),    S(t) = sigmoid((t - loc) / scale),
 
-    with the outer bins open to infinity, so that the 256 probabilities sum to one.
+    with the outer bins open to infinity, so that the 256 probabilities sum to one. Log scales beyond -20 and 60, a millionth
+    of a bin and a flat density, count as these, lest the density be NaN in float32; gradients pass.
 
     Source: Kingma et al., *Improving Variational Inference with Inverse Autoregressive Flow*, 2016; Salimans et al.,
     *PixelCNN++*, 2017.
@@ -179,7 +180,7 @@ class DiscretizedLogistic(_Elementwise):
             self._validate_sample(value)
         # sigmoid(a) - sigmoid(b) = sigmoid(a) sigmoid(-b) (1 - exp(b - a)), without a difference of near-equal numbers:
         # the width a - b of a bin depends neither on x nor on loc
-        value, precision = value.to(self.loc.dtype), (-self.log_scale).exp()
+        value, precision = value.to(self.loc.dtype), (-self._log_scale()).exp()
         above = F.logsigmoid(((value + 0.5) / 255 - self.loc) * precision)
         below = F.logsigmoid((self.loc - (value - 0.5) / 255) * precision)
         inner = above + below + torch.log(-torch.expm1(-precision / 255))
@@ -188,10 +189,13 @@ class DiscretizedLogistic(_Elementwise):
     def sample(self, sample_shape: Any = ()) -> Tensor:
         with torch.no_grad():
             noise = self._uniform(sample_shape, self.loc).logit()
-            return (255 * (self.loc + self.log_scale.exp() * noise)).round().clamp(0, 255)
+            return (255 * (self.loc + self._log_scale().exp() * noise)).round().clamp(0, 255)
 
     @property
     def mean(self) -> Tensor:
         # E[x] = sum_k P(x >= k); one k at a time, for memory
-        precision = (-self.log_scale).exp()
+        precision = (-self._log_scale()).exp()
         return sum((torch.sigmoid((self.loc - (k - 0.5) / 255) * precision) for k in range(1, 256)), torch.zeros_like(self.loc))
+
+    def _log_scale(self) -> Tensor:
+        return self.log_scale + (self.log_scale.clamp(-20, 60) - self.log_scale).detach()

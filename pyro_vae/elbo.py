@@ -8,12 +8,13 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple, Protocol, cast, runtime_checkable
 
+import torch
 from pyro.distributions.util import scale_and_mask
 from pyro.poutine import Trace
 from torch import Tensor
 from torch.distributions import kl_divergence
 
-from .trace import Program, base_name, data_dim, draw, log_prob_sum, particle_dim, stochastic_sites, sum_but, terms
+from .trace import Program, base_name, data_dim, draw, log_prob_sum, particle_dim, score_sum, stochastic_sites, sum_but, terms
 
 Schedule = Callable[[int], float]
 
@@ -110,8 +111,8 @@ def _with_score_gradient(elbo: Tensor, model_trace: Trace, guide_trace: Trace) -
     if not scored:
         return elbo
     keep = {particle_dim(guide_trace), data_dim(model_trace, guide_trace)}
-    log_q = sum(sum_but(site["fn"].log_prob(site["value"]), keep) for site in scored)  # neither scaled nor masked: the draws were not
-    return elbo + elbo.detach() * (log_q - cast(Tensor, log_q).detach())
+    log_q = score_sum(scored, keep)
+    return elbo + elbo.detach() * (log_q - log_q.detach())
 
 
 class TraceMeanField_ELBO(_ELBO):
@@ -140,20 +141,27 @@ class TraceMeanField_ELBO(_ELBO):
 
 def _analytic_kl(model_trace: Trace, guide_trace: Trace) -> Tensor:
     """KL(q || p) summed over the latent sites, given the draws of their parents."""
-    latent = [site["name"] for site in stochastic_sites(model_trace) if not site["is_observed"]]
-    guided = [site["name"] for site in stochastic_sites(guide_trace)]
-    if latent != guided:
-        raise ValueError(f"expected the guide to draw the model's latent sites in its order {latent}, got {guided}: use Trace_ELBO")
+    check_analytic(model_trace, guide_trace)
     keep = {particle_dim(guide_trace), data_dim(model_trace, guide_trace)}
     total = []
     for site in stochastic_sites(guide_trace):
         q, p = site["fn"], model_trace.nodes[site["name"]]["fn"]
         families = f"q = {base_name(q)} and p = {base_name(p)} at site {site['name']!r}"
-        if not q.has_rsample:
-            raise TypeError(f"expected a reparameterised guide for the analytic KL, got {families}: use Trace_ELBO")
         try:
             kl = kl_divergence(q, p)
         except NotImplementedError as error:
             raise TypeError(f"expected families with a closed-form KL, got {families}: use Trace_ELBO") from error
         total.append(sum_but(scale_and_mask(kl, site["scale"], site["mask"]), keep))
-    return sum(total[1:], start=total[0])
+    return sum(total[1:], start=total[0]) if total else torch.zeros(())
+
+
+def check_analytic(model_trace: Trace, guide_trace: Trace) -> None:
+    """Raise where the KL of a pair is not the sum of its sites' closed forms: another order, draws without a gradient."""
+    latent = [site["name"] for site in stochastic_sites(model_trace) if not site["is_observed"]]
+    guided = [site["name"] for site in stochastic_sites(guide_trace)]
+    if latent != guided:
+        raise ValueError(f"expected the guide to draw the model's latent sites in its order {latent}, got {guided}: use Trace_ELBO")
+    for site in stochastic_sites(guide_trace):
+        if not site["fn"].has_rsample:
+            families = f"{base_name(site['fn'])} at site {site['name']!r}"
+            raise TypeError(f"expected a reparameterised guide for the analytic KL, got q = {families}: use Trace_ELBO")

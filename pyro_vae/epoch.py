@@ -128,10 +128,10 @@ def validate(svi: SVI, data: Data, seed: int) -> tuple[Estimate, int | None]:
 
 def _means(guide_trace: Trace) -> Tensor | None:
     """E[z | x] of the continuous sites side by side, estimated twice, (B, 2 D), where the guide has such sites and one row per datum."""
-    sites = continuous_sites(guide_trace)
-    if not sites or data_dim(guide_trace) is None:
+    sites, dim = continuous_sites(guide_trace), data_dim(guide_trace)
+    if not sites or dim is None:
         return None
-    return site_means(sites + sites)
+    return site_means(sites + sites, dim)
 
 
 def _gather(rows: Tensor, indices: Tensor, total: int) -> Tensor:

@@ -18,6 +18,9 @@ from .latents import active_units, latent_means
 from .pareto import pareto_smoothed
 from .trace import Program, draw, evaluation, stochastic_sites
 
+MEANS_BLOCK = 2048
+"""How many data the guide sees at once for its means. Fixed, so that random numbers do not depend on the chunk size."""
+
 Key = TypeVar("Key", int, str)
 
 
@@ -132,7 +135,7 @@ def evaluate(
         num_observed=_num_observed(model, guide, args, kwargs),
         bounds=_joined(bounds),
         **_joined(rest),
-        active_units=active_units(*(_latent_means(guide, args, kwargs, chunk_size) for _ in range(2))),
+        active_units=active_units(*(_latent_means(guide, args, kwargs) for _ in range(2))),
         kl=kl_decomposition(model, guide, *args, num_draws=kl_draws, chunk_size=chunk_size, **kwargs) if kl_draws else None,
     )
 
@@ -185,8 +188,8 @@ def _num_observed(model: Program, guide: Program, args: Any, kwargs: Any) -> int
     return sum(site["value"].numel() for site in stochastic_sites(trace) if site["is_observed"])
 
 
-def _latent_means(guide: Program, args: Any, kwargs: Any, chunk_size: int) -> Tensor:
-    """E_q[z | x] of all the data, (B, D), a chunk at a time."""
-    starts = range(0, count_rows(args, kwargs), chunk_size)
-    chunks = (take_rows(args, kwargs, slice(start, start + chunk_size)) for start in starts)
+def _latent_means(guide: Program, args: Any, kwargs: Any) -> Tensor:
+    """E_q[z | x] of all the data, (B, D), a block at a time."""
+    starts = range(0, count_rows(args, kwargs), MEANS_BLOCK)
+    chunks = (take_rows(args, kwargs, slice(start, start + MEANS_BLOCK)) for start in starts)
     return torch.cat([latent_means(guide, *chunk, **named) for chunk, named in chunks])

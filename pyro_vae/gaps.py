@@ -20,7 +20,7 @@ from tqdm import tqdm
 from .evaluate import stream_columns
 from .importance import count_rows, take_rows
 from .posteriors import FullRank
-from .trace import Program, evaluation
+from .trace import Program, check_density, evaluation
 from .unconstrained import Unconstrained
 from .weights import log_mean_exp
 
@@ -112,6 +112,7 @@ class LocalFit:
         for start in tqdm(range(0, count_rows(args, kwargs), width), unit="chunk", disable=not progress):
             with evaluation(model, guide):
                 space = Unconstrained(model, guide, *take_rows(args, kwargs, slice(start, start + width)))
+                check_density(space.guide_trace)  # the best q starts from the guide's moments
                 with pyro.validation_enabled(False):  # the programs are checked
                     q = self.fit(space)
                     draws = [self._log_weight(space, q()) for _ in range(-(-self.num_samples // self.num_particles))]

@@ -1,7 +1,8 @@
 """An SVI step as one graph: the objective, its gradient, the clip and Adam's update.
 
 Whatever changes from step to step enters the graph as a tensor: parameters, buffers, the optimiser's state, learning
-rates, beta, the data. So annealing and learning-rate schedules compile nothing anew.
+rates, beta, the data. So annealing and learning-rate schedules compile nothing anew. A Python number that a module or an
+objective holds is part of the graph; where it changes later, the next step raises ``ValueError``.
 """
 
 from collections.abc import Callable, Sequence
@@ -14,7 +15,7 @@ from torch import Tensor
 from torch.optim import Adam, Optimizer
 from torch.utils import _pytree as pytree
 
-from .compiled import Graphs, Modules
+from .compiled import Graphs, Modules, Numbers
 from .elbo import Estimate, Objective
 from .trace import Program, frozen_allowed, isolated
 
@@ -29,6 +30,7 @@ class GraphStep:
     def __init__(self, model: Program, guide: Program, optim: Optimizer, clip_norm: float | None = None) -> None:
         self.model, self.guide, self.optim, self.clip_norm = model, guide, optim, clip_norm
         self.modules = Modules(model, guide)
+        self.objective_numbers = Numbers()
         self._graphs = Graphs()
 
     @property
@@ -47,10 +49,12 @@ class GraphStep:
         flags = [{flag: group.get(flag) for flag in FLAGS} for group in self.optim.param_groups]
 
         def update(params: Any, grads: Any, state: Any, rates: Any) -> None:
+            used = [i for i, grad in enumerate(grads) if grad is not None]  # a batch may leave a part idle
+            grads = [grads[i] for i in used]
             if self.clip_norm is not None:
                 grads = clipped(grads, self.clip_norm)
-            for p, grad, slot, group in zip(params, grads, state, groups, strict=True):
-                _adam(p, grad, slot, rates[group], flags[group])
+            for i, grad in zip(used, grads, strict=True):
+                _adam(params[i], grad, state[i], rates[groups[i]], flags[groups[i]])
 
         self.optim._opt_called = True  # type: ignore[attr-defined]  # what learning-rate schedulers look for
         return Estimate(
@@ -78,6 +82,7 @@ class GraphStep:
         key: Any = None,
     ) -> list[Tensor]:
         """Return loss, log-likelihood and KL, and without an ``update`` of the parameters the gradients too."""
+        self._check_numbers(objective)
         tensors = self.modules.tensors()
         beta = getattr(objective, "beta", None)
         scalars = [] if beta is None else [_scalar(beta, tensors[trained[0]].device)]
@@ -98,9 +103,11 @@ class GraphStep:
             with torch.enable_grad(), isolated(validate=False):
                 free = {name: now[name].detach().requires_grad_() for name in trained}
                 estimate = self.modules.run(now | free, run)
-                grads = torch.autograd.grad(estimate.loss, list(free.values()))
+                grads = torch.autograd.grad(estimate.loss, list(free.values()), allow_unused=True)
             results = [value.detach() for value in estimate]
             if update is None:
+                if any(grad is None for grad in grads):
+                    raise ValueError("expected every parameter to get a gradient from each batch, or Adam")
                 return [*results, *grads]
             with torch.no_grad():
                 update([now[name] for name in trained], grads, slots, rates_)
@@ -110,7 +117,16 @@ class GraphStep:
         data = [*rates, *scalars, *(leaf for leaf in leaves if isinstance(leaf, Tensor))]
         static = tuple(leaf for leaf in leaves if not isinstance(leaf, Tensor))
         key = key, trained, objective_key(objective), static, spec, self.modules.modes()
-        return cast(list[Tensor], self._graphs(function, fixed, data, key))
+        results = self._graphs(function, fixed, data, key)
+        self.modules.numbers.hold()
+        return cast(list[Tensor], results)
+
+    def _check_numbers(self, objective: Objective) -> None:
+        """Raise ``ValueError`` where a Python number that the graph holds has changed since the last step."""
+        self.modules.numbers.check()
+        if not self.objective_numbers.belong_to(objective):
+            self.objective_numbers = Numbers(objective)
+        self.objective_numbers.check()
 
 
 class _Loss(torch.autograd.Function):

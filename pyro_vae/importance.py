@@ -15,11 +15,15 @@ from torch import Tensor
 from .compiled import GraphFunction
 from .trace import (
     Program,
+    check_density,
+    check_latents,
     data_dim,
+    densities,
     draw,
     evaluation,
     log_prob_sum,
     nesting,
+    no_subsample,
     stochastic_sites,
     vectorized,
 )
@@ -58,7 +62,10 @@ def log_weights(
     depend on it but for rounding. Modules are used in ``eval`` mode. With ``compile`` the model's part is one compiled
     graph, which is worth its few seconds from some million pairs on; pass :func:`compiled_joint` for more than one call.
 
-    Raises ``ValueError`` for K < 1, programs without a plate over the data, or sites that do not match.
+    A ``pyro.factor`` of the guide is part of no weight.
+
+    Raises ``ValueError`` for K < 1, programs without a plate over the data, sites that do not match, a guide that draws
+    points (``Delta``), which have no density, or a plate that draws a subsample by itself.
 
     >>> from pyro_vae import VAE, Bernoulli, DiagonalNormal, StandardNormal, mlp
     >>> vae = VAE(StandardNormal(2), Bernoulli(mlp(2, 16, 64)), DiagonalNormal(mlp(64, 16, 4)))
@@ -108,11 +115,11 @@ def stream(
     if num_samples < 1 or chunk_size < 1:
         raise ValueError(f"expected num_samples and chunk_size of at least 1, got {num_samples} and {chunk_size}")
     num_data = count_rows(args, kwargs)
-    with evaluation(model, guide):
+    with evaluation(model, guide), no_subsample(1):
         dim, depth = _check(model, guide, *take_rows(args, kwargs, slice(0, 1)))
     joint: Joint = compiled_joint(model) if compile is True else compile or partial(_joint, model)
     for rows, samples in _grid(num_data, num_samples):
-        with evaluation(model, guide):
+        with evaluation(model, guide), no_subsample(rows.stop - rows.start):
             num = samples.stop - samples.start
             log_weight, log_likelihood = _block(model, guide, *take_rows(args, kwargs, rows), num, chunk_size, dim, depth, joint)
         yield Block(rows, samples, log_weight, log_likelihood)
@@ -130,6 +137,8 @@ def _grid(num_data: int, num_samples: int) -> Iterator[tuple[slice, slice]]:
 def _check(model: Program, guide: Program, args: Any, kwargs: Any) -> tuple[int, int]:
     """Return the dimension of the data plate and the depth of all plates, from a look at the first datum."""
     traces = draw(model, guide, args, kwargs)
+    check_latents(traces[1])
+    check_density(traces[1])
     dim = data_dim(*traces)
     sizes = {frame.size for t in traces for s in stochastic_sites(t) for frame in s["cond_indep_stack"] if frame.dim == dim}
     if dim is None or not sizes <= {1, -1}:  # -1: a plate that was given no size
@@ -145,9 +154,9 @@ def _block(
 ) -> tuple[Tensor, Tensor]:
     """Return log w and log p(x | z), both (K, b), of one block: one pass of the guide, then the model chunk by chunk."""
     guide_trace = poutine.trace(vectorized(guide, num_samples, depth)).get_trace(*args, **kwargs)
-    latents = [site for site in stochastic_sites(guide_trace) if not site["infer"].get("is_auxiliary")]
+    latents = [site for site in densities(guide_trace) if not site["infer"].get("is_auxiliary")]
     keep: set[int | None] = {-1 - depth, dim}
-    log_weight = -log_prob_sum(stochastic_sites(guide_trace), keep, scaled=False)
+    log_weight = -log_prob_sum(densities(guide_trace), keep, scaled=False)
     log_likelihood = torch.empty_like(log_weight)
     num_data = log_weight.shape[1]
     for samples, rows in _chunks(num_samples, num_data, chunk_size):

@@ -17,7 +17,20 @@ from pyro.poutine import Trace
 from torch import Tensor
 
 from .elbo import Estimate
-from .trace import Program, Terms, base_name, draw, log_prob_sum, stochastic_sites, store_untouched, terms, vectorized
+from .trace import (
+    Program,
+    Terms,
+    base_name,
+    check_latents,
+    densities,
+    draw,
+    dtypes_explained,
+    log_prob_sum,
+    stochastic_sites,
+    store_untouched,
+    terms,
+    vectorized,
+)
 
 
 @dataclass(frozen=True)
@@ -116,13 +129,13 @@ class Path(NamedTuple):
     @classmethod
     def of(cls, model: Program, guide: Program, args: Any, kwargs: Any, num_particles: int, nesting: int) -> Self:
         """Run the guide for its draws, then both programs at the draws, as a function of them."""
-        with store_untouched():
+        with store_untouched(), dtypes_explained(args, kwargs, guide):
             first = poutine.trace(vectorized(guide, num_particles, nesting)).get_trace(*args, **kwargs)
         check_reparameterised(first, "IWAE")
-        draws = {site["name"]: site["value"] for site in stochastic_sites(first)}
+        draws = {site["name"]: site["value"] for site in stochastic_sites(first) if not site["is_observed"]}
         with torch.enable_grad():
             leaves = {name: z.detach().requires_grad_() for name, z in draws.items()}
-            traces = draw(model, poutine.replay(guide, trace=_fixed(leaves)), args, kwargs, num_particles, nesting)
+            traces = draw(model, poutine.replay(guide, trace=fixed(first, leaves)), args, kwargs, num_particles, nesting)
             now = terms(*traces, scaled=False)
         if is_validation_enabled():
             check_deterministic(first, now.log_guide)
@@ -151,8 +164,13 @@ def with_gradient(value: Tensor, of: Tensor) -> Tensor:
 def common_scale(*traces: Trace) -> Any:
     """The ``poutine.scale`` that all sites share: it multiplies the bound, not the weights.
 
-    Raises ``ValueError`` where sites differ in scale: inside a logarithm of weights that means nothing.
+    Raises ``ValueError`` where sites differ in scale, or the guide has a factor or no site: a logarithm of weights has no place
+    for them.
     """
+    factors = [site["name"] for site in stochastic_sites(traces[-1]) if base_name(site["fn"]) == "Unit"]
+    if factors:
+        raise ValueError(f"expected no pyro.factor in the guide, got {factors}: it is part of an ELBO and of no weight, use Trace_ELBO")
+    check_latents(traces[-1])
     scales = [site["scale"] for trace in traces for site in stochastic_sites(trace)]
     different = [s for s in scales if s is not scales[0] and (isinstance(s, Tensor) or isinstance(scales[0], Tensor) or s != scales[0])]
     if different:
@@ -172,7 +190,7 @@ def check_reparameterised(guide_trace: Trace, otherwise: str) -> None:
 def check_deterministic(first: Trace, log_guide: Tensor) -> None:
     """Raise ``ValueError`` where the guide, run again at its own draws, scores them differently."""
     again = log_guide.detach().sum()
-    once = log_prob_sum(stochastic_sites(first), set(), scaled=False).detach().sum()
+    once = log_prob_sum(densities(first), set(), scaled=False).detach().sum()
     if not torch.allclose(once, again, rtol=1e-3, atol=1e-2):
         raise ValueError(
             f"expected a guide that is deterministic given its draws, got log q = {float(once):g} and {float(again):g} for the same "
@@ -180,9 +198,11 @@ def check_deterministic(first: Trace, log_guide: Tensor) -> None:
         )
 
 
-def _fixed(values: dict[str, Tensor]) -> Trace:
-    """A trace that ``poutine.replay`` takes values from."""
-    trace = Trace()
-    for name, value in values.items():
-        trace.add_node(name, name=name, type="sample", value=value, is_observed=False, infer={})
-    return trace
+def fixed(trace: Trace, values: dict[str, Tensor]) -> Trace:
+    """The same trace with other values at some sites; flags and subsamples stay."""
+    again = Trace()
+    for name, site in trace.nodes.items():
+        if site["type"] == "sample" and not site["is_observed"]:
+            value = values.get(name, site["value"])
+            again.add_node(name, name=name, type="sample", value=value, is_observed=False, infer=site["infer"])
+    return again

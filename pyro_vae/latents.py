@@ -7,7 +7,7 @@ from pyro import poutine
 from pyro.poutine import Trace
 from torch import Tensor
 
-from .trace import Program, Site, evaluation, stochastic_sites
+from .trace import Program, Site, data_dim, densities, dtypes_explained, evaluation
 
 
 def latent_means(guide: Program, *args: Any, num_samples: int = 64, **kwargs: Any) -> Tensor:
@@ -21,18 +21,24 @@ def latent_means(guide: Program, *args: Any, num_samples: int = 64, **kwargs: An
     >>> latent_means(vae.guide, torch.ones(3, 64)).shape
     torch.Size([3, 2])
     """
-    with evaluation(guide):
-        return site_means(continuous_sites(poutine.trace(guide).get_trace(*args, **kwargs)), num_samples)
+    with evaluation(guide), dtypes_explained(args, kwargs, guide):
+        trace = poutine.trace(guide).get_trace(*args, **kwargs)
+        sites = continuous_sites(trace)
+        if not sites:  # categories have no mean
+            return torch.zeros(next(len(x) for x in (*args, *kwargs.values()) if isinstance(x, Tensor) and x.ndim), 0)
+        return site_means(sites, data_dim(trace), num_samples)
 
 
 def continuous_sites(guide_trace: Trace) -> list[Site]:
     """The sites of a trace whose values have a mean."""
-    return [site for site in stochastic_sites(guide_trace) if site["value"].is_floating_point()]
+    return [site for site in densities(guide_trace) if site["value"].is_floating_point()]
 
 
-def site_means(sites: list[Site], num_samples: int = 64) -> Tensor:
-    """E[z | x] of some sites side by side, (B, D)."""
-    return torch.cat([mean(site["fn"], num_samples).flatten(1) for site in sites], -1)
+def site_means(sites: list[Site], dim: int | None, num_samples: int = 64) -> Tensor:
+    """E[z | x] of some sites side by side, (B, D); ``dim`` is the dimension of the data, the first where it is None."""
+    means = [mean(site["fn"], num_samples) for site in sites]
+    first = [value if dim is None else value.movedim(dim - site["fn"].event_dim, 0) for site, value in zip(sites, means, strict=True)]
+    return torch.cat([value.reshape(len(value), -1) for value in first], -1)
 
 
 def mean(distribution: Any, num_samples: int = 64) -> Tensor:

@@ -129,7 +129,9 @@ class InfoVAE:
         log_likelihood, log_prior, log_guide = (value.sum() for value in terms(model_trace, guide_trace))
         kl = log_guide - log_prior
         divergence = mmd(z, model_trace.nodes[sites[0]["name"]]["fn"].sample())
-        loss = (1 - self.alpha) * kl - log_likelihood + len(z) * (self.alpha + self.weight - 1) * divergence
+        scale = sites[0]["scale"]  # each datum counts so many times
+        count = scale.expand(len(z)).sum() if isinstance(scale, Tensor) else scale * len(z)
+        loss = (1 - self.alpha) * kl - log_likelihood + count * (self.alpha + self.weight - 1) * divergence
         return Estimate(loss, log_likelihood.detach(), kl.detach())
 
 
@@ -141,8 +143,8 @@ def mmd(a: Tensor, b: Tensor, scales: Sequence[float] = (0.1, 0.2, 0.5, 1.0, 2.0
     >>> bool(mmd(torch.randn(500, 2), torch.randn(500, 2)) < 0.1)
     True
     """
-    if len(a) < 2 or a.shape != b.shape:
-        raise ValueError(f"expected two samples of one shape, of at least 2 draws, got {tuple(a.shape)} and {tuple(b.shape)}")
+    if a.ndim != 2 or len(a) < 2 or a.shape != b.shape:
+        raise ValueError(f"expected two samples of one shape (N, D), of at least 2 draws, got {tuple(a.shape)} and {tuple(b.shape)}")
 
     def kernel(a: Tensor, b: Tensor) -> Tensor:
         distance = (a.unsqueeze(-2) - b.unsqueeze(-3)).square().sum(-1)

@@ -138,7 +138,9 @@ class MixtureOfNormals(Conditional):
     """sum_j pi_j N(loc_j, diag(scale_j^2)), with (log pi, up to a constant, loc_1, ..., 2 log scale_1, ...) = net(h).
 
     Its draws are reparameterised implicitly, through the mixture's conditional distribution functions, weights pi included:
-    unbiased gradients at the cost of a triangular (D, D) solve per draw.
+    unbiased gradients at the cost of a triangular (D, D) solve per draw. Where components lie far apart their variance makes
+    them useless: a draw that would have to cross the gap carries nearly all of the gradient, and is nearly never drawn. Train
+    such a guide with :class:`pyro_vae.stratified.Stratified_ELBO`, one draw from each component.
 
     Source: Figurnov, Mohamed & Mnih, *Implicit Reparameterization Gradients*, 2018, section 4.
 

@@ -135,7 +135,8 @@ class _AboutMean(dist.TorchDistribution):  # type: ignore[misc]
     def log_prob(self, value: Tensor) -> Tensor:
         if self._validate_args:
             self._validate_sample(value)
-        return self._log_density((self.direction * value).sum(-1)) + self._log_normaliser()
+        # t - 1 = -|mu - z|^2 / 2 on the sphere: near the mean mu'z - 1 would keep no digit in float32
+        return self._log_density(-0.5 * (self.direction - value).square().sum(-1)) + self._log_normaliser()
 
     @property
     def mean(self) -> Tensor:
@@ -145,8 +146,8 @@ class _AboutMean(dist.TorchDistribution):  # type: ignore[misc]
         """Draw t, with a gradient."""
         raise NotImplementedError
 
-    def _log_density(self, t: Tensor) -> Tensor:
-        """The log-density at t, up to a constant."""
+    def _log_density(self, less: Tensor) -> Tensor:
+        """The log-density at t = 1 + ``less``, up to a constant."""
         raise NotImplementedError
 
     def _log_normaliser(self) -> Tensor:
@@ -162,6 +163,8 @@ class PowerSphericalDistribution(_AboutMean):
     """(1 + mu'z)^kappa / Z: (1 + t) / 2 ~ Beta(a, b) with b = (D - 1)/2 and a = b + kappa.
 
     log Z = (a + b) log 2 + b log pi + log Gamma(a) - log Gamma(a + b)
+
+    The density is computed as ((1 + t) / 2)^kappa over Z / 2^kappa, whose logarithm does not grow with kappa, in float64.
     """
 
     def _beta(self) -> tuple[Tensor, float]:
@@ -173,12 +176,13 @@ class PowerSphericalDistribution(_AboutMean):
         x, y = torch._standard_gamma(a.expand(shape)), torch._standard_gamma(torch.full_like(a, b).expand(shape))
         return (x - y) / (x + y)
 
-    def _log_density(self, t: Tensor) -> Tensor:
-        return self.concentration * torch.log1p(t.clamp(min=torch.finfo(t.dtype).eps - 1))
+    def _log_density(self, less: Tensor) -> Tensor:
+        return self.concentration * torch.log1p((less / 2).clamp(min=torch.finfo(less.dtype).eps / 2 - 1))
 
     def _log_normaliser(self) -> Tensor:
         a, b = self._beta()
-        return torch.lgamma(a + b) - torch.lgamma(a) - (a + b) * math.log(2) - b * math.log(math.pi)
+        a = a.double()  # in float32 the two terms, of size kappa log kappa, would cancel all digits
+        return (torch.lgamma(a + b) - torch.lgamma(a) - b * math.log(4 * math.pi)).to(self.concentration.dtype)
 
     def _mean_cosine(self) -> Tensor:
         a, b = self._beta()
@@ -187,7 +191,9 @@ class PowerSphericalDistribution(_AboutMean):
     def mean_log_density(self) -> Tensor:
         """E[log p(z)], the negative entropy."""
         a, b = self._beta()
-        return self._log_normaliser() + self.concentration * (math.log(2) + torch.digamma(a) - torch.digamma(a + b))
+        a = a.double()
+        mean = (a - b) * (torch.digamma(a) - torch.digamma(a + b))
+        return self._log_normaliser() + mean.to(self.concentration.dtype)
 
 
 class VonMisesFisherDistribution(_AboutMean):
@@ -230,8 +236,8 @@ class VonMisesFisherDistribution(_AboutMean):
         slope: Tensor = integral * (angle * angle.sin()).squeeze(-1)
         return slope.to(dtype)
 
-    def _log_density(self, t: Tensor) -> Tensor:
-        return self.concentration * (t - 1)
+    def _log_density(self, less: Tensor) -> Tensor:
+        return self.concentration * less
 
     def _log_normaliser(self) -> Tensor:
         half = self.event_shape[-1] / 2

@@ -5,13 +5,14 @@ from typing import Any
 import pyro.infer
 import torch
 from pyro.infer import ELBO
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn.modules.module import register_module_forward_pre_hook
 from torch.optim import Optimizer
 
 from .distributed import replicated, world_size
 from .elbo import Estimate, Objective, Scheduled
 from .graph_step import GraphStep
-from .trace import Program, evaluation, isolated, modules_of
+from .trace import Program, evaluation, isolated, modules_of, reachable_modules
 
 
 class SVI(pyro.infer.SVI):
@@ -20,7 +21,8 @@ class SVI(pyro.infer.SVI):
     ``model`` and ``guide`` are any two Pyro programs over modules; ``loss`` is an objective of :mod:`pyro_vae.elbo`, or
     one of Pyro's own ELBOs that has a ``differentiable_loss``. The programs' modules own their parameters: Pyro's global
     parameter store and validation flags are left as they were. The first step validates programs and data, and fails
-    where a parameter receives no gradient; later steps run without validation and never wait for the device.
+    where no parameter receives a gradient, or one belongs to no module of the programs; a part of the modules may stay idle
+    in a batch. Later steps run without validation and never wait for the device.
 
     Where ``torch.distributed`` runs, each process steps on its own share of a batch and all take the gradient of the whole.
     With ``compile`` the objective, its gradient and, for Adam and AdamW, the update are one compiled graph
@@ -30,7 +32,8 @@ class SVI(pyro.infer.SVI):
     Source: Hoffman et al., *Stochastic Variational Inference*, 2013.
 
     Raises ``ValueError`` at the first step where the sites of model and guide do not match, the data lie outside the
-    likelihood's support, or a trainable parameter gets no gradient; ``TypeError`` for an optimiser that is not torch's.
+    likelihood's support, or a trainable parameter is none of the programs'; ``TypeError`` for an optimiser that is not
+    torch's, and for data of another dtype than the networks' weights.
 
     >>> from pyro_vae import SVI, VAE, Bernoulli, DiagonalNormal, StandardNormal, Trace_ELBO, mlp
     >>> vae = VAE(StandardNormal(2), Bernoulli(mlp(2, 16, 64)), DiagonalNormal(mlp(64, 16, 4)))
@@ -95,11 +98,13 @@ class SVI(pyro.infer.SVI):
 
     def _check(self, objective: Objective, args: Any, kwargs: Any) -> None:
         """Validate programs and data on the first batch, before anything moves: no random number, no buffer."""
+        ran = reachable_modules(self.model, self.guide)
         buffers = [buffer for module in modules_of(self.model, self.guide) for buffer in module.buffers()]
         saved = [buffer.clone() for buffer in buffers]
         parameters = self._parameters()
         try:
-            with torch.random.fork_rng(), isolated(self.model, self.guide, validate=True, strict=True):
+            hook = register_module_forward_pre_hook(lambda module, args: ran.append(module))
+            with hook, torch.random.fork_rng(), isolated(self.model, self.guide, validate=True, strict=True):
                 loss = objective(self.model, self.guide, *args, **kwargs).loss
                 if not loss.requires_grad:
                     raise ValueError("expected the loss to depend on trainable parameters of the model or the guide, got none that do")
@@ -108,14 +113,25 @@ class SVI(pyro.infer.SVI):
             with torch.no_grad():
                 for buffer, value in zip(buffers, saved, strict=True):
                     buffer.copy_(value)
-        names: dict[Tensor, str] = {p: name for module in modules_of(self.model, self.guide) for name, p in module.named_parameters()}
-        idle = [names.get(p, f"one of shape {tuple(p.shape)}") for p, grad in zip(parameters, grads, strict=True) if grad is None]
+        self._check_gradients(dict(zip(parameters, grads, strict=True)), ran)
+        self._checked = True
+
+    def _check_gradients(self, grads: dict[Tensor, Tensor | None], ran: list[nn.Module]) -> None:
+        """Raise ``ValueError`` where no parameter gets a gradient, or one belongs to no module of the programs.
+
+        A batch may leave a part of the modules idle, such as the first labelled one of a semi-supervised model; processes
+        that share a step must not, as they exchange all gradients.
+        """
+        owned = {p for module in set(ran) for p in module.parameters()}
+        none = all(grad is None for grad in grads.values())
+        idle = [p for p, grad in grads.items() if grad is None and (none or world_size() > 1 or p not in owned)]
         if idle:
+            names: dict[Tensor, str] = {p: name for module in modules_of(self.model, self.guide) for name, p in module.named_parameters()}
             raise ValueError(
-                f"expected every trainable parameter of the optimiser to get a gradient, got none for {idle}: "
+                "expected every trainable parameter of the optimiser to get a gradient, or to belong to a module that the programs "
+                f"run, got none for {[names.get(p, f'one of shape {tuple(p.shape)}') for p in idle]}: "
                 "give the optimiser the parameters that model and guide use"
             )
-        self._checked = True
 
     def evaluate_loss(self, *args: Any, **kwargs: Any) -> Tensor:
         """Return the loss of a batch, in nats, and move nothing: no weight, no momentum, no running statistic."""

@@ -4,9 +4,10 @@ For z ~ q(z | x) the log-densities log p(x | z), log p(z) and log q(z | x), per 
 log p(x | z) + log p(z) - log q(z | x) is the log importance weight; its mean over q is the ELBO.
 """
 
+import re
 import warnings
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import reduce, wraps
 from typing import Any, NamedTuple, cast
 
@@ -56,10 +57,11 @@ def draw(
     With ``num_particles`` = K both run once, inside a plate of K independent draws at dimension ``-1 - nesting``, left of
     the programs' own ``nesting`` plates: the encoder sees each datum once, whatever K.
     """
+    programs = model, guide
     if num_particles is not None:
-        model, guide = (vectorized(program, num_particles, nesting) for program in (model, guide))
+        model, guide = (vectorized(program, num_particles, nesting) for program in programs)
     validate = is_validation_enabled()
-    with store_untouched():
+    with store_untouched(), dtypes_explained(args, kwargs, *programs):
         # innermost, so that no other handler sees the many messages of pyro.module; when validating, all see everything
         own = nullcontext if validate else own_parameters
         guide_trace = poutine.trace(_within(own, guide)).get_trace(*args, **kwargs)
@@ -101,13 +103,17 @@ def vectorized(program: Program, num_particles: int, nesting: int) -> Program:
 
 
 def terms(model_trace: Trace, guide_trace: Trace, *, scaled: bool = True) -> Terms:
-    """Score a draw: see :class:`Terms`. With ``scaled``, each site is multiplied by its ``poutine.scale``."""
+    """Score a draw: see :class:`Terms`.
+
+    With ``scaled``, for an ELBO: each site is multiplied by its ``poutine.scale``, and a ``pyro.factor`` of the guide counts
+    as part of log q(z | x). Without, for importance weights: neither.
+    """
     keep = {particle_dim(guide_trace), data_dim(model_trace, guide_trace)}
     sites = stochastic_sites(model_trace)
     return Terms(
         log_likelihood=log_prob_sum((site for site in sites if site["is_observed"]), keep, scaled),
         log_prior=log_prob_sum((site for site in sites if not site["is_observed"]), keep, scaled),
-        log_guide=log_prob_sum(stochastic_sites(guide_trace), keep, scaled),
+        log_guide=log_prob_sum((stochastic_sites if scaled else densities)(guide_trace), keep, scaled),
     )
 
 
@@ -122,6 +128,12 @@ def log_prob(site: Site, scaled: bool = True) -> Tensor:
     return cast(Tensor, scale_and_mask(site["fn"].log_prob(site["value"]), site["scale"] if scaled else 1.0, site["mask"]))
 
 
+def score_sum(sites: Iterable[Site], keep: set[int | None]) -> Tensor:
+    """log q at the draws of some sites, neither scaled nor masked: the draws were not."""
+    values = [sum_but(site["fn"].log_prob(site["value"]), keep) for site in sites]
+    return reduce(torch.add, values) if values else torch.zeros(())
+
+
 def sum_but(value: Tensor, keep: set[int | None]) -> Tensor:
     """Sum over all (negative) dimensions but those in ``keep``."""
     dims = [dim for dim in range(-value.ndim, 0) if dim not in keep]
@@ -129,8 +141,14 @@ def sum_but(value: Tensor, keep: set[int | None]) -> Tensor:
 
 
 def stochastic_sites(trace: Trace) -> list[Site]:
-    """The sample sites of a trace, in order, without those that a plate makes for its subsample."""
-    return [site for site in trace.nodes.values() if site["type"] == "sample" and not site_is_subsample(site)]
+    """The sample sites of a trace, in order, without the subsample sites of plates and without ``pyro.deterministic``."""
+    sites = (site for site in trace.nodes.values() if site["type"] == "sample" and not site_is_subsample(site))
+    return [site for site in sites if not site["infer"].get("_deterministic")]
+
+
+def densities(guide_trace: Trace) -> list[Site]:
+    """The sites of a guide that are part of log q(z | x): all but ``pyro.factor``."""
+    return [site for site in stochastic_sites(guide_trace) if base_name(site["fn"]) != "Unit"]
 
 
 def particle_dim(trace: Trace) -> int | None:
@@ -140,13 +158,20 @@ def particle_dim(trace: Trace) -> int | None:
 
 
 def data_dim(*traces: Trace) -> int | None:
-    """The (negative) dimension of the outermost plate that encloses every sample site: one row per datum."""
+    """The (negative) dimension of the outermost plate, by nesting, around every sample site: one row per datum."""
+    first, *others = [_common_dims(trace) for trace in traces if stochastic_sites(trace)] or [[]]
+    return next((dim for dim in first if all(dim in dims for dims in others)), None)
+
+
+def _common_dims(trace: Trace) -> list[int]:
+    """The dimensions of the plates around every site, the outermost first.
+
+    A plate is known by its name and dimension: two plates side by side may share a dimension.
+    """
     stacks = [
-        {frame.dim for frame in site["cond_indep_stack"] if frame.vectorized and frame.name != PARTICLES}
-        for trace in traces
-        for site in stochastic_sites(trace)
+        [(f.name, f.dim) for f in site["cond_indep_stack"] if f.vectorized and f.name != PARTICLES] for site in stochastic_sites(trace)
     ]
-    return min(set.intersection(*stacks), default=None) if stacks else None
+    return [plate[1] for plate in stacks[0] if all(plate in stack for stack in stacks)]
 
 
 def nesting(*traces: Trace) -> int:
@@ -172,6 +197,23 @@ def check_sites(model_trace: Trace, guide_trace: Trace) -> None:
         raise ValueError(f"expected an observed site in the model, got only latent sites {sorted(latent)}")
 
 
+class dtypes_explained(AbstractContextManager[None]):
+    """Raise ``TypeError`` with a remedy where programs fail because data are of another dtype than their weights."""
+
+    def __init__(self, args: Any, kwargs: Any, *programs: Program) -> None:
+        self.data, self.programs = (*args, *kwargs.values()), programs
+
+    def __exit__(self, kind: Any, error: Any, traceback: Any) -> None:
+        if not isinstance(error, RuntimeError) or not re.search(r"dtype|scalar type|type \(", str(error)):
+            return
+        weights = (p.dtype for module in reachable_modules(*self.programs) for p in module.parameters() if p.is_floating_point())
+        expected = next(weights, torch.get_default_dtype())
+        got = next((x.dtype for x in self.data if isinstance(x, Tensor) and x.dtype != expected), None)
+        if got is not None:
+            call = {torch.float32: "float()", torch.float64: "double()"}.get(expected, f"to({expected})")
+            raise TypeError(f"expected data of dtype {expected}, as the weights are, got {got}: convert with x.{call}") from error
+
+
 class same_shapes(Messenger):
     """Raise ``ValueError`` where a value from the guide has another shape than the model's distribution for it."""
 
@@ -194,11 +236,64 @@ def check_support(model_trace: Trace) -> None:
             )
 
 
+def check_density(guide_trace: Trace) -> None:
+    """Raise ``ValueError`` where the guide draws a point, which has no density, for anything that reports log p(x).
+
+    A ``Delta`` with a ``log_density`` states the density of a draw; with an auxiliary site it is a function of that draw.
+    """
+    sites = stochastic_sites(guide_trace)
+    if any(site["infer"].get("is_auxiliary") and not site["is_observed"] for site in sites):
+        return
+    for site in sites:
+        if base_name(site["fn"]) == "Delta" and bool((base_dist(site["fn"]).log_density == 0).all()):
+            raise ValueError(
+                f"expected a guide with a density, got a Delta at site {site['name']!r}: a point has no importance weight, "
+                "only the loss of an autoencoder (use Trace_ELBO)"
+            )
+
+
+def check_latents(guide_trace: Trace) -> None:
+    """Raise ``ValueError`` where the guide draws nothing: without draws there are no weights."""
+    if not densities(guide_trace):
+        raise ValueError("expected latent sites in the guide, got none: importance weights need draws, use Trace_ELBO")
+
+
+class no_subsample(Messenger):
+    """Raise ``ValueError`` where a plate draws a subsample by itself: what is reported for each of ``num_data`` would be of some.
+
+    A plate of ``num_data`` rows that stand for more (``subsample_size=len(x)``) is none.
+    """
+
+    def __init__(self, num_data: int) -> None:
+        super().__init__()
+        self.num_data = num_data
+
+    def __exit__(self, kind: Any, error: Any, traceback: Any) -> None:
+        super().__exit__(kind, error, traceback)
+        if isinstance(error, ValueError) and str(error).startswith("expected plates without a subsample"):
+            raise ValueError(str(error).splitlines()[0]) from None  # Pyro has appended the shapes of the trace
+
+    def _pyro_sample(self, msg: Any) -> None:
+        if not site_is_subsample(msg) or msg["value"] is not None:
+            return
+        size, drawn = msg["fn"].size, msg["fn"].subsample_size
+        if drawn is not None and drawn not in (size, self.num_data):
+            raise ValueError(
+                f"expected plates without a subsample, one row per datum, got {drawn} of {size} in plate {msg['name']!r}: "
+                "pass the data to evaluate as arguments, and size the plate by them"
+            )
+
+
 def base_name(fn: Any) -> str:
     """The name of a distribution's family, below ``.to_event`` and ``.expand``."""
+    return type(base_dist(fn)).__name__
+
+
+def base_dist(fn: Any) -> Any:
+    """A distribution below ``.to_event``, ``.expand`` and ``.mask``."""
     while hasattr(fn, "base_dist"):
         fn = fn.base_dist
-    return type(fn).__name__
+    return fn
 
 
 class own_parameters(Messenger):
@@ -287,3 +382,30 @@ def evaluation(*programs: Program) -> Iterator[None]:
     finally:
         for module, training in modes.items():
             module.training = training
+
+
+def reachable_modules(*programs: Any) -> list[nn.Module]:
+    """The modules that programs are, belong to, close over or name, whether a call uses them or not."""
+    found, seen, open_ = [], set(), list(programs)
+    while open_:
+        value = open_.pop()
+        if id(value) in seen:
+            continue
+        seen.add(id(value))
+        if isinstance(value, nn.Module):
+            found.append(value)
+        elif isinstance(value, list | tuple | dict):
+            open_ += value.values() if isinstance(value, dict) else value
+        elif callable(value):
+            cells = [cell.cell_contents for cell in getattr(value, "__closure__", None) or () if _is_filled(cell)]
+            names, namespace = getattr(getattr(value, "__code__", None), "co_names", ()), getattr(value, "__globals__", {})
+            found += [namespace[name] for name in names if isinstance(namespace.get(name), nn.Module)]
+            open_ += [*cells, getattr(value, "__self__", None), getattr(value, "func", None), getattr(value, "args", None)]
+    return found
+
+
+def _is_filled(cell: Any) -> bool:
+    try:
+        return cell.cell_contents is not None
+    except ValueError:  # a name that is not bound yet
+        return False

@@ -9,7 +9,7 @@ from pyro.poutine import Trace
 from torch import Tensor
 from torch.distributions import Transform, biject_to
 
-from .trace import Program, base_name, data_dim, draw, log_prob_sum, nesting, stochastic_sites, vectorized
+from .trace import Program, base_name, check_density, data_dim, densities, draw, log_prob_sum, nesting, stochastic_sites, vectorized
 
 
 class Coordinates(NamedTuple):
@@ -35,10 +35,10 @@ class Unconstrained:
         self.model, self.guide, self.args, self.kwargs = model, guide, args, kwargs
         traces = model_trace, guide_trace = draw(model, guide, args, kwargs)
         dim, self.depth = data_dim(*traces), nesting(*traces)
-        auxiliary = [site["name"] for site in stochastic_sites(guide_trace) if site["infer"].get("is_auxiliary")]
+        auxiliary = [site["name"] for site in densities(guide_trace) if site["infer"].get("is_auxiliary")]
         if dim is None or auxiliary:
             raise ValueError(f"expected a plate over the data around every site and no auxiliary sites in the guide, got {auxiliary}")
-        self.dim = dim
+        self.dim, self.guide_trace = dim, guide_trace
         self.sites = {site["name"]: self._coordinates(site) for site in stochastic_sites(model_trace) if site["name"] in guide_trace.nodes}
 
     def draw_guide(self, num_points: int) -> Tensor:
@@ -60,7 +60,19 @@ class Unconstrained:
     def log_guide(self, u: Tensor) -> Tensor:
         """Return log q(z | x) + log |dz/du|, (K, B)."""
         z, log_jacobian = self.constrain(u)
-        return log_prob_sum(stochastic_sites(self._at(self.guide, z, len(u))), {-1 - self.depth, self.dim}, scaled=False) + log_jacobian
+        return log_prob_sum(densities(self._at(self.guide, z, len(u))), {-1 - self.depth, self.dim}, scaled=False) + log_jacobian
+
+    def check_guide(self) -> None:
+        """Raise ``ValueError`` where the guide has no density at its draws, or another one at each run."""
+        check_density(self.guide_trace)
+        with torch.random.fork_rng():
+            u = self.draw_guide(1)
+            once, again = self.log_guide(u), self.log_guide(u)
+        if not torch.allclose(once, again, rtol=1e-4, atol=1e-3):
+            raise ValueError(
+                f"expected a guide that is deterministic given its draws, got log q = {float(once.sum()):g} and "
+                f"{float(again.sum()):g} for the same draws: start from the prior"
+            )
 
     def constrain(self, u: Tensor) -> tuple[dict[str, Tensor], Tensor]:
         """Return the sites' values at u, and log |dz/du| of shape (K, B)."""

@@ -83,7 +83,7 @@ def test_trains_and_the_encoder_sees_each_datum_once(name, loss):
     assert all(p.grad.isfinite().all() for p in vae.parameters())
 
 
-@families
+@pytest.mark.parametrize("name", DENSITIES)
 def test_weights_for_any_number_of_samples(name):
     vae = vae_with(name)
     estimate = log_likelihood(vae.model, vae.guide, pixels(), num_samples=20)

@@ -447,11 +447,14 @@ def test_the_first_step_refuses(make, error, message):
 def test_a_parameter_without_gradient_is_named():
     module = Idle(StandardNormal(LATENT), decoder(), encoder()).double()
     before = snapshot(module)
+    extra = torch.optim.Adam(module.extra.parameters())
     with pytest.raises(ValueError, match=r"got none for \['extra.weight', 'extra.bias'\]"):
-        svi_of(module.model, module.guide, module).step(binary())
+        SVI(module.model, module.guide, extra, loss=Trace_ELBO()).step(binary())
     assert_equal(snapshot(module), before)
-    used = [p for name, p in module.named_parameters() if "extra" not in name]
-    SVI(module.model, module.guide, torch.optim.Adam(used), loss=Trace_ELBO()).step(binary())
+    svi_of(module.model, module.guide, module).step(binary())  # a part of the programs' own modules may stay idle
+    stranger = nn.Parameter(torch.zeros(2, 2))
+    with pytest.raises(ValueError, match=r"belong to a module that the programs run, got none for \['one of shape \(2, 2\)'\]"):
+        SVI(module.model, module.guide, torch.optim.Adam([*module.parameters(), stranger]), loss=Trace_ELBO()).step(binary())
 
 
 def test_wrong_arguments_are_refused():

@@ -14,7 +14,10 @@ def table(rows: Sequence[Sequence[object]], head: Sequence[str]) -> str:
     """Rows as a text table."""
     cells = [[str(cell) for cell in row] for row in (head, *rows)]
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
-    return "\n".join("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in cells)
+    return "\n".join(
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+        for row in cells
+    )
 
 
 def by(outcomes: Iterable[Outcome], keys: Callable[[Outcome], Iterable[str]], head: str) -> str:
@@ -23,13 +26,21 @@ def by(outcomes: Iterable[Outcome], keys: Callable[[Outcome], Iterable[str]], he
     for outcome in outcomes:
         for key in keys(outcome):
             counts[key][outcome.status] += 1
-    return table([(key, *(counts[key][status] for status in STATUSES)) for key in sorted(counts)], (head, *STATUSES))
+    return table(
+        [(key, *(counts[key][status] for status in STATUSES)) for key in sorted(counts)],
+        (head, *STATUSES),
+    )
 
 
 def refusals(outcomes: Sequence[Outcome]) -> str:
     """The sentences of refusals, their numbers and their share in all checks."""
-    counts = Counter(sentence(outcome.detail) for outcome in outcomes if outcome.status == "refusal")
-    return table([(n, f"{n / len(outcomes):.1%}", text) for text, n in counts.most_common()], ("checks", "share", "sentence"))
+    counts = Counter(
+        sentence(outcome.detail) for outcome in outcomes if outcome.status == "refusal"
+    )
+    return table(
+        [(n, f"{n / len(outcomes):.1%}", text) for text, n in counts.most_common()],
+        ("checks", "share", "sentence"),
+    )
 
 
 def sentence(detail: str) -> str:
@@ -47,7 +58,15 @@ def faults(outcomes: Iterable[Outcome]) -> str:
     for fault, those in sorted(found.items(), key=lambda item: -len(item[1])):
         checks = Counter(outcome.check for outcome in those)
         seeds = {outcome.spec.seed for outcome in those}
-        rows.append((fault, len(seeds), len(those), ", ".join(f"{name} {n}" for name, n in checks.most_common()), min(seeds)))
+        rows.append(
+            (
+                fault,
+                len(seeds),
+                len(those),
+                ", ".join(f"{name} {n}" for name, n in checks.most_common()),
+                min(seeds),
+            )
+        )
     return table(rows, ("likely fault", "programs", "checks", "by check", "a seed"))
 
 
@@ -72,8 +91,12 @@ def main() -> None:
     parser.add_argument("--number", type=int, default=200, help="how many programs")
     parser.add_argument("--seed", type=int, default=0, help="the first seed")
     parser.add_argument("--only", type=int, default=None, help="one seed, all of its checks")
-    parser.add_argument("--share", type=float, default=0.5, help="of the checks that each program gets")
-    parser.add_argument("--compiled", type=int, default=0, help="how many programs to compile, instead")
+    parser.add_argument(
+        "--share", type=float, default=0.5, help="of the checks that each program gets"
+    )
+    parser.add_argument(
+        "--compiled", type=int, default=0, help="how many programs to compile, instead"
+    )
     parser.add_argument("--show", type=int, default=3, help="how many failing programs to print")
     given = parser.parse_args()
     logging.disable(logging.INFO)

@@ -32,11 +32,15 @@ class Pair:
         def repeat(value: Tensor) -> Tensor:
             return value.repeat(num, *[1] * (value.ndim - 1))
 
-        return tuple(map(repeat, self.args)), {name: repeat(value) for name, value in self.kwargs.items()}
+        return tuple(map(repeat, self.args)), {
+            name: repeat(value) for name, value in self.kwargs.items()
+        }
 
     def rows(self, start: int, stop: int) -> tuple[tuple[Any, ...], dict[str, Any]]:
         """The call with some of the data."""
-        return tuple(value[start:stop] for value in self.args), {name: value[start:stop] for name, value in self.kwargs.items()}
+        return tuple(value[start:stop] for value in self.args), {
+            name: value[start:stop] for name, value in self.kwargs.items()
+        }
 
 
 def build(spec: Spec) -> Pair:
@@ -46,7 +50,16 @@ def build(spec: Spec) -> Pair:
     with torch.random.fork_rng():
         exec(compile(source, f"<program {spec.seed}>", "exec"), names)
     parameters = list(names["nets"].parameters())
-    return Pair(spec, source, names["model"], names["guide"], names["args"], names["kwargs"], parameters, names["truth"])
+    return Pair(
+        spec,
+        source,
+        names["model"],
+        names["guide"],
+        names["args"],
+        names["kwargs"],
+        parameters,
+        names["truth"],
+    )
 
 
 def plain(spec: Spec, **changes: Any) -> Pair:

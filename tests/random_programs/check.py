@@ -10,11 +10,12 @@ from typing import Any
 import pyro
 import torch
 
-from . import comparisons
+from . import comparisons, densities
 from .build import Pair, build
 from .faults import likely_fault, untrue
 from .outcome import Failed, Refused
-from .reference import Pool, pool, pyro_loss
+from .reference import Pool, Statistic, pool, pyro_loss
+from .reproduce import call_of
 from .spec import Spec
 
 Check = Callable[["Case"], None]
@@ -36,6 +37,11 @@ class Case:
     def large_pool(self) -> Pool:
         """Ten times as many, for a second look."""
         return pool(self.spec, seed=self.spec.seed + 2, num=4000)
+
+    @cached_property
+    def pyro_losses(self) -> dict[int, Statistic]:
+        """Pyro's mean losses and gradients, by the number of calls."""
+        return {}
 
 
 @dataclass(frozen=True)
@@ -61,11 +67,11 @@ CHECKS: dict[str, Check] = {
     "STL": comparisons.stl,
     "score function": comparisons.score_function,
     "free bits": comparisons.free_bits,
-    "log weights": comparisons.log_weights,
-    "log likelihood": comparisons.log_likelihood,
-    "one datum": comparisons.one_datum,
-    "evaluate": comparisons.evaluation,
-    "AIS": comparisons.ais,
+    "log weights": densities.log_weights,
+    "log likelihood": densities.log_likelihood,
+    "one datum": densities.one_datum,
+    "evaluate": densities.evaluation,
+    "AIS": densities.ais,
 }
 
 
@@ -75,6 +81,8 @@ def chosen(spec: Spec, share: float = 0.5) -> list[str]:
     kept = {name for name in CHECKS if r.random() < share}
     if spec.dtype != "float64":
         return ["SVI", "log weights"]
+    if spec.noise:
+        return ["ELBO", "SVI", "DReG", "STL", "AIS"]
     if spec.latent == "relaxed":
         return ["SVI", "log weights", "evaluate"]
     apart = {"IWAE", "Renyi", "DReG", "STL"} if spec.enumerate else set()
@@ -123,7 +131,7 @@ def report(outcome: Outcome) -> str:
     spec = outcome.spec
     start = f"# {outcome.check}: {outcome.detail}\n# likely fault: {outcome.fault}\n"
     again = f"# again: python -m tests.random_programs --only {spec.seed}\n"
-    return f"{start}{again}{build(spec).source}\n{comparisons.call_of(outcome.check, spec)}\n"
+    return f"{start}{again}{build(spec).source}\n{call_of(outcome.check, spec)}\n"
 
 
 def check_many(seeds: range, share: float = 0.5) -> tuple[list[Outcome], float]:

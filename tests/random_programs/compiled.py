@@ -29,7 +29,9 @@ def _outcome(spec: Spec) -> Outcome:
     except Refused as refused:
         return Outcome(spec, "compiled", "refusal", str(refused))
     except Failed as failed:
-        return Outcome(spec, "compiled", "failure", str(failed), likely_fault(spec, "compiled", str(failed)))
+        return Outcome(
+            spec, "compiled", "failure", str(failed), likely_fault(spec, "compiled", str(failed))
+        )
     finally:
         torch.compiler.reset()
     if compiled.agrees(eager, 4.5):
@@ -45,4 +47,6 @@ def _losses(spec: Spec, compile: bool) -> Statistic:
     optimiser = torch.optim.Adam(pair.parameters, lr=0.0)
     trainer = subject.SVI(pair.model, pair.guide, optimiser, loss=loss, compile=compile)
     pyro.set_rng_seed(spec.seed)
-    return Statistic.of(torch.stack([ask(lambda: trainer.step(*pair.args, **pair.kwargs)) for _ in range(STEPS)]))
+    return Statistic.of(
+        torch.stack([ask(lambda: trainer.step(*pair.args, **pair.kwargs)) for _ in range(STEPS)])
+    )

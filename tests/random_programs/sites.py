@@ -28,14 +28,22 @@ def model_latents(spec: Spec) -> str:
         return f"{y}\ncode = nn.functional.one_hot(y, {spec.dim}).double()"
     if spec.latent in ("onehot", "relaxed"):
         probs = RATES.format(n=spec.dim + 1)
-        return f'y = pyro.sample("y", dist.OneHotCategorical({probs} / {probs}.sum()){obs})\ncode = y'
+        return (
+            f'y = pyro.sample("y", dist.OneHotCategorical({probs} / {probs}.sum()){obs})\ncode = y'
+        )
     if spec.latent == "bernoulli":
         half = "torch.tensor(0.3, dtype=torch.float64)"
         fill = f", *[1 - y] * {spec.dim - 1}"
-        return f'y = pyro.sample("y", dist.Bernoulli({half}){obs})\ncode = torch.stack([y{fill}], -1)'
+        return (
+            f'y = pyro.sample("y", dist.Bernoulli({half}){obs})\ncode = torch.stack([y{fill}], -1)'
+        )
     if spec.latent == "mixed":
         y = f'y = pyro.sample("y", dist.Categorical(torch.tensor([0.3, 0.7], dtype=torch.float64)){obs})'
-        shift = "1.5 * y" if spec.scalar else f"1.5 * y.unsqueeze(-1) * torch.ones({spec.dim}, dtype=torch.float64)"
+        shift = (
+            "1.5 * y"
+            if spec.scalar
+            else f"1.5 * y.unsqueeze(-1) * torch.ones({spec.dim}, dtype=torch.float64)"
+        )
         return f'{y}\nz = pyro.sample("z", {_prior(spec, f"({shift}).double()")})\ncode = {_code(spec)}'
     if spec.latent == "two":
         z2 = f'z2 = pyro.sample("z2", {_prior(spec)})'
@@ -43,7 +51,11 @@ def model_latents(spec: Spec) -> str:
         return f'{z2}\nz = pyro.sample("z", {_prior(spec, loc)})\ncode = {_code(spec)}'
     if spec.latent in ("lognormal", "beta"):
         ones = f"torch.ones({'()' if spec.scalar else spec.dim}, dtype=torch.float64)"
-        fn = f"dist.LogNormal(0 * {ones}, {ones})" if spec.latent == "lognormal" else f"dist.Beta(2 * {ones}, 3 * {ones})"
+        fn = (
+            f"dist.LogNormal(0 * {ones}, {ones})"
+            if spec.latent == "lognormal"
+            else f"dist.Beta(2 * {ones}, 3 * {ones})"
+        )
         return f'z = pyro.sample("z", {fn}{"" if spec.scalar else ".to_event(1)"})\ncode = {_code(spec)}'
     return f'z = pyro.sample("z", {_prior(spec)})\ncode = {_code(spec)}'
 
@@ -54,7 +66,11 @@ def observed(spec: Spec) -> str:
     value = "batch.transpose(0, 1)" if spec.inner and spec.data_dim == -1 else "batch"
     if spec.data_dim == -2 and not spec.inner:
         value = "batch.unsqueeze(1)"
-    site = [f"fn = dist.Normal(out, {NOISE}).to_event(1)" if spec.likelihood == "normal" else "fn = dist.Bernoulli(logits=out).to_event(1)"]
+    site = [
+        f"fn = dist.Normal(out, {NOISE}).to_event(1)"
+        if spec.likelihood == "normal"
+        else "fn = dist.Bernoulli(logits=out).to_event(1)"
+    ]
     if spec.mask == "dist":
         rows = "total > -0.3"
         site.append(f"fn = fn.mask({rows})")
@@ -62,7 +78,11 @@ def observed(spec: Spec) -> str:
     if not spec.inner:
         return "\n".join(lines + site)
     if spec.inner == "latent":
-        site = ['v = pyro.sample("v", dist.Normal(torch.zeros((), dtype=torch.float64), 1.0))', "out = out + v.unsqueeze(-1)", *site]
+        site = [
+            'v = pyro.sample("v", dist.Normal(torch.zeros((), dtype=torch.float64), 1.0))',
+            "out = out + v.unsqueeze(-1)",
+            *site,
+        ]
     plate = f'with pyro.plate("inner", 2, dim={-3 - spec.data_dim}):'
     return "\n".join([*lines, plate, *(f"    {line}" for line in site)])
 
@@ -88,15 +108,28 @@ def _guide_sites(spec: Spec) -> str:
     mark = ', infer={"enumerate": "parallel"}' if spec.enumerate else ""
     if spec.latent in DISCRETE or spec.latent == "relaxed":
         logits = f"encoder(flat){lift}"
-        name = {"categorical": "Categorical", "onehot": "OneHotCategorical", "bernoulli": "Bernoulli", "relaxed": "RelaxedOneHot"}[spec.latent]
+        name = {
+            "categorical": "Categorical",
+            "onehot": "OneHotCategorical",
+            "bernoulli": "Bernoulli",
+            "relaxed": "RelaxedOneHot",
+        }[spec.latent]
         if spec.latent == "relaxed":
             return f'fn = {name}(logits={logits})\nfn.temperature, fn.hard = 0.5, False\ny = pyro.sample("y", fn)'
         return f'y = pyro.sample("y", dist.{name}(logits={logits}{"[..., 0]" if spec.latent == "bernoulli" else ""}){mark})'
     if spec.latent == "gaussian" and spec.exact:
         return _exact(spec)
-    scale = "(0.3 * raw.tanh() - 0.3).exp()"
+    scale = (
+        "(0.3 * raw.tanh() - 0.3).exp()"
+        if spec.latent != "gaussian"
+        else "(0.3 * raw.tanh() + 0.2).exp()"
+    )
     event = "" if spec.scalar else ".to_event(1)"
-    split = f"loc, raw = encoder(flat){lift}.chunk(2, -1)" + ("\nloc, raw = loc.squeeze(-1), raw.squeeze(-1)" if spec.scalar else "")
+    split = f"loc, raw = encoder(flat){lift}.chunk(2, -1)" + (
+        "\nloc, raw = loc.squeeze(-1), raw.squeeze(-1)" if spec.scalar else ""
+    )
+    if spec.noise:
+        split += "\nloc = loc + torch.randn_like(loc)"
     if spec.latent == "delta":
         return f'{split}\npyro.sample("z", dist.Delta(loc, event_dim={0 if spec.scalar else 1}))'
     if spec.latent == "auxiliary":
@@ -121,10 +154,16 @@ def _mixed(spec: Spec, split: str, scale: str, event: str, lift: str, mark: str)
     as_event = "" if spec.scalar else ".unsqueeze(-1)"
     if spec.reverse:
         z = f'z = pyro.sample("z", dist.Normal(loc, {scale}){event})'
-        push = "torch.stack([-z, z], -1)" if spec.scalar else "torch.stack([-z.sum(-1), z.sum(-1)], -1)"
+        push = (
+            "torch.stack([-z, z], -1)"
+            if spec.scalar
+            else "torch.stack([-z.sum(-1), z.sum(-1)], -1)"
+        )
         return f'{split}\n{z}\nlogits = classes(flat){lift}[..., :2] + {push}\ny = pyro.sample("y", dist.Categorical(logits=logits){mark})'
     y = f'y = pyro.sample("y", dist.Categorical(logits=classes(flat){lift}[..., :2]){mark})'
-    return f'{split}\n{y}\npyro.sample("z", dist.Normal(loc + y.double(){as_event}, {scale}){event})'
+    return (
+        f'{split}\n{y}\npyro.sample("z", dist.Normal(loc + y.double(){as_event}, {scale}){event})'
+    )
 
 
 def _exact(spec: Spec) -> str:
@@ -148,12 +187,21 @@ def truth(spec: Spec) -> str:
         return f'decoder = nets["decoder"]\ntruth = dist.MultivariateNormal(decoder.bias, {cov}).log_prob(x).detach()'
     if spec.latent not in (*DISCRETE, "relaxed") or spec.strict:
         return "truth = None"
-    lines = [f"codes = torch.eye({spec.dim}, dtype=torch.float64)", f"prior = {RATES.format(n=spec.dim + 1)}"]
+    lines = [
+        f"codes = torch.eye({spec.dim}, dtype=torch.float64)",
+        f"prior = {RATES.format(n=spec.dim + 1)}",
+    ]
     if spec.latent == "bernoulli":
         ones = ", ".join(["1.0"] * (spec.dim - 1))
         zeros = ", ".join(["0.0"] * (spec.dim - 1))
         lines = [f"codes = torch.tensor([[0.0, {ones}], [1.0, {zeros}]], dtype=torch.float64)"]
         lines.append("prior = torch.tensor([0.7, 0.3], dtype=torch.float64)")
-    fn = f"dist.Normal(out, {NOISE})" if spec.likelihood == "normal" else "dist.Bernoulli(logits=out)"
+    fn = (
+        f"dist.Normal(out, {NOISE})"
+        if spec.likelihood == "normal"
+        else "dist.Bernoulli(logits=out)"
+    )
     lines += ['out = nets["decoder"](codes)', f"scores = {fn}.log_prob(x.unsqueeze(1)).sum(-1)"]
-    return "\n".join([*lines, "truth = ((prior / prior.sum()).log() + scores).logsumexp(-1).detach()"])
+    return "\n".join(
+        [*lines, "truth = ((prior / prior.sum()).log() + scores).logsumexp(-1).detach()"]
+    )

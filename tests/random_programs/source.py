@@ -32,10 +32,16 @@ class Strict(nn.Module):
 
 def program(spec: Spec) -> str:
     """The text that defines ``model``, ``guide``, ``nets``, ``args``, ``kwargs`` and ``truth`` (log p(x) by datum, or None)."""
-    header = HEADER + (f"{GUMBEL}\n" if spec.latent == "relaxed" else "") + (STRICT if spec.strict else "")
+    header = (
+        HEADER
+        + (f"{GUMBEL}\n" if spec.latent == "relaxed" else "")
+        + (STRICT if spec.strict else "")
+    )
     model, guide = _model(spec), _guide(spec)
     if spec.style in ("method", "nn"):
-        base, mark = ("PyroModule", "@pyro_method\n") if spec.style == "method" else ("nn.Module", "")
+        base, mark = (
+            ("PyroModule", "@pyro_method\n") if spec.style == "method" else ("nn.Module", "")
+        )
         body = f"def __init__(self):\n    super().__init__()\n    self.nets = nets\n\n{mark}{model}\n{mark}{guide}"
         programs = f"class Pair({base}):\n{indent(body, '    ')}\npair = Pair()\nmodel, guide = pair.model, pair.guide\n"
     else:
@@ -64,7 +70,11 @@ def _setup(spec: Spec) -> str:
     lines = [
         f"torch.manual_seed({spec.seed})",
         "nets = nn.ModuleDict({",
-        *(f'    "{name}": {net},' for name, net in nets.items() if name in {*_used(spec, True), *_used(spec, False)}),
+        *(
+            f'    "{name}": {net},'
+            for name, net in nets.items()
+            if name in {*_used(spec, True), *_used(spec, False)}
+        ),
         "}).double()",
         f"x = {x}",
         f"ys = torch.arange({spec.batch}) % {2 if spec.latent == 'mixed' else spec.dim}",
@@ -75,7 +85,11 @@ def _setup(spec: Spec) -> str:
         lines.append("ys = (ys % 2).double()")
     named = ["x=x", "ys=ys"] if spec.labels == "given" else ["x=x"]
     values = [name.split("=")[1] for name in named]
-    call = f"args, kwargs = (), dict({', '.join(named)})" if spec.keyword else f"args, kwargs = ({', '.join(values)},), {{}}"
+    call = (
+        f"args, kwargs = (), dict({', '.join(named)})"
+        if spec.keyword
+        else f"args, kwargs = ({', '.join(values)},), {{}}"
+    )
     return "\n".join([*lines, call])
 
 
@@ -86,14 +100,24 @@ def _used(spec: Spec, model: bool) -> list[str]:
         return ["decoder", *top]
     encoder = [] if spec.exact else ["encoder"]
     classes = ["classes"] if spec.latent == "mixed" else []
-    return [*encoder, *classes, *top, *(["inner"] if spec.inner == "latent" else []), *(["world"] if spec.outside else [])]
+    return [
+        *encoder,
+        *classes,
+        *top,
+        *(["inner"] if spec.inner == "latent" else []),
+        *(["world"] if spec.outside else []),
+    ]
 
 
 def _nets(spec: Spec, model: bool) -> str:
     """The first lines of a program: its networks."""
     names = _used(spec, model)
     owner = "self.nets" if spec.style in ("method", "nn") else "nets"
-    lines = [f'pyro.module("nets.{name}", nets["{name}"])' for name in names] if spec.style == "module" else []
+    lines = (
+        [f'pyro.module("nets.{name}", nets["{name}"])' for name in names]
+        if spec.style == "module"
+        else []
+    )
     return "\n".join([*lines, *(f'{name} = {owner}["{name}"]' for name in names)]) + "\n"
 
 
@@ -110,12 +134,25 @@ def _plate(spec: Spec, body: str) -> str:
     """The data plate, with everything in it."""
     size = ", subsample_size=(len(x) + 1) // 2" if spec.subsample else ""
     dim = f", dim={spec.data_dim}" if spec.inner or spec.data_dim == -2 else ""
-    take = "batch, labels = x[rows], None if ys is None else ys[rows]\n" if spec.subsample else "batch, labels = x, ys\n"
-    take += "flat = batch.flatten(1)\n"
     lift = ".unsqueeze(1)" if spec.data_dim == -2 else ""
+    rows = "[rows]" if spec.subsample else ""
+    take = (
+        f"batch, labels = x{rows}, None if ys is None else ys{rows}{lift}\n"
+        if rows or lift
+        else "batch, labels = x, ys\n"
+    )
+    take += "flat = batch.flatten(1)\n"
     take += f"total = flat.sum(1){lift}\n"
     masked = _within("poutine.mask(mask=total > -0.3)", body, spec.mask == "poutine")
-    return _within(f'pyro.plate("data", len(x){size}{dim})' + (" as rows" if spec.subsample else ""), take + masked)
+    return _within(
+        f'pyro.plate("data", len(x){size}{dim})' + (" as rows" if spec.subsample else ""),
+        take + masked,
+    )
+
+
+def _around_latents(spec: Spec, body: str) -> str:
+    masked = _within("poutine.mask(mask=total > -0.3)", body, spec.mask == "latent")
+    return _within("poutine.scale(scale=0.4)", masked, spec.scale == "latent")
 
 
 def _outside(spec: Spec, model: bool) -> str:
@@ -141,13 +178,17 @@ def _model(spec: Spec) -> str:
         start += 'pyro.deterministic("size", torch.tensor(float(len(x)), dtype=torch.float64))\n'
     if spec.model_factor == "outside":
         start += 'pyro.factor("preference", 0.4 * decoder.state_dict()[next(iter(decoder.state_dict()))].sum())\n'
-    body = _within("poutine.scale(scale=0.4)", model_latents(spec), spec.scale == "latent")
+    body = _around_latents(spec, model_latents(spec))
     if spec.deterministic == "inside":
         body += '\npyro.deterministic("code", code, event_dim=1)'
     if spec.model_factor == "inside":
         body += '\npyro.factor("preference", 0.2 * total)'
     plate = _plate(spec, f"{body}\n{observed(spec)}")
-    return _function(spec, "model", _within("poutine.scale(scale=0.4)", start + plate, spec.scale in ("all", "model")))
+    return _function(
+        spec,
+        "model",
+        _within("poutine.scale(scale=0.4)", start + plate, spec.scale in ("all", "model")),
+    )
 
 
 def _guide(spec: Spec) -> str:
@@ -156,16 +197,30 @@ def _guide(spec: Spec) -> str:
     start = _nets(spec, model=False) + _outside(spec, model=False)
     if spec.guide_factor == "outside":
         start += 'pyro.factor("bonus", torch.tensor(1.5, dtype=torch.float64), has_rsample=True)\n'
-    body = _within("poutine.scale(scale=0.4)", guide_latents(spec), spec.scale == "latent")
+    body = _around_latents(spec, guide_latents(spec))
     if spec.guide_factor == "inside":
         body += '\npyro.factor("bonus", 1.5 + 0.2 * total, has_rsample=True)'
-    return _function(spec, "guide", _within("poutine.scale(scale=0.4)", start + _plate(spec, body), spec.scale == "all"))
+    return _function(
+        spec,
+        "guide",
+        _within("poutine.scale(scale=0.4)", start + _plate(spec, body), spec.scale == "all"),
+    )
 
 
 def _truth(spec: Spec) -> str:
     """log p(x) in closed form, or by a sum over the classes."""
     from .sites import truth
 
-    known = spec.local and not spec.inner and not spec.mask and spec.labels != "given" and spec.model_factor != "outside"
+    known = (
+        spec.local
+        and not spec.inner
+        and not spec.mask
+        and spec.labels != "given"
+        and spec.model_factor != "outside"
+    )
     text = truth(spec) if known else "truth = None"
-    return text + ("\ntruth = truth + 0.2 * x.sum(1)" if known and text != "truth = None" and spec.model_factor else "")
+    return text + (
+        "\ntruth = truth + 0.2 * x.sum(1)"
+        if known and text != "truth = None" and spec.model_factor
+        else ""
+    )

@@ -37,7 +37,7 @@ class Spec:
     scale: str = ""
     """poutine.scale around "all" sites, the "latent" ones of both programs, or the whole "model"."""
     mask: str = ""
-    """"poutine" around all of the data plate, or "dist" on the observed distribution."""
+    """"poutine" around all of the data plate, "latent" around its latent sites, or "dist" on the observed distribution."""
     model_factor: str = ""
     """"inside" or "outside" of the data plate."""
     guide_factor: str = ""
@@ -54,12 +54,18 @@ class Spec:
     """The guide draws the second site first (latents "two" and "mixed")."""
     enumerate: bool = False
     """The guide marks its discrete site for enumeration."""
+    noise: bool = False
+    """The guide draws noise of its own for its mean (latent "gaussian"), as with dropout or semi-amortised."""
     dtype: str = "float64"
     """Of the data."""
 
     def __str__(self) -> str:
         values = ((field.name, getattr(self, field.name), field.default) for field in fields(self))
-        return "Spec(" + ", ".join(f"{name}={value!r}" for name, value, default in values if value != default) + ")"
+        return (
+            "Spec("
+            + ", ".join(f"{name}={value!r}" for name, value, default in values if value != default)
+            + ")"
+        )
 
     @property
     def nesting(self) -> int:
@@ -79,13 +85,30 @@ class Spec:
     @property
     def features(self) -> list[str]:
         """What the tables group by."""
-        flags = [self.latent, f"{self.latent} exact" if self.exact else "", f"likelihood {self.likelihood}"]
-        names = ("inner", "outside", "scale", "mask", "model_factor", "guide_factor", "deterministic", "labels")
+        flags = [
+            self.latent,
+            f"{self.latent} exact" if self.exact else "",
+            f"likelihood {self.likelihood}",
+        ]
+        names = (
+            "inner",
+            "outside",
+            "scale",
+            "mask",
+            "model_factor",
+            "guide_factor",
+            "deterministic",
+            "labels",
+        )
         flags += [f"{name} {getattr(self, name)}" if getattr(self, name) else "" for name in names]
-        switches = ("scalar", "subsample", "strict", "keyword", "reverse", "enumerate")
+        switches = ("scalar", "subsample", "strict", "keyword", "reverse", "enumerate", "noise")
         flags += [name if getattr(self, name) else "" for name in switches]
         flags += [f"style {self.style}", "data at -2" if self.data_dim == -2 else ""]
-        return [flag for flag in [*flags, "" if self.dtype == "float64" else f"data {self.dtype}"] if flag]
+        return [
+            flag
+            for flag in [*flags, "" if self.dtype == "float64" else f"data {self.dtype}"]
+            if flag
+        ]
 
 
 Feature = Callable[[random.Random, Spec], dict[str, object]]
@@ -96,7 +119,7 @@ FEATURES: list[Feature] = [
     lambda r, s: {"outside": "sibling", "sibling": r.choice((1, 2, s.batch))},
     lambda r, s: {"subsample": True},
     lambda r, s: {"scale": r.choice(("all", "latent", "model"))},
-    lambda r, s: {"mask": r.choice(("poutine", "dist"))},
+    lambda r, s: {"mask": r.choice(("poutine", "latent", "dist"))},
     lambda r, s: {"model_factor": r.choice(("inside", "outside"))},
     lambda r, s: {"guide_factor": r.choice(("inside", "outside"))},
     lambda r, s: {"deterministic": r.choice(("inside", "outside"))},
@@ -108,6 +131,7 @@ FEATURES: list[Feature] = [
     lambda r, s: {"enumerate": True},
     lambda r, s: {"labels": r.choice(("given", "out"))},
     lambda r, s: {"exact": True},
+    lambda r, s: {"noise": True},
     lambda r, s: {"likelihood": "bernoulli"},
 ]
 
@@ -121,18 +145,33 @@ def draw(seed: int) -> Spec:
     for feature in r.sample(FEATURES, r.randint(1, 5)):
         spec = replace(spec, **feature(r, spec))  # type: ignore[arg-type]
     if r.random() < 0.03:
-        spec = replace(Spec(seed, likelihood="bernoulli", **sizes), dtype=r.choice(("uint8", "float32")))
+        spec = replace(
+            Spec(seed, likelihood="bernoulli", **sizes), dtype=r.choice(("uint8", "float32"))
+        )
     return consistent(spec)
 
 
 def consistent(spec: Spec) -> Spec:
     """The same specification without the features that do not go with the others."""
     if spec.latent == "relaxed":
-        return Spec(spec.seed, "relaxed", spec.batch, max(spec.dim, 2), spec.observed, style=spec.style, keyword=spec.keyword)
+        return Spec(
+            spec.seed,
+            "relaxed",
+            spec.batch,
+            max(spec.dim, 2),
+            spec.observed,
+            style=spec.style,
+            keyword=spec.keyword,
+        )
     if spec.latent == "gaussian":
         spec = replace(spec, likelihood="normal", inner="", strict=False, mask="", data_dim=-1)
     else:
         spec = replace(spec, exact=False)
+    if spec.noise and spec.latent == "gaussian":
+        return Spec(
+            spec.seed, "gaussian", spec.batch, spec.dim, spec.observed, noise=True, style=spec.style
+        )
+    spec = replace(spec, noise=False)
     if spec.exact:  # the posterior of a model with anything outside is another one
         spec = replace(spec, outside="")
     if not spec.discrete:

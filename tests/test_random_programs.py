@@ -1,4 +1,4 @@
-"""200 random pairs of programs: each check ends in agreement, or in a refusal whose sentence is true of the program."""
+"""200 random pairs of programs: each check ends in agreement, or in a refusal that is true."""
 
 import logging
 
@@ -22,7 +22,8 @@ def test_programs_agree_or_are_refused(start):
     outcomes, _ = check_many(range(start, start + SHARE))
     wrong = [outcome for outcome in outcomes if outcome.status in ("failure", "invalid")]
     counted = [outcome for outcome in wrong if outcome.fault not in PENDING]
-    assert not counted, f"{len(counted)} of {len(outcomes)} checks failed; the first:\n\n{report(counted[0])}"
+    count = f"{len(counted)} of {len(outcomes)} checks failed"
+    assert not counted, f"{count}; the first:\n\n{report(counted[0])}"
 
 
 def test_every_feature_occurs():

@@ -1,4 +1,4 @@
-"""Check random programs: ``python -m tests.random_programs --number 5000 --seed 0 [--compiled 100] [--only SEED]``."""
+"""Check random programs: ``python -m tests.random_programs --number 5000 --seed 0``."""
 
 import argparse
 import logging
@@ -75,7 +75,8 @@ def summary(outcomes: Sequence[Outcome], seconds: float) -> str:
     programs = len({outcome.spec.seed for outcome in outcomes})
     ended = ", ".join(f"{status} {n}" for status, n in worst(list(outcomes)).items())
     parts = [
-        f"{programs} programs, {len(outcomes)} checks, {seconds:.0f} s ({200 * seconds / programs:.0f} s for 200 programs)",
+        f"{programs} programs, {len(outcomes)} checks, {seconds:.0f} s "
+        f"({200 * seconds / programs:.0f} s for 200 programs)",
         f"programs by their worst outcome: {ended}",
         by(outcomes, lambda outcome: [outcome.check], "check"),
         by(outcomes, lambda outcome: outcome.spec.features, "feature"),

@@ -1,4 +1,4 @@
-"""What a pair must satisfy: each check ends in agreement, in a refusal with a true sentence, or in a failure."""
+"""Checks of a pair: each ends in agreement, in a refusal with a true sentence, or in a failure."""
 
 import random
 import time
@@ -16,7 +16,7 @@ from .faults import likely_fault, untrue
 from .outcome import Failed, Refused
 from .reference import Pool, Statistic, pool, pyro_loss
 from .reproduce import call_of
-from .spec import Spec
+from .spec import Spec, draw
 
 Check = Callable[["Case"], None]
 
@@ -76,7 +76,7 @@ CHECKS: dict[str, Check] = {
 
 
 def chosen(spec: Spec, share: float = 0.5) -> list[str]:
-    """The checks of a program: the first two always, of the others those that apply, each with a probability."""
+    """The first two checks, and of the others that apply each with a probability."""
     r = random.Random(-spec.seed - 1)
     kept = {name for name in CHECKS if r.random() < share}
     if spec.dtype != "float64":
@@ -136,8 +136,6 @@ def report(outcome: Outcome) -> str:
 
 def check_many(seeds: range, share: float = 0.5) -> tuple[list[Outcome], float]:
     """The outcomes of many programs, and the seconds they took."""
-    from .spec import draw
-
     start = time.perf_counter()
     outcomes = [outcome for seed in seeds for outcome in check(draw(seed), share)]
     return outcomes, time.perf_counter() - start

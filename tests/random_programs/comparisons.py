@@ -41,7 +41,7 @@ def _ours(
 def _same_gradients(
     case: "Case", objective: Any, at_one_seed: bool = False, analytic: bool = False
 ) -> None:
-    """Loss and gradients against Pyro's: at one seed, where that is exact already, otherwise in the mean over seeds."""
+    """Loss and gradients against Pyro's: at one seed, or in the mean over seeds."""
     reference, spec = plain(case.spec, strict=False), case.spec
     if at_one_seed:
         own = case.pair.args, case.pair.kwargs
@@ -87,7 +87,7 @@ def free_bits(case: "Case") -> None:
 
 
 def _analytic(case: "Case", objective: Any) -> None:
-    """Pyro's TraceMeanField_ELBO at one seed (which takes the guide's scale for the KL), or the ELBO in the mean."""
+    """Pyro's TraceMeanField_ELBO at one seed, or its Trace_ELBO in the mean."""
     spec = case.spec
     exact = not (spec.discrete or spec.reverse or spec.latent == "auxiliary")
     _same_gradients(case, objective, at_one_seed=exact, analytic=True)

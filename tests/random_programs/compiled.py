@@ -36,7 +36,8 @@ def _outcome(spec: Spec) -> Outcome:
         torch.compiler.reset()
     if compiled.agrees(eager, 4.5):
         return Outcome(spec, "compiled", "agreement")
-    detail = f"the loss is {float(compiled.mean):.4f} +- {float(compiled.error):.4f} compiled, {float(eager.mean):.4f} eager"
+    ours, theirs = (f"{float(s.mean):.4f} +- {float(s.error):.4f}" for s in (compiled, eager))
+    detail = f"the loss is {ours} compiled, {theirs} eager"
     return Outcome(spec, "compiled", "failure", detail, likely_fault(spec, "compiled", detail))
 
 

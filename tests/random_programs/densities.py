@@ -26,21 +26,17 @@ def _weights(pair: Pair, args: Any, kwargs: Any, num: int) -> Tensor:
 
 
 def _per_datum(spec: Spec, name: str) -> None:
-    """log p(x) per datum does not exist with global latents, nor with a guide that has no density."""
+    """There is no log p(x) per datum with global latents, nor from a guide without density."""
     demand(spec.latent != "delta", f"{name} gave log p(x) of a Delta guide")
     demand(spec.local, f"{name} gave a number per datum though latents are shared by the data")
 
 
 def log_weights(case: "Case") -> None:
-    """The mean of log w per datum (or of w, where a site is summed out), and log p(x) itself from the exact guide."""
+    """The mean of log w per datum; log p(x) itself from the exact guide."""
     spec, pair = case.spec, case.pair
     for num, pool, errors in LOOKS:
         pyro.set_rng_seed(spec.seed + num)
-        value = ask(
-            lambda: subject.log_weights(
-                pair.model, pair.guide, *pair.args, num_samples=num, **pair.kwargs
-            )
-        )
+        value = _weights(pair, pair.args, pair.kwargs, num)
         if spec.dtype != "float64":
             return
         _per_datum(spec, "log_weights")

@@ -1,4 +1,4 @@
-"""The faults that a failure may come from, told by the features of the program and by what happened."""
+"""The likely fault behind a failure, told by the program's features and by what happened."""
 
 from .spec import Spec
 

@@ -1,4 +1,4 @@
-"""Trusted numbers: plain Pyro on the plain pair, one log weight per datum and draw, and Pyro's own ELBOs."""
+"""Trusted numbers: log weights per datum and draw in plain Pyro, and Pyro's own ELBOs."""
 
 import warnings
 from collections.abc import Callable
@@ -47,7 +47,7 @@ def exactly(value: Tensor) -> Statistic:
 
 @dataclass(frozen=True)
 class Pool:
-    """Draws of plain Pyro: log p(x, z), log q(z | x) and the guide's factors, local (N, B) and global (N,), and -ELBO (N,)."""
+    """Draws of plain Pyro: log p(x, z), log q(z | x), guide factors; (N, B), global ones (N,)."""
 
     log_joint: Tensor
     log_guide: Tensor
@@ -63,7 +63,7 @@ class Pool:
         return self.log_joint - self.log_guide
 
     def bound(self, K: int, alpha: float, *, factors: bool, joint: bool) -> Statistic:
-        """log 1/K sum_k w_k^(1 - alpha) / (1 - alpha), summed over the data; ``joint``: of one weight for all data."""
+        """log 1/K sum_k w_k^(1-alpha) / (1-alpha), summed; ``joint``: one weight for all data."""
         log_weight = self.log_weight - (self.guide_factor if factors else 0)
         if joint:
             outside = self.global_weight - (self.global_guide_factor if factors else 0)
@@ -79,7 +79,7 @@ class Pool:
 
 
 def pool(spec: Spec, seed: int, num: int = 400) -> Pool:
-    """Draw from the plain pair: all at once where each datum has its own latents, one after another otherwise."""
+    """Draw from the plain pair: all at once, or one after another with global latents."""
     pair = plain(
         spec, subsample=False, strict=False, labels=spec.labels, keyword=False, enumerate=False
     )

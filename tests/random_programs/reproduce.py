@@ -40,4 +40,5 @@ def call_of(check: str, spec: Spec) -> str:
     some = some.replace(f"{K}", f"num_particles={K}") if name == "Trace_ELBO" else some
     lines = f"print({name}({some})(model, guide, *args, **kwargs).loss)"
     theirs = "TraceEnum_ELBO" if spec.enumerate else "Trace_ELBO"
-    return f"{start}{lines}\nprint(pyro.infer.{theirs}().differentiable_loss(model, guide, *args, **kwargs))"
+    reference = f"pyro.infer.{theirs}().differentiable_loss(model, guide, *args, **kwargs)"
+    return f"{start}{lines}\npyro.set_rng_seed({spec.seed})\nprint({reference})"

@@ -1,4 +1,4 @@
-"""The sites of a specification as text: latent ones in model and guide, the observed one, and the evidence."""
+"""The sites of a specification as text, in model and guide, and the evidence."""
 
 from .spec import DISCRETE, Spec
 
@@ -11,7 +11,8 @@ def _prior(spec: Spec, loc: str = "") -> str:
     """p(z), of an event or of a scalar."""
     size = "()" if spec.scalar else str(spec.dim)
     event = "" if spec.scalar else ".to_event(1)"
-    return f"dist.Normal({loc or f'torch.zeros({size}, dtype=torch.float64)'}, torch.ones((), dtype=torch.float64)){event}"
+    loc = loc or f"torch.zeros({size}, dtype=torch.float64)"
+    return f"dist.Normal({loc}, torch.ones((), dtype=torch.float64)){event}"
 
 
 def _code(spec: Spec, name: str = "z") -> str:
@@ -38,13 +39,15 @@ def model_latents(spec: Spec) -> str:
             f'y = pyro.sample("y", dist.Bernoulli({half}){obs})\ncode = torch.stack([y{fill}], -1)'
         )
     if spec.latent == "mixed":
-        y = f'y = pyro.sample("y", dist.Categorical(torch.tensor([0.3, 0.7], dtype=torch.float64)){obs})'
+        probs = "torch.tensor([0.3, 0.7], dtype=torch.float64)"
+        y = f'y = pyro.sample("y", dist.Categorical({probs}){obs})'
         shift = (
             "1.5 * y"
             if spec.scalar
             else f"1.5 * y.unsqueeze(-1) * torch.ones({spec.dim}, dtype=torch.float64)"
         )
-        return f'{y}\nz = pyro.sample("z", {_prior(spec, f"({shift}).double()")})\ncode = {_code(spec)}'
+        prior = _prior(spec, f"({shift}).double()")
+        return f'{y}\nz = pyro.sample("z", {prior})\ncode = {_code(spec)}'
     if spec.latent == "two":
         z2 = f'z2 = pyro.sample("z2", {_prior(spec)})'
         loc = f"top({_code(spec, 'z2')}).tanh()" + (".squeeze(-1)" if spec.scalar else "")
@@ -56,7 +59,8 @@ def model_latents(spec: Spec) -> str:
             if spec.latent == "lognormal"
             else f"dist.Beta(2 * {ones}, 3 * {ones})"
         )
-        return f'z = pyro.sample("z", {fn}{"" if spec.scalar else ".to_event(1)"})\ncode = {_code(spec)}'
+        event = "" if spec.scalar else ".to_event(1)"
+        return f'z = pyro.sample("z", {fn}{event})\ncode = {_code(spec)}'
     return f'z = pyro.sample("z", {_prior(spec)})\ncode = {_code(spec)}'
 
 
@@ -99,7 +103,8 @@ def guide_latents(spec: Spec) -> str:
         return text
     move = ".transpose(0, 1)" if spec.data_dim == -1 else ""
     plate = f'with pyro.plate("inner", 2, dim={-3 - spec.data_dim}):'
-    v = f'    loc, raw = (inner(batch){move}).unbind(-1)\n    pyro.sample("v", dist.Normal(loc, (0.3 * raw.tanh() - 0.3).exp()))'
+    v = f"    loc, raw = (inner(batch){move}).unbind(-1)\n"
+    v += '    pyro.sample("v", dist.Normal(loc, (0.3 * raw.tanh() - 0.3).exp()))'
     return f"{text}\n{plate}\n{v}"
 
 
@@ -115,8 +120,10 @@ def _guide_sites(spec: Spec) -> str:
             "relaxed": "RelaxedOneHot",
         }[spec.latent]
         if spec.latent == "relaxed":
-            return f'fn = {name}(logits={logits})\nfn.temperature, fn.hard = 0.5, False\ny = pyro.sample("y", fn)'
-        return f'y = pyro.sample("y", dist.{name}(logits={logits}{"[..., 0]" if spec.latent == "bernoulli" else ""}){mark})'
+            fn = f"fn = {name}(logits={logits})\nfn.temperature, fn.hard = 0.5, False"
+            return f'{fn}\ny = pyro.sample("y", fn)'
+        first = "[..., 0]" if spec.latent == "bernoulli" else ""
+        return f'y = pyro.sample("y", dist.{name}(logits={logits}{first}){mark})'
     if spec.latent == "gaussian" and spec.exact:
         return _exact(spec)
     scale = (
@@ -134,15 +141,18 @@ def _guide_sites(spec: Spec) -> str:
         return f'{split}\npyro.sample("z", dist.Delta(loc, event_dim={0 if spec.scalar else 1}))'
     if spec.latent == "auxiliary":
         log_density = "-(2 * torch.ones_like(loc)).log()" + ("" if spec.scalar else ".sum(-1)")
-        u = f'u = pyro.sample("u", dist.Normal(loc, {scale}){event}, infer={{"is_auxiliary": True}})'
-        return f'{split}\n{u}\npyro.sample("z", dist.Delta(2 * u, log_density={log_density}, event_dim={0 if spec.scalar else 1}))'
+        fn = f"dist.Normal(loc, {scale}){event}"
+        u = f'u = pyro.sample("u", {fn}, infer={{"is_auxiliary": True}})'
+        fn = f"dist.Delta(2 * u, log_density={log_density}, event_dim={0 if spec.scalar else 1})"
+        return f'{split}\n{u}\npyro.sample("z", {fn})'
     if spec.latent == "mixed":
         return _mixed(spec, split, scale, event, lift, mark)
     if spec.latent == "two":
         given = f"top({_code(spec, '{}')}).tanh()" + (".squeeze(-1)" if spec.scalar else "")
         first, second = ("z", "z2") if spec.reverse else ("z2", "z")
         a = f'{first} = pyro.sample("{first}", dist.Normal(loc, {scale}){event})'
-        return f'{split}\n{a}\npyro.sample("{second}", dist.Normal(0.5 * loc + {given.format(first)}, {scale}){event})'
+        fn = f"dist.Normal(0.5 * loc + {given.format(first)}, {scale}){event}"
+        return f'{split}\n{a}\npyro.sample("{second}", {fn})'
     if spec.latent == "beta":
         return f'{split}\npyro.sample("z", dist.Beta(1 + loc.exp(), 1 + raw.exp()){event})'
     name = "LogNormal" if spec.latent == "lognormal" else "Normal"
@@ -159,8 +169,9 @@ def _mixed(spec: Spec, split: str, scale: str, event: str, lift: str, mark: str)
             if spec.scalar
             else "torch.stack([-z.sum(-1), z.sum(-1)], -1)"
         )
-        return f'{split}\n{z}\nlogits = classes(flat){lift}[..., :2] + {push}\ny = pyro.sample("y", dist.Categorical(logits=logits){mark})'
-    y = f'y = pyro.sample("y", dist.Categorical(logits=classes(flat){lift}[..., :2]){mark})'
+        y = f'y = pyro.sample("y", dist.Categorical(logits=logits){mark})'
+        return f"{split}\n{z}\nlogits = classes(flat){lift} + {push}\n{y}"
+    y = f'y = pyro.sample("y", dist.Categorical(logits=classes(flat){lift}){mark})'
     return (
         f'{split}\n{y}\npyro.sample("z", dist.Normal(loc + y.double(){as_event}, {scale}){event})'
     )
@@ -183,8 +194,10 @@ def _exact(spec: Spec) -> str:
 def truth(spec: Spec) -> str:
     """The evidence of linear-Gaussian and of purely discrete models."""
     if spec.latent == "gaussian":
-        cov = f"decoder.weight @ decoder.weight.T + {NOISE**2} * torch.eye({spec.observed}, dtype=torch.float64)"
-        return f'decoder = nets["decoder"]\ntruth = dist.MultivariateNormal(decoder.bias, {cov}).log_prob(x).detach()'
+        noise = f"{NOISE**2} * torch.eye({spec.observed}, dtype=torch.float64)"
+        cov = f"cov = decoder.weight @ decoder.weight.T + {noise}"
+        density = "dist.MultivariateNormal(decoder.bias, cov).log_prob(x)"
+        return f'decoder = nets["decoder"]\n{cov}\ntruth = {density}.detach()'
     if spec.latent not in (*DISCRETE, "relaxed") or spec.strict:
         return "truth = None"
     lines = [

@@ -2,6 +2,7 @@
 
 from textwrap import indent
 
+from .sites import guide_latents, model_latents, observed, truth
 from .spec import DISCRETE, Spec
 from .subject import GUMBEL
 
@@ -31,7 +32,10 @@ class Strict(nn.Module):
 
 
 def program(spec: Spec) -> str:
-    """The text that defines ``model``, ``guide``, ``nets``, ``args``, ``kwargs`` and ``truth`` (log p(x) by datum, or None)."""
+    """The text that defines ``model``, ``guide``, ``nets``, ``args``, ``kwargs`` and ``truth``.
+
+    ``truth`` is log p(x), one number per datum, or None where it is not known.
+    """
     header = (
         HEADER
         + (f"{GUMBEL}\n" if spec.latent == "relaxed" else "")
@@ -42,8 +46,10 @@ def program(spec: Spec) -> str:
         base, mark = (
             ("PyroModule", "@pyro_method\n") if spec.style == "method" else ("nn.Module", "")
         )
-        body = f"def __init__(self):\n    super().__init__()\n    self.nets = nets\n\n{mark}{model}\n{mark}{guide}"
-        programs = f"class Pair({base}):\n{indent(body, '    ')}\npair = Pair()\nmodel, guide = pair.model, pair.guide\n"
+        init = "def __init__(self):\n    super().__init__()\n    self.nets = nets\n\n"
+        body = indent(f"{init}{mark}{model}\n{mark}{guide}", "    ")
+        start = "pair = Pair()\nmodel, guide = pair.model, pair.guide\n"
+        programs = f"class Pair({base}):\n{body}\n{start}"
     else:
         programs = f"{model}\n{guide}"
     return f"{header}\n# {spec}\n{_setup(spec)}\n\n{programs}\n{_truth(spec)}\n"
@@ -55,8 +61,7 @@ def _setup(spec: Spec) -> str:
     wide = spec.observed * (2 if spec.inner else 1)
     x = f"torch.randn({spec.batch}{inner}, {spec.observed}, dtype=torch.float64)"
     if spec.likelihood == "bernoulli":
-        x = f"({x} > 0).{'double' if spec.dtype == 'float64' else spec.dtype.replace('float32', 'float')}()"
-        x = x.replace(".uint8()", ".to(torch.uint8)")
+        x = f"({x} > 0).to(torch.{spec.dtype})"
     strict = "Strict(%s)" if spec.strict else "%s"
     latent = spec.dim * (1 if spec.latent in DISCRETE or spec.latent == "relaxed" else 2)
     nets = {
@@ -77,12 +82,8 @@ def _setup(spec: Spec) -> str:
         ),
         "}).double()",
         f"x = {x}",
-        f"ys = torch.arange({spec.batch}) % {2 if spec.latent == 'mixed' else spec.dim}",
+        *(_labels(spec) if spec.labels == "given" else []),
     ]
-    if spec.latent == "onehot":
-        lines.append(f"ys = nn.functional.one_hot(ys, {spec.dim}).double()")
-    if spec.latent == "bernoulli":
-        lines.append("ys = (ys % 2).double()")
     named = ["x=x", "ys=ys"] if spec.labels == "given" else ["x=x"]
     values = [name.split("=")[1] for name in named]
     call = (
@@ -91,6 +92,15 @@ def _setup(spec: Spec) -> str:
         else f"args, kwargs = ({', '.join(values)},), {{}}"
     )
     return "\n".join([*lines, call])
+
+
+def _labels(spec: Spec) -> list[str]:
+    """Values of y."""
+    classes = 2 if spec.latent in ("mixed", "bernoulli") else spec.dim
+    lines = [f"ys = torch.arange({spec.batch}) % {classes}"]
+    if spec.latent == "onehot":
+        lines.append(f"ys = nn.functional.one_hot(ys, {spec.dim}).double()")
+    return [*lines, "ys = ys.double()"] if spec.latent == "bernoulli" else lines
 
 
 def _used(spec: Spec, model: bool) -> list[str]:
@@ -171,13 +181,12 @@ def _outside(spec: Spec, model: bool) -> str:
 
 
 def _model(spec: Spec) -> str:
-    from .sites import model_latents, observed
-
     start = _nets(spec, model=True) + _outside(spec, model=True)
     if spec.deterministic == "outside":
         start += 'pyro.deterministic("size", torch.tensor(float(len(x)), dtype=torch.float64))\n'
     if spec.model_factor == "outside":
-        start += 'pyro.factor("preference", 0.4 * decoder.state_dict()[next(iter(decoder.state_dict()))].sum())\n'
+        weight = "decoder.net.weight" if spec.strict else "decoder.weight"
+        start += f'pyro.factor("preference", 0.4 * {weight}.sum())\n'
     body = _around_latents(spec, model_latents(spec))
     if spec.deterministic == "inside":
         body += '\npyro.deterministic("code", code, event_dim=1)'
@@ -192,8 +201,6 @@ def _model(spec: Spec) -> str:
 
 
 def _guide(spec: Spec) -> str:
-    from .sites import guide_latents
-
     start = _nets(spec, model=False) + _outside(spec, model=False)
     if spec.guide_factor == "outside":
         start += 'pyro.factor("bonus", torch.tensor(1.5, dtype=torch.float64), has_rsample=True)\n'
@@ -209,8 +216,6 @@ def _guide(spec: Spec) -> str:
 
 def _truth(spec: Spec) -> str:
     """log p(x) in closed form, or by a sum over the classes."""
-    from .sites import truth
-
     known = (
         spec.local
         and not spec.inner

@@ -35,9 +35,9 @@ class Spec:
     subsample: bool = False
     """The data plate subsamples half of its rows."""
     scale: str = ""
-    """poutine.scale around "all" sites, the "latent" ones of both programs, or the whole "model"."""
+    """poutine.scale around "all" sites, the "latent" ones of both programs, or the "model"."""
     mask: str = ""
-    """"poutine" around all of the data plate, "latent" around its latent sites, or "dist" on the observed distribution."""
+    """"poutine" around the data plate's sites, "latent" around latent ones, or "dist" on x's."""
     model_factor: str = ""
     """"inside" or "outside" of the data plate."""
     guide_factor: str = ""
@@ -55,7 +55,7 @@ class Spec:
     enumerate: bool = False
     """The guide marks its discrete site for enumeration."""
     noise: bool = False
-    """The guide draws noise of its own for its mean (latent "gaussian"), as with dropout or semi-amortised."""
+    """The guide draws noise of its own for its mean (latent "gaussian"), as dropout does."""
     dtype: str = "float64"
     """Of the data."""
 
@@ -137,7 +137,7 @@ FEATURES: list[Feature] = [
 
 
 def draw(seed: int) -> Spec:
-    """The specification of a seed: a latent structure, sizes, and a few features that go together."""
+    """The specification of a seed: a latent structure, sizes, and features that go together."""
     r = random.Random(seed)
     kinds = (*CONTINUOUS, "normal", "gaussian", *DISCRETE, "mixed", "mixed")
     sizes = {"batch": r.randint(1, 6), "dim": r.randint(1, 3), "observed": r.randint(1, 3)}

@@ -22,6 +22,9 @@ def ask(call: Callable[[], Any]) -> Any:
             raise Refused(message) from error
         raise Failed(f"raised {type(error).__name__}: {message[:300]}") from error
     except Exception as error:
+        own = type(error).__module__.startswith("pyro_vae")
+        if own and str(error).startswith("expected "):
+            raise Refused(str(error)) from error
         raise Failed(f"raised {type(error).__name__}: {str(error)[:300]}") from error
 
 

@@ -7,6 +7,7 @@ and the optimiser's update included, is compiled by TorchInductor.
 
 import warnings
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -21,6 +22,9 @@ from .trace import Program, isolated, modules_of
 MAX_GRAPHS = 4
 """Graphs compiled for one function; a further shape of the data runs eagerly. A fit needs two: full and last batch."""
 
+REPEATING = ("2.13.", "2.14.")
+"""Versions of torch whose compiled random numbers on CUDA can repeat in fours (2.15 takes a slower path)."""
+
 
 class CannotCompile(RuntimeError):
     """Raised where programs have no compiled form; the message names the reason and the eager path."""
@@ -29,8 +33,14 @@ class CannotCompile(RuntimeError):
 def compile_graph(function: Callable[..., Any], inputs: Sequence[Tensor]) -> Callable[..., Any]:
     """Compile a function of a flat list of tensors, for inputs of these shapes; it may write to its inputs.
 
-    Raises :class:`CannotCompile` where the function's control flow depends on values, or no compiler is at hand.
+    Raises :class:`CannotCompile` where the function's control flow depends on values, no compiler is at hand, or the
+    random numbers that this version of torch compiles for CUDA repeat.
     """
+    if torch.__version__.startswith(REPEATING) and any(x.is_cuda for x in inputs):
+        raise CannotCompile(
+            "expected torch before 2.13, or from 2.15 on, to compile for CUDA, "
+            f"got {torch.__version__}, whose compiled random numbers repeat: use the eager path, compile=False"
+        )
     try:
         with warnings.catch_warnings():  # the compiler calls functions that torch itself has deprecated
             warnings.simplefilter("ignore", FutureWarning)
@@ -121,6 +131,16 @@ class Numbers:
         self._held = self._now()
 
 
+@dataclass(frozen=True)
+class Structure:
+    """How the arguments of a call nest, as part of a key; torch 2.7's own ``TreeSpec`` has no hash."""
+
+    spec: pytree.TreeSpec
+
+    def __hash__(self) -> int:
+        return hash(repr(self.spec))
+
+
 class Graphs:
     """A function of lists of tensors, compiled for each shape of its data, ``MAX_GRAPHS`` of them at most."""
 
@@ -170,7 +190,7 @@ class GraphFunction:
         fixed = [value.detach() for value in tensors.values()]
         data = [leaf for leaf in leaves if isinstance(leaf, Tensor)]
         static = tuple(leaf for leaf in leaves if not isinstance(leaf, Tensor))
-        result = self._graphs(function, fixed, data, (spec, static, self.modules.modes()))
+        result = self._graphs(function, fixed, data, (Structure(spec), static, self.modules.modes()))
         self.modules.numbers.hold()
         return result
 

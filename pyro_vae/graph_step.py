@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.optim import Adam, Optimizer
 from torch.utils import _pytree as pytree
 
-from .compiled import Graphs, Modules, Numbers
+from .compiled import Graphs, Modules, Numbers, Structure
 from .elbo import Estimate, Objective
 from .trace import Program, frozen_allowed, isolated
 
@@ -116,7 +116,7 @@ class GraphStep:
         fixed = [value.detach() for value in tensors.values()] + [value for slot in state for value in slot]
         data = [*rates, *scalars, *(leaf for leaf in leaves if isinstance(leaf, Tensor))]
         static = tuple(leaf for leaf in leaves if not isinstance(leaf, Tensor))
-        key = key, trained, objective_key(objective), static, spec, self.modules.modes()
+        key = key, trained, objective_key(objective), static, Structure(spec), self.modules.modes()
         results = self._graphs(function, fixed, data, key)
         self.modules.numbers.hold()
         return cast(list[Tensor], results)

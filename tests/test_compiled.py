@@ -8,11 +8,13 @@ import torch
 from families import FAMILIES, PRIORS, prior_for
 from pyro.nn import PyroModule, pyro_method
 from torch import nn
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils._pytree import tree_flatten
 
 import pyro_vae.compiled as compiled
 from pyro_vae import SVI, VAE, Bernoulli, DiagonalNormal, StandardNormal, Trace_ELBO, TraceMeanField_ELBO, linear, log_likelihood, mlp
 from pyro_vae.collapse import FreeBits
-from pyro_vae.compiled import CannotCompile, CudaGraph, Graphs, Modules, compile_graph
+from pyro_vae.compiled import CannotCompile, CudaGraph, Graphs, Modules, Structure, compile_graph
 from pyro_vae.conditionals import Binomial, ContinuousBernoulli, DiscretizedLogistic, Normal
 from pyro_vae.graph_step import GraphStep
 from pyro_vae.iwae import IWAE, STL, DReG
@@ -315,6 +317,26 @@ def test_missing_compiler_is_refused_in_one_sentence(monkeypatch):
     monkeypatch.setattr(torch._inductor, "compile", fail)
     with pytest.raises(CannotCompile, match=r"\(No working C\+\+ compiler found\): use the eager path"):
         trained(dense, 64, OPTIMISERS["adam"], compile=True, steps=1)
+
+
+@pytest.mark.parametrize("version", ["2.13.0+cu130", "2.14.1"])
+def test_repeating_random_numbers_are_refused_in_one_sentence(monkeypatch, version):
+    monkeypatch.setattr(torch, "__version__", version)
+    monkeypatch.setattr(torch._inductor, "compile", lambda graph, inputs: graph)
+    with FakeTensorMode():  # a tensor on CUDA where there is none
+        x = torch.empty(3, device="cuda")
+    with pytest.raises(CannotCompile, match=r"expected torch before 2\.13, or .*, got 2\.1.*: use the eager"):
+        compile_graph(lambda x: [x + 1], [x])
+    (y,) = compile_graph(lambda x: [x + 1], [torch.zeros(3)])(torch.zeros(3))  # on the CPU they do not repeat
+    assert torch.equal(y, torch.ones(3))
+
+
+def test_structures_are_equal_where_arguments_nest_alike():
+    first, same, other = (Structure(tree_flatten(tree)[1]) for tree in ({"x": [1, 2]}, {"x": [3, 4]}, {"x": (1, 2)}))
+    assert first == same
+    assert hash(first) == hash(same)
+    assert first != other
+    assert len({first, same, other}) == 2
 
 
 def test_products_are_onednn_and_right():

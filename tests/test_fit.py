@@ -248,6 +248,7 @@ def test_progress(capfd):
 # Resume
 
 
+@pytest.mark.filterwarnings("ignore:The epoch parameter in:UserWarning")  # torch 2.7's SequentialLR passes it itself
 @pytest.mark.parametrize("scheduler", SCHEDULERS)
 @pytest.mark.parametrize("optimiser", OPTIMISERS)
 def test_resumed_at_every_epoch(tmp_path, optimiser, scheduler):

@@ -15,12 +15,12 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
-from pyro_vae.anomaly import auroc, likelihood_regret, surprise
-from pyro_vae.cli import user_errors
-from pyro_vae.data import load
-from pyro_vae.epoch import seeded
-from pyro_vae.gaps import LocalFit
-from pyro_vae.runs import load_run, save_json
+from pyro_vae.data.splits import load_data
+from pyro_vae.evaluation.anomaly import auroc, likelihood_regret, surprise
+from pyro_vae.evaluation.suboptimality import LocalFit
+from pyro_vae.experiments.command_line import user_errors
+from pyro_vae.experiments.runs import load_run, save_json
+from pyro_vae.training.epoch import seeded
 
 
 @dataclass(frozen=True)
@@ -41,8 +41,10 @@ class Options:
 
 def strange_sets(grey: Tensor) -> dict[str, Tensor]:
     """Intensities in [0, 1], (N, 28, 28), of images that are not MNIST's, made from MNIST's or not."""
-    digits = load("digits", pixels="grey").test
-    upscaled = F.interpolate(digits.all().view(-1, 1, 8, 8), size=28, mode="bilinear")[: len(grey), 0]
+    digits = load_data("digits", pixels="grey").test
+    upscaled = F.interpolate(digits.all().view(-1, 1, 8, 8), size=28, mode="bilinear")[
+        : len(grey), 0
+    ]
     top = grey.clone()
     top[:, 14:] = 0
     return {
@@ -64,15 +66,23 @@ def main(args: Sequence[str] | None = None) -> None:
         config, vae, _ = load_run(options.run, data_dir=options.data_dir)
         if config.dataset != "mnist":
             raise ValueError(f"expected a run on mnist, got one on {config.dataset}")
-        test = load("mnist", options.data_dir or config.data_dir, pixels="grey").test
+        test = load_data("mnist", options.data_dir or config.data_dir, pixels="grey").test
         grey = test.batch(torch.arange(2 * options.images)).view(-1, 28, 28)
-        sets = {"MNIST (familiar)": grey[: options.images], "other MNIST (control)": grey[options.images :]}
+        sets = {
+            "MNIST (familiar)": grey[: options.images],
+            "other MNIST (control)": grey[options.images :],
+        }
         fit, scores = LocalFit(num_steps=options.fit_steps), {}
         for name, intensity in (sets | strange_sets(grey[: options.images])).items():
             with seeded(config.seed):
                 x = torch.bernoulli(intensity.flatten(1))
-                regret = likelihood_regret(vae.model, vae.guide, x, fit=fit, num_samples=options.num_samples)
-                scores[name] = surprise(vae.model, vae.guide, x, num_samples=options.num_samples), regret
+                regret = likelihood_regret(
+                    vae.model, vae.guide, x, fit=fit, num_samples=options.num_samples
+                )
+                scores[name] = (
+                    surprise(vae.model, vae.guide, x, num_samples=options.num_samples),
+                    regret,
+                )
         known = scores.pop("MNIST (familiar)")
         rows = {
             name: {
@@ -82,10 +92,18 @@ def main(args: Sequence[str] | None = None) -> None:
             }
             for name, mine in scores.items()
         }
-        save_json({"num_samples": options.num_samples, "images": options.images, "sets": rows}, options.run / "anomaly.json")
+        save_json(
+            {"num_samples": options.num_samples, "images": options.images, "sets": rows},
+            options.run / "anomaly.json",
+        )
         table = Table("set", "log p(x)", "AUROC of -log p(x)", "AUROC of regret")
         for name, row in rows.items():
-            table.add_row(name, f"{row['log_px']:.1f}", f"{row['auroc_log_px']:.3f}", f"{row['auroc_regret']:.3f}")
+            table.add_row(
+                name,
+                f"{row['log_px']:.1f}",
+                f"{row['auroc_log_px']:.3f}",
+                f"{row['auroc_regret']:.3f}",
+            )
         Console().print(table)
 
 

@@ -26,13 +26,24 @@ from rich.table import Table
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
-from pyro_vae import SVI, VAE, Bernoulli, DiagonalNormal, StandardNormal, Trace_ELBO, log_likelihood, mlp
-from pyro_vae.cli import user_errors
-from pyro_vae.data import Images, load
-from pyro_vae.evaluate import evaluate
-from pyro_vae.fit import fit
-from pyro_vae.importance import compiled_joint
-from pyro_vae.nets import BFloat16, conv_decoder, conv_encoder
+from pyro_vae import (
+    SVI,
+    VAE,
+    Bernoulli,
+    DiagonalNormal,
+    StandardNormal,
+    Trace_ELBO,
+    log_likelihood,
+    mlp,
+)
+from pyro_vae.data.images import Images
+from pyro_vae.data.splits import load_data
+from pyro_vae.evaluation.importance import compiled_joint
+from pyro_vae.evaluation.report import evaluate
+from pyro_vae.experiments.command_line import user_errors
+from pyro_vae.nets.conv import conv_decoder, conv_encoder
+from pyro_vae.nets.precision import BFloat16
+from pyro_vae.training.loop import fit
 
 Step = Callable[[], object]
 Rows = dict[str, Step]
@@ -42,7 +53,9 @@ Rows = dict[str, Step]
 class Options:
     """What is measured, and how often."""
 
-    what: Annotated[tuple[str, ...], tyro.conf.arg(metavar="{step,epoch,evaluation,memory,endurance}")] = ("step", "evaluation", "memory")
+    what: Annotated[
+        tuple[str, ...], tyro.conf.arg(metavar="{step,epoch,evaluation,memory,endurance}")
+    ] = ("step", "evaluation", "memory")
     """Which tables; epoch and endurance need MNIST in --data-dir."""
     architecture: str = "mlp"
     """mlp or conv."""
@@ -74,7 +87,9 @@ PIXELS = (1, 28, 28)
 D = math.prod(PIXELS)
 
 
-def networks(options: Options, dense: Callable[..., nn.Module] = mlp) -> tuple[nn.Module, nn.Module]:
+def networks(
+    options: Options, dense: Callable[..., nn.Module] = mlp
+) -> tuple[nn.Module, nn.Module]:
     """The encoder and decoder networks."""
     if options.architecture == "conv":
         return conv_encoder(PIXELS, 2 * options.latent), conv_decoder(options.latent, PIXELS)
@@ -90,7 +105,11 @@ def vae(options: Options, precision: Callable[[nn.Module], nn.Module] = lambda n
     """The model of row R1, or its convolutional sibling."""
     torch.manual_seed(0)
     encoder, decoder = networks(options)
-    return VAE(StandardNormal(options.latent), Bernoulli(precision(decoder)), DiagonalNormal(precision(encoder)))
+    return VAE(
+        StandardNormal(options.latent),
+        Bernoulli(precision(decoder)),
+        DiagonalNormal(precision(encoder)),
+    )
 
 
 def hand_written(options: Options, x: Tensor, *, compile: bool = False, **adam: Any) -> Step:
@@ -115,10 +134,22 @@ def hand_written(options: Options, x: Tensor, *, compile: bool = False, **adam: 
     return step
 
 
-def ours(options: Options, x: Tensor, *, compile: bool = False, precision: Callable[[nn.Module], nn.Module] = lambda net: net) -> Step:
+def ours(
+    options: Options,
+    x: Tensor,
+    *,
+    compile: bool = False,
+    precision: Callable[[nn.Module], nn.Module] = lambda net: net,
+) -> Step:
     """Our step."""
     pair = vae(options, precision)
-    svi = SVI(pair.model, pair.guide, torch.optim.Adam(pair.parameters(), lr=1e-3, fused=True), Trace_ELBO(), compile=compile)
+    svi = SVI(
+        pair.model,
+        pair.guide,
+        torch.optim.Adam(pair.parameters(), lr=1e-3, fused=True),
+        Trace_ELBO(),
+        compile=compile,
+    )
     return lambda: svi.step(x)
 
 
@@ -135,7 +166,12 @@ class Stock(nn.Module):
         """p(x, z)."""
         pyro.module("decoder", self.decoder)
         with pyro.plate("data", len(x)):
-            z = pyro.sample("z", dist.Normal(torch.zeros(len(x), self.latent), torch.ones(len(x), self.latent)).to_event(1))
+            z = pyro.sample(
+                "z",
+                dist.Normal(
+                    torch.zeros(len(x), self.latent), torch.ones(len(x), self.latent)
+                ).to_event(1),
+            )
             pyro.sample("x", dist.Bernoulli(logits=self.decoder(z)).to_event(1), obs=x)
 
     def guide(self, x: Tensor) -> None:
@@ -146,7 +182,9 @@ class Stock(nn.Module):
             pyro.sample("z", dist.Normal(loc, (0.5 * log_variance).exp()).to_event(1))
 
 
-def stock(options: Options, x: Tensor, loss: pyro.infer.ELBO, programs: Callable[[Options], Any] = Stock) -> Step:
+def stock(
+    options: Options, x: Tensor, loss: pyro.infer.ELBO, programs: Callable[[Options], Any] = Stock
+) -> Step:
     """Pyro's own step, in a parameter store of its own."""
     pair, store = programs(options), pyro.get_param_store()
     svi = pyro.infer.SVI(pair.model, pair.guide, pyro.optim.Adam({"lr": 1e-3}), loss)
@@ -162,7 +200,12 @@ def stock(options: Options, x: Tensor, loss: pyro.infer.ELBO, programs: Callable
 
 def products(options: Options, x: Tensor) -> Step:
     """The matrix products of a step alone, forward and backward: three a layer, less the first layer's input gradient."""
-    sizes = [(D, options.hidden), (options.hidden, 2 * options.latent), (options.latent, options.hidden), (options.hidden, D)]
+    sizes = [
+        (D, options.hidden),
+        (options.hidden, 2 * options.latent),
+        (options.latent, options.hidden),
+        (options.hidden, D),
+    ]
     layers = [(torch.randn(len(x), i), torch.randn(len(x), o), torch.randn(o, i)) for i, o in sizes]
 
     def step() -> None:
@@ -186,7 +229,10 @@ def numpyro_svi(options: Options) -> Any:
 
     relu, out = stax.Relu, options.latent
     encode = stax.serial(
-        stax.Dense(options.hidden), relu, stax.FanOut(2), stax.parallel(stax.Dense(out), stax.serial(stax.Dense(out), stax.Exp))
+        stax.Dense(options.hidden),
+        relu,
+        stax.FanOut(2),
+        stax.parallel(stax.Dense(out), stax.serial(stax.Dense(out), stax.Exp)),
     )
     decode = stax.serial(stax.Dense(options.hidden), relu, stax.Dense(D))
 
@@ -215,7 +261,9 @@ def numpyro(options: Options, x: Tensor) -> Rows:
     batch = jax.numpy.asarray(x.numpy())
     state = [svi.init(jax.random.PRNGKey(0), batch), svi.init(jax.random.PRNGKey(0), batch)]
     update = jax.jit(svi.update)
-    loop = jax.jit(lambda s: jax.lax.fori_loop(0, options.steps, lambda i, s: svi.update(s, batch)[0], s))
+    loop = jax.jit(
+        lambda s: jax.lax.fori_loop(0, options.steps, lambda i, s: svi.update(s, batch)[0], s)
+    )
 
     def one() -> None:
         state[0], loss = update(state[0], batch)
@@ -238,7 +286,9 @@ def numpyro_epoch(options: Options, train: Images) -> Rows:
     images, size = jax.numpy.asarray(train.values.numpy()), options.batch
 
     def batch(indices: Any, key: Any) -> Any:
-        return (jax.random.uniform(key, (size, D)) < images[indices] / train.levels).astype(jax.numpy.float32)
+        return (jax.random.uniform(key, (size, D)) < images[indices] / train.levels).astype(
+            jax.numpy.float32
+        )
 
     @jax.jit
     def run(state: Any, key: Any) -> Any:
@@ -268,11 +318,15 @@ def step_rows(options: Options) -> Rows:
     return floor | {
         "hand-written, fused Adam": hand_written(options, x, fused=True),
         "hand-written, default Adam": hand_written(options, x),
-        "hand-written, torch.compile, fused Adam": hand_written(options, x, compile=True, fused=True),
+        "hand-written, torch.compile, fused Adam": hand_written(
+            options, x, compile=True, fused=True
+        ),
         "Pyro SVI, Trace_ELBO": stock(options, x, pyro.infer.Trace_ELBO()),
         "Pyro SVI, Trace_ELBO, our programs": stock(options, x, pyro.infer.Trace_ELBO(), vae),
         "Pyro SVI, TraceMeanField_ELBO": stock(options, x, pyro.infer.TraceMeanField_ELBO()),
-        "Pyro SVI, JitTrace_ELBO": stock(options, x, pyro.infer.JitTrace_ELBO(ignore_jit_warnings=True)),
+        "Pyro SVI, JitTrace_ELBO": stock(
+            options, x, pyro.infer.JitTrace_ELBO(ignore_jit_warnings=True)
+        ),
         "pyro_vae, eager": ours(options, x),
         "pyro_vae, compiled": ours(options, x, compile=True),
         "pyro_vae, eager, bf16": ours(options, x, precision=BFloat16),
@@ -283,9 +337,15 @@ def step_rows(options: Options) -> Rows:
 
 def epoch_rows(options: Options) -> Rows:
     """A pass over MNIST, dynamically binarised, with its loading."""
-    train = load("mnist", options.data_dir, pixels="dynamic", validation_size=0).train
+    train = load_data("mnist", options.data_dir, pixels="dynamic", validation_size=0).train
     pair = vae(options)
-    svi = SVI(pair.model, pair.guide, torch.optim.Adam(pair.parameters(), lr=1e-3), Trace_ELBO(), compile=True)
+    svi = SVI(
+        pair.model,
+        pair.guide,
+        torch.optim.Adam(pair.parameters(), lr=1e-3),
+        Trace_ELBO(),
+        compile=True,
+    )
     records = fit(svi, train, epochs=options.blocks + 5, batch_size=options.batch, progress=False)
     compiled_step = ours(options, train.batch(torch.arange(options.batch)), compile=True)
     steps = math.ceil(len(train) / options.batch)
@@ -309,7 +369,9 @@ def torchvision_epoch(options: Options, train: Images) -> Step:
     data = datasets.MNIST(options.data_dir, transform=transforms.ToTensor())
     loader = DataLoader(data, batch_size=options.batch, shuffle=True)
     pair, store = Stock(options), pyro.get_param_store()
-    svi = pyro.infer.SVI(pair.model, pair.guide, pyro.optim.Adam({"lr": 1e-3}), pyro.infer.Trace_ELBO())
+    svi = pyro.infer.SVI(
+        pair.model, pair.guide, pyro.optim.Adam({"lr": 1e-3}), pyro.infer.Trace_ELBO()
+    )
 
     def epoch() -> None:
         with store.scope():
@@ -325,7 +387,11 @@ def evaluation_rows(options: Options) -> Rows:
     pair = vae(options)
     x = torch.bernoulli(0.3 * torch.rand(options.images, D))
     if options.data_dir is not None:
-        x = load("mnist", options.data_dir, pixels="static").test.subset(slice(options.images)).all()
+        x = (
+            load_data("mnist", options.data_dir, pixels="static")
+            .test.subset(slice(options.images))
+            .all()
+        )
     K = options.num_samples
     h = torch.randn(K, options.latent)
     plain = Stock(options)
@@ -343,10 +409,17 @@ def evaluation_rows(options: Options) -> Rows:
             z = loc + eps * (0.5 * log_variance).exp()
             logits = plain.decoder(z)
             log_px = torch.mv(logits, row) - F.softplus(logits).sum(-1)
-            log_w = log_px - 0.5 * z.square().sum(-1) + 0.5 * eps.square().sum(-1) + 0.5 * log_variance.sum()
+            log_w = (
+                log_px
+                - 0.5 * z.square().sum(-1)
+                + 0.5 * eps.square().sum(-1)
+                + 0.5 * log_variance.sum()
+            )
             log_w.logsumexp(0)
 
-    renyi = pyro.infer.RenyiELBO(alpha=0, num_particles=K, vectorize_particles=True, max_plate_nesting=1)
+    renyi = pyro.infer.RenyiELBO(
+        alpha=0, num_particles=K, vectorize_particles=True, max_plate_nesting=1
+    )
 
     @torch.no_grad()
     def by_renyi() -> None:
@@ -360,8 +433,12 @@ def evaluation_rows(options: Options) -> Rows:
         "hand-written PyTorch": by_hand,
         "Pyro RenyiELBO(alpha=0), image by image": by_renyi,
         "pyro_vae, eager": lambda: log_likelihood(pair.model, pair.guide, x, num_samples=K),
-        "pyro_vae, compiled": lambda: log_likelihood(pair.model, pair.guide, x, num_samples=K, compile=graph),
-        "pyro_vae, compiled, evaluate": lambda: evaluate(pair.model, pair.guide, x, num_samples=K, compile=graph, kl_draws=0),
+        "pyro_vae, compiled": lambda: log_likelihood(
+            pair.model, pair.guide, x, num_samples=K, compile=graph
+        ),
+        "pyro_vae, compiled, evaluate": lambda: evaluate(
+            pair.model, pair.guide, x, num_samples=K, compile=graph, kl_draws=0
+        ),
     }
 
 
@@ -383,7 +460,9 @@ def measure(rows: Rows, reference: str, options: Options, steps: int) -> list[di
         {
             "row": name,
             "ms": 1e3 * statistics.median(values[1:]),
-            "ratio": statistics.median(a / b for a, b in zip(values[1:], times[reference][1:], strict=True)),
+            "ratio": statistics.median(
+                a / b for a, b in zip(values[1:], times[reference][1:], strict=True)
+            ),
         }
         for name, values in times.items()
     ]
@@ -405,9 +484,15 @@ def _peak(num_samples: int, options: Options) -> float:
 
 def endurance(options: Options) -> dict[str, float]:
     """Train on in one process: resident memory and the time of a step, last quarter against first."""
-    train = load("mnist", options.data_dir, pixels="dynamic", validation_size=0).train
+    train = load_data("mnist", options.data_dir, pixels="dynamic", validation_size=0).train
     pair = vae(options)
-    svi = SVI(pair.model, pair.guide, torch.optim.Adam(pair.parameters(), lr=1e-3), Trace_ELBO(), compile=True)
+    svi = SVI(
+        pair.model,
+        pair.guide,
+        torch.optim.Adam(pair.parameters(), lr=1e-3),
+        Trace_ELBO(),
+        compile=True,
+    )
     memory, times = [], []
     for step in range(options.endurance_steps):
         x = train.batch(torch.randint(len(train), (options.batch,)))
@@ -422,10 +507,12 @@ def endurance(options: Options) -> dict[str, float]:
         "steps": options.endurance_steps,
         "resident MB, first quarter": statistics.mean(memory[:points]),
         "resident MB, last quarter": statistics.mean(memory[-points:]),
-        "memory, last / first": statistics.mean(memory[-points:]) / statistics.mean(memory[:points]),
+        "memory, last / first": statistics.mean(memory[-points:])
+        / statistics.mean(memory[:points]),
         "step ms, first quarter": 1e3 * statistics.median(times[:quarter]),
         "step ms, last quarter": 1e3 * statistics.median(times[-quarter:]),
-        "step, last / first": statistics.median(times[-quarter:]) / statistics.median(times[:quarter]),
+        "step, last / first": statistics.median(times[-quarter:])
+        / statistics.median(times[:quarter]),
     }
 
 
@@ -449,7 +536,10 @@ def main() -> None:
         if options.threads:
             torch.set_num_threads(options.threads)
         console = Console()
-        result: dict[str, Any] = {"options": asdict(options) | {"data_dir": None}, "machine": machine()}
+        result: dict[str, Any] = {
+            "options": asdict(options) | {"data_dir": None},
+            "machine": machine(),
+        }
         tables: dict[str, tuple[Callable[[Options], Rows], str, int]] = {
             "step": (step_rows, "hand-written, fused Adam", options.steps),
             "epoch": (epoch_rows, "", 1),
@@ -472,7 +562,11 @@ def main() -> None:
 
 def machine() -> dict[str, Any]:
     """What the numbers were measured on."""
-    names = [line.split(":")[1].strip() for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")]
+    names = [
+        line.split(":")[1].strip()
+        for line in Path("/proc/cpuinfo").read_text().splitlines()
+        if line.startswith("model name")
+    ]
     return {
         "cpu": names[0],
         "cores": len(names),

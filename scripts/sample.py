@@ -7,11 +7,11 @@ from typing import Annotated
 
 import tyro
 
-from pyro_vae import plots
-from pyro_vae.cli import user_errors
-from pyro_vae.epoch import seeded
-from pyro_vae.experiment import peak
-from pyro_vae.runs import load_run
+from pyro_vae.experiments.command_line import user_errors
+from pyro_vae.experiments.config import peak
+from pyro_vae.experiments.runs import load_run
+from pyro_vae.plots import panels as plots
+from pyro_vae.training.epoch import seeded
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,9 @@ def main(args: Sequence[str] | None = None) -> None:
     with user_errors():
         _, vae, splits = load_run(options.run, data_dir=options.data_dir, device=options.device)
         with seeded(options.seed):
-            figure = plots.samples(vae, splits.train.shape, options.n, mean=options.mean, peak=peak(splits.train))
+            figure = plots.samples(
+                vae, splits.train.shape, options.n, mean=options.mean, peak=peak(splits.train)
+            )
         path = options.output or options.run / ("means.png" if options.mean else "samples.png")
         print(f"{options.n} samples in {plots.save(figure, path)}")
 

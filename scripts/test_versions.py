@@ -21,7 +21,10 @@ ROOT = Path(__file__).resolve().parent.parent
 def requirements() -> list[Requirement]:
     """What pyproject.toml asks for, to run the package and its tests."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    return [Requirement(r) for r in [*project["dependencies"], *project["optional-dependencies"]["test"]]]
+    return [
+        Requirement(r)
+        for r in [*project["dependencies"], *project["optional-dependencies"]["test"]]
+    ]
 
 
 def oldest(requirement: Requirement) -> str:
@@ -54,7 +57,9 @@ def main(args: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--oldest", action="store_true", help="the lower bounds in pyproject.toml")
     parser.add_argument("--newest", action="store_true", help="the newest versions there are")
-    parser.add_argument("pytest_args", nargs="*", metavar="-- PYTEST_ARGS", help="options for pytest")
+    parser.add_argument(
+        "pytest_args", nargs="*", metavar="-- PYTEST_ARGS", help="options for pytest"
+    )
     options = parser.parse_args(args)
     both = options.oldest == options.newest
     failed = []

@@ -2,7 +2,9 @@
 
 import os
 
-os.environ.setdefault("OMP_NUM_THREADS", "1")  # the tests' tensors are small, and the tests run side by side
+os.environ.setdefault(
+    "OMP_NUM_THREADS", "1"
+)  # the tests' tensors are small, and the tests run side by side
 
 import pyro
 import pytest

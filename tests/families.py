@@ -10,19 +10,27 @@ import torch
 from torch import Tensor, nn
 
 from pyro_vae import DiagonalNormal, StandardNormal, mlp
-from pyro_vae.flows import IAF, NeuralSpline, Planar, RealNVP
-from pyro_vae.posteriors import Delta, DiagonalLaplace, FullRankNormal, LowRankNormal, MixtureOfNormals
-from pyro_vae.priors import FlowPrior, MixturePrior, VampPrior
-from pyro_vae.spherical import PowerSpherical, UniformSphere, VonMisesFisher
+from pyro_vae.families.delta import Delta
+from pyro_vae.families.flow import IAF, FlowPrior, NeuralSpline, Planar, RealNVP
+from pyro_vae.families.full_rank import FullRankNormal
+from pyro_vae.families.laplace import DiagonalLaplace
+from pyro_vae.families.low_rank import LowRankNormal
+from pyro_vae.families.mixture import MixtureOfNormals, MixturePrior
+from pyro_vae.families.spherical import PowerSpherical, UniformSphere, VonMisesFisher
+from pyro_vae.families.vamp import VampPrior
 
 
 def over_mlp(family: Any, *sizes: Any, **options: Any) -> Callable[[int, int], nn.Module]:
     """A family over a small network; ``sizes`` are the further arguments of ``outputs``."""
-    return lambda features, dim: family(mlp(features, 8, family.outputs(dim, *sizes), activation=nn.Tanh), *sizes, **options)
+    return lambda features, dim: family(
+        mlp(features, 8, family.outputs(dim, *sizes), activation=nn.Tanh), *sizes, **options
+    )
 
 
 def flow(family: Any, **options: Any) -> Callable[[int, int], nn.Module]:
-    return lambda features, dim: family(mlp(features, 8, family.outputs(dim), activation=nn.Tanh), dim, **options)
+    return lambda features, dim: family(
+        mlp(features, 8, family.outputs(dim), activation=nn.Tanh), dim, **options
+    )
 
 
 REAL = {
@@ -36,7 +44,10 @@ REAL = {
     "spline": flow(NeuralSpline, hidden=(16,)),
     "laplace": over_mlp(DiagonalLaplace),
 }
-SPHERICAL = {"power spherical": over_mlp(PowerSpherical), "von mises-fisher": over_mlp(VonMisesFisher)}
+SPHERICAL = {
+    "power spherical": over_mlp(PowerSpherical),
+    "von mises-fisher": over_mlp(VonMisesFisher),
+}
 DENSITIES = REAL | SPHERICAL
 FAMILIES = DENSITIES | {"delta": over_mlp(Delta)}
 

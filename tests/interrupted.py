@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from pyro_vae import SVI, VAE, Bernoulli, DiagonalNormal, StandardNormal, Trace_ELBO, linear, mlp
-from pyro_vae.fit import fit
+from pyro_vae.training.loop import fit
 
 EPOCHS = 12
 
@@ -26,8 +26,12 @@ class Bits:
     """Binary images from a few prototypes, drawn anew at every visit."""
 
     def __init__(self, n: int, dim: int = 64, seed: int = 0) -> None:
-        prototypes = torch.rand(10, dim, generator=torch.Generator().manual_seed(10)).round() * 0.8 + 0.1
-        self.probabilities = prototypes[torch.randint(10, (n,), generator=torch.Generator().manual_seed(seed))]
+        prototypes = (
+            torch.rand(10, dim, generator=torch.Generator().manual_seed(10)).round() * 0.8 + 0.1
+        )
+        self.probabilities = prototypes[
+            torch.randint(10, (n,), generator=torch.Generator().manual_seed(seed))
+        ]
 
     def __len__(self) -> int:
         return len(self.probabilities)
@@ -45,7 +49,15 @@ def train(folder: Path) -> None:
     svi = SVI(vae.model, vae.guide, optim, Trace_ELBO(beta=linear(200)), clip_norm=100.0)
     scheduler = torch.optim.lr_scheduler.ReduceLROnPlateau(optim, patience=1, factor=0.7)
     options = {"epochs": EPOCHS, "batch_size": 32, "seed": 1, "patience": 10, "progress": False}
-    for _ in fit(svi, Bits(300), Bits(100, seed=1), scheduler=scheduler, folder=folder, resume=True, **options):
+    for _ in fit(
+        svi,
+        Bits(300),
+        Bits(100, seed=1),
+        scheduler=scheduler,
+        folder=folder,
+        resume=True,
+        **options,
+    ):
         pass
 
 
@@ -94,7 +106,9 @@ def main(folder: Path) -> None:
     ends = {"whole": [child(lambda: train(whole))]}
     duration = time.perf_counter() - start
     delays = random.Random(0)
-    ends["random_moments"] = [child(lambda: train(random_moments), delays.uniform(0, duration / 8)) for _ in range(10)]
+    ends["random_moments"] = [
+        child(lambda: train(random_moments), delays.uniform(0, duration / 8)) for _ in range(10)
+    ]
     ends["moves"] = [child(killed_at(number, moves)) for number in range(1, 12)]
     for path in (random_moments, moves):
         ends[path.name].append(child(lambda path=path: train(path)))

@@ -21,7 +21,9 @@ class Affine(nn.Module):
         self.weight, self.bias, self.scale_tril = map(nn.Parameter, (weight, bias, scale_tril))
 
     def forward(self, h: Tensor) -> Any:
-        return dist.MultivariateNormal(h @ self.weight.T + self.bias, scale_tril=self.scale_tril.tril())
+        return dist.MultivariateNormal(
+            h @ self.weight.T + self.bias, scale_tril=self.scale_tril.tril()
+        )
 
 
 class Standard(nn.Module):
@@ -38,7 +40,9 @@ class Standard(nn.Module):
 class LinearGaussian:
     """The model with a random W, its data, and its truths."""
 
-    def __init__(self, latent: int = 4, observed: int = 8, noise: float = 0.5, seed: int = 0) -> None:
+    def __init__(
+        self, latent: int = 4, observed: int = 8, noise: float = 0.5, seed: int = 0
+    ) -> None:
         generator = torch.Generator().manual_seed(seed)
         self.W = torch.randn(observed, latent, generator=generator, dtype=torch.float64)
         self.mu = torch.randn(observed, generator=generator, dtype=torch.float64)
@@ -53,7 +57,11 @@ class LinearGaussian:
         """Draw x ~ p(x)."""
         generator = torch.Generator().manual_seed(seed)
         z = torch.randn(n, self.latent, generator=generator, dtype=torch.float64)
-        return z @ self.W.T + self.mu + self.noise * torch.randn(n, self.observed, generator=generator, dtype=torch.float64)
+        return (
+            z @ self.W.T
+            + self.mu
+            + self.noise * torch.randn(n, self.observed, generator=generator, dtype=torch.float64)
+        )
 
     def log_likelihood(self, x: Tensor) -> Tensor:
         """log p(x), in closed form."""
@@ -61,7 +69,9 @@ class LinearGaussian:
 
     def posterior(self, x: Tensor) -> torch.distributions.MultivariateNormal:
         """p(z | x), in closed form."""
-        return torch.distributions.MultivariateNormal((x - self.mu) @ self.posterior_gain.T, self.posterior_cov)
+        return torch.distributions.MultivariateNormal(
+            (x - self.mu) @ self.posterior_gain.T, self.posterior_cov
+        )
 
     def decoder(self) -> Affine:
         """p(x | z)."""

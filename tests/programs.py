@@ -47,7 +47,11 @@ class BottomUp(PyroModule):
 
     def __init__(self) -> None:
         super().__init__()
-        self.p_z2, self.p_z1, self.p_x = StandardNormal(2), DiagonalNormal(mlp(2, 16, 2 * LATENT)), decoder()
+        self.p_z2, self.p_z1, self.p_x = (
+            StandardNormal(2),
+            DiagonalNormal(mlp(2, 16, 2 * LATENT)),
+            decoder(),
+        )
         self.q_z1, self.q_z2 = encoder(), DiagonalNormal(mlp(LATENT, 16, 4))
 
     @pyro_method
@@ -121,7 +125,11 @@ class NestedPlates(PyroModule):
 
     def __init__(self) -> None:
         super().__init__()
-        self.prior, self.p_x, self.encoder = StandardNormal(LATENT), mlp(LATENT, 16, PIXELS), encoder()
+        self.prior, self.p_x, self.encoder = (
+            StandardNormal(LATENT),
+            mlp(LATENT, 16, PIXELS),
+            encoder(),
+        )
 
     @pyro_method
     def model(self, x: Tensor) -> None:
@@ -141,7 +149,11 @@ class TwoHeads(nn.Module):
 
     def __init__(self, size_in: int = PIXELS) -> None:
         super().__init__()
-        self.body, self.loc, self.log_scale = mlp(size_in, 16, 16), nn.Linear(16, LATENT), nn.Linear(16, LATENT)
+        self.body, self.loc, self.log_scale = (
+            mlp(size_in, 16, 16),
+            nn.Linear(16, LATENT),
+            nn.Linear(16, LATENT),
+        )
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         h = torch.tanh(self.body(x))
@@ -178,7 +190,10 @@ class SemiSupervised(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.encoder_y, self.encoder_z = mlp(PIXELS, 16, self.CLASSES), TwoHeads(PIXELS + self.CLASSES)
+        self.encoder_y, self.encoder_z = (
+            mlp(PIXELS, 16, self.CLASSES),
+            TwoHeads(PIXELS + self.CLASSES),
+        )
         self.decoder = mlp(LATENT + self.CLASSES, 16, PIXELS)
 
     def model(self, xs: Tensor, ys: Tensor | None = None) -> None:
@@ -186,7 +201,11 @@ class SemiSupervised(nn.Module):
         with pyro.plate("data"):
             zeros = xs.new_zeros(len(xs), LATENT)
             zs = pyro.sample("z", dist.Normal(zeros, 1.0).to_event(1))
-            ys = pyro.sample("y", dist.OneHotCategorical(xs.new_ones(len(xs), self.CLASSES) / self.CLASSES), obs=ys)
+            ys = pyro.sample(
+                "y",
+                dist.OneHotCategorical(xs.new_ones(len(xs), self.CLASSES) / self.CLASSES),
+                obs=ys,
+            )
             shape = torch.broadcast_shapes(zs.shape[:-1], ys.shape[:-1])
             h = torch.cat([zs.expand(*shape, -1), ys.expand(*shape, -1)], -1)
             pyro.sample("x", dist.Bernoulli(logits=self.decoder(h)).to_event(1), obs=xs)
@@ -218,7 +237,11 @@ class Pair:
 
     def parameters(self) -> list[nn.Parameter]:
         """The parameters that the programs use."""
-        return [p for name, p in self.module.named_parameters() if self.unused is None or not name.startswith(self.unused)]
+        return [
+            p
+            for name, p in self.module.named_parameters()
+            if self.unused is None or not name.startswith(self.unused)
+        ]
 
     def named_gradients(self) -> dict[str, Tensor]:
         return {name: p.grad for name, p in self.module.named_parameters() if p.grad is not None}
@@ -259,13 +282,17 @@ def vae() -> Pair:
 def masked() -> Pair:
     """A VAE in which some data do not count."""
     bare, mask = vae(), torch.arange(ROWS) % 3 > 0
-    return Pair(bare.module, poutine.mask(bare.model, mask), poutine.mask(bare.guide, mask), bare.args)
+    return Pair(
+        bare.module, poutine.mask(bare.model, mask), poutine.mask(bare.guide, mask), bare.args
+    )
 
 
 def scaled() -> Pair:
     """A VAE whose data stand for more data."""
     bare = vae()
-    return Pair(bare.module, poutine.scale(bare.model, 3.5), poutine.scale(bare.guide, 3.5), bare.args)
+    return Pair(
+        bare.module, poutine.scale(bare.model, 3.5), poutine.scale(bare.guide, 3.5), bare.args
+    )
 
 
 PER_DATUM: dict[str, Callable[[], Pair]] = {

@@ -41,7 +41,11 @@ class ExampleVAE(nn.Module):
 
     def __init__(self, z_dim: int = 2, hidden_dim: int = 8) -> None:
         super().__init__()
-        self.encoder, self.decoder, self.z_dim = Encoder(z_dim, hidden_dim), Decoder(z_dim, hidden_dim), z_dim
+        self.encoder, self.decoder, self.z_dim = (
+            Encoder(z_dim, hidden_dim),
+            Decoder(z_dim, hidden_dim),
+            z_dim,
+        )
 
     def model(self, x: Tensor) -> Tensor:
         pyro.module("decoder", self.decoder)
@@ -49,7 +53,11 @@ class ExampleVAE(nn.Module):
             z_loc = torch.zeros(x.shape[0], self.z_dim, dtype=x.dtype)
             z = pyro.sample("latent", dist.Normal(z_loc, torch.ones_like(z_loc)).to_event(1))
             loc_img = self.decoder.forward(z)
-            pyro.sample("obs", dist.Bernoulli(loc_img, validate_args=False).to_event(1), obs=x.reshape(-1, PIXELS))
+            pyro.sample(
+                "obs",
+                dist.Bernoulli(loc_img, validate_args=False).to_event(1),
+                obs=x.reshape(-1, PIXELS),
+            )
             return loc_img
 
     def guide(self, x: Tensor) -> None:
@@ -60,7 +68,9 @@ class ExampleVAE(nn.Module):
 
     def images(self, rows: int = 6) -> Tensor:
         generator = torch.Generator().manual_seed(3)
-        return torch.rand(rows, 1, SIDE, SIDE, generator=generator, dtype=self.decoder.fc1.weight.dtype).round()
+        return torch.rand(
+            rows, 1, SIDE, SIDE, generator=generator, dtype=self.decoder.fc1.weight.dtype
+        ).round()
 
 
 class Concatenated(nn.Module):
@@ -73,7 +83,9 @@ class Concatenated(nn.Module):
 
     def forward(self, *inputs: Tensor) -> list[Tensor]:
         shape = torch.broadcast_shapes(*(value.shape[:-1] for value in inputs))
-        hidden = self.body(torch.cat([value.expand(*shape, value.shape[-1]) for value in inputs], -1))
+        hidden = self.body(
+            torch.cat([value.expand(*shape, value.shape[-1]) for value in inputs], -1)
+        )
         return [head(hidden) for head in self.heads]
 
 
@@ -92,7 +104,10 @@ class ExampleM2(nn.Module):
         batch_size = xs.size(0)
         options = {"dtype": xs.dtype, "device": xs.device}
         with pyro.plate("data"):
-            prior_loc, prior_scale = torch.zeros(batch_size, self.z_dim, **options), torch.ones(batch_size, self.z_dim, **options)
+            prior_loc, prior_scale = (
+                torch.zeros(batch_size, self.z_dim, **options),
+                torch.ones(batch_size, self.z_dim, **options),
+            )
             zs = pyro.sample("z", dist.Normal(prior_loc, prior_scale).to_event(1))
             alpha_prior = torch.ones(batch_size, CLASSES, **options) / CLASSES
             ys = pyro.sample("y", dist.OneHotCategorical(alpha_prior), obs=ys)
@@ -109,7 +124,9 @@ class ExampleM2(nn.Module):
             pyro.sample("z", dist.Normal(loc, log_scale.exp()).to_event(1))
 
     def images(self, rows: int = 6) -> Tensor:
-        return torch.rand(rows, PIXELS, generator=torch.Generator().manual_seed(3), dtype=torch.float64).round()
+        return torch.rand(
+            rows, PIXELS, generator=torch.Generator().manual_seed(3), dtype=torch.float64
+        ).round()
 
     def labels(self, rows: int = 6) -> Tensor:
         return torch.eye(CLASSES, dtype=torch.float64)[torch.arange(rows) % CLASSES]

@@ -7,8 +7,8 @@ from pathlib import Path
 import torch
 
 from pyro_vae import SVI, VAE, Bernoulli, StandardNormal, Trace_ELBO, mlp
-from pyro_vae.distributed import processes, rank, world_size
-from pyro_vae.posteriors import Delta
+from pyro_vae.families.delta import Delta
+from pyro_vae.inference.distributed import processes, rank, world_size
 
 BATCH, D, Z = 12, 6, 3
 
@@ -18,7 +18,13 @@ def step(compile: bool) -> dict[str, torch.Tensor]:
     torch.manual_seed(0)
     vae = VAE(StandardNormal(Z), Bernoulli(mlp(Z, 8, D)), Delta(mlp(D, 8, Z))).double()
     x = (torch.rand(BATCH, D) < 0.4).double()
-    svi = SVI(vae.model, vae.guide, torch.optim.SGD(vae.parameters(), lr=0.1), Trace_ELBO(), compile=compile)
+    svi = SVI(
+        vae.model,
+        vae.guide,
+        torch.optim.SGD(vae.parameters(), lr=0.1),
+        Trace_ELBO(),
+        compile=compile,
+    )
     svi.step(x[rank() :: world_size()])
     return {name: p.grad for name, p in vae.named_parameters() if p.grad is not None}
 

@@ -9,11 +9,12 @@ from programs import PER_DATUM
 from pyro_examples import ExampleM2, ExampleVAE
 from torch import Tensor
 
-from pyro_vae import weights
-from pyro_vae.ais import AIS, linear, sigmoidal
-from pyro_vae.simulate import simulate
-from pyro_vae.trace import draw, evaluation, terms
-from pyro_vae.unconstrained import Unconstrained
+from pyro_vae.evaluation import estimators as weights
+from pyro_vae.evaluation.ais import AIS, linear, sigmoidal
+from pyro_vae.programs.isolation import evaluation
+from pyro_vae.programs.scoring import draw, terms
+from pyro_vae.programs.simulation import simulate
+from pyro_vae.programs.unconstrained import Unconstrained
 
 
 @pytest.mark.parametrize(("start", "latent", "num_steps"), [("guide", 10, 150), ("prior", 1, 100)])
@@ -37,7 +38,9 @@ def test_weights_are_unbiased_for_few_steps():
     torch.manual_seed(0)
     truth = LinearGaussian(latent=2, observed=3)
     vae, x = truth.vae(truth.wrong_encoder(shift=0.3, spread=1.5)), truth.data(3)
-    log_weight = AIS(num_particles=4000, num_steps=10, num_leapfrog=2).log_weights(vae.model, vae.guide, x, chunk_size=4000)
+    log_weight = AIS(num_particles=4000, num_steps=10, num_leapfrog=2).log_weights(
+        vae.model, vae.guide, x, chunk_size=4000
+    )
     error = weights.log_mean_exp(log_weight) - truth.log_likelihood(x)
     assert bool((error.abs() < 4 * weights.standard_error(log_weight)).all())
     assert bool((weights.standard_error(log_weight) < 0.05).all())
@@ -48,8 +51,12 @@ def test_closer_than_importance_sampling():
     torch.manual_seed(0)
     truth = LinearGaussian(latent=10, observed=16)
     vae, x = truth.vae(truth.wrong_encoder(shift=0.5, spread=1.0)), truth.data(5)
-    plain = weights.log_mean_exp(AIS(num_particles=16, num_steps=1).log_weights(vae.model, vae.guide, x))
-    annealed = weights.log_mean_exp(AIS(num_particles=16, num_steps=60, num_leapfrog=5).log_weights(vae.model, vae.guide, x))
+    plain = weights.log_mean_exp(
+        AIS(num_particles=16, num_steps=1).log_weights(vae.model, vae.guide, x)
+    )
+    annealed = weights.log_mean_exp(
+        AIS(num_particles=16, num_steps=60, num_leapfrog=5).log_weights(vae.model, vae.guide, x)
+    )
     log_px = truth.log_likelihood(x)
     assert float((annealed - log_px).abs().mean()) < 0.2 * float((plain - log_px).abs().mean())
 
@@ -86,11 +93,20 @@ def test_bounded_latents_against_quadrature():
     z = torch.linspace(0.0005, 0.9995, 1000, dtype=torch.float64)[:, None]
     rate = torch.linspace(0.005, 19.995, 2000, dtype=torch.float64)
     joint = (
-        dist.Normal(4 * z - rate, 0.5).log_prob(x.reshape(2, 1, 1)) + dist.Beta(2.0, 3.0).log_prob(z) + dist.Gamma(2.0, 1.0).log_prob(rate)
+        dist.Normal(4 * z - rate, 0.5).log_prob(x.reshape(2, 1, 1))
+        + dist.Beta(2.0, 3.0).log_prob(z)
+        + dist.Gamma(2.0, 1.0).log_prob(rate)
     )
     log_px = joint.flatten(1).logsumexp(1) + torch.tensor(0.001 * 0.01, dtype=torch.float64).log()
-    log_weight = AIS(num_particles=200, num_steps=20, num_leapfrog=5, start="prior").log_weights(model, guide, x)
-    assert bool(((weights.log_mean_exp(log_weight) - log_px).abs() < 4 * weights.standard_error(log_weight)).all())
+    log_weight = AIS(num_particles=200, num_steps=20, num_leapfrog=5, start="prior").log_weights(
+        model, guide, x
+    )
+    assert bool(
+        (
+            (weights.log_mean_exp(log_weight) - log_px).abs()
+            < 4 * weights.standard_error(log_weight)
+        ).all()
+    )
     assert bool((weights.standard_error(log_weight) < 0.1).all())
 
 
@@ -98,7 +114,9 @@ def test_bounded_latents_against_quadrature():
 def test_runs_on_every_pair_and_leaves_no_trace(name):
     p = PER_DATUM[name]()
     before = {key: value.clone() for key, value in p.module.state_dict().items()}
-    out = AIS(num_particles=3, num_steps=4, num_leapfrog=2).sandwich(p.model, p.guide, *p.args, chunk_size=6)
+    out = AIS(num_particles=3, num_steps=4, num_leapfrog=2).sandwich(
+        p.model, p.guide, *p.args, chunk_size=6
+    )
     rows = len(p.args[0])
     assert out.lower.shape == out.upper.shape == (rows,)
     assert out.forward.shape == (3, rows)
@@ -130,7 +148,9 @@ def test_coordinates_carry_the_jacobian():
         space = Unconstrained(model, guide, (x,), {})
         axis = torch.linspace(-12, 12, 481, dtype=torch.float64)
         u = torch.cartesian_prod(axis, axis).unsqueeze(1)
-        assert float(space.log_joint(u)[1].logsumexp(0).exp()) * 0.05**2 == pytest.approx(1, abs=1e-4)
+        assert float(space.log_joint(u)[1].logsumexp(0).exp()) * 0.05**2 == pytest.approx(
+            1, abs=1e-4
+        )
         assert float(space.log_guide(u).logsumexp(0).exp()) * 0.05**2 == pytest.approx(1, abs=1e-4)
 
 
@@ -169,9 +189,13 @@ def test_simulation_replaces_what_is_observed():
     torch.manual_seed(0)
     simulation = simulate(vae.model, truth.data(20_000))
     x, z = simulation.args[0], simulation.latents["z"]
-    assert float((x.T.cov() - truth.marginal_cov).abs().max()) < 0.05 * float(truth.marginal_cov.diagonal().max())
+    assert float((x.T.cov() - truth.marginal_cov).abs().max()) < 0.05 * float(
+        truth.marginal_cov.diagonal().max()
+    )
     residual = x - z @ truth.W.T - truth.mu
-    torch.testing.assert_close(residual.std(), torch.tensor(truth.noise, dtype=torch.float64), rtol=0.02, atol=0)
+    torch.testing.assert_close(
+        residual.std(), torch.tensor(truth.noise, dtype=torch.float64), rtol=0.02, atol=0
+    )
 
 
 def test_simulation_finds_reshaped_and_named_arguments():
@@ -186,10 +210,22 @@ def test_simulation_finds_reshaped_and_named_arguments():
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda m2, x: AIS(num_steps=0), "expected num_particles, num_steps and num_leapfrog of at least 1"),
-        (lambda m2, x: AIS(start="posterior"), "expected start to be 'guide' or 'prior', got 'posterior'"),
-        (lambda m2, x: AIS().log_weights(m2.model, m2.guide, x), "expected continuous latents .* OneHotCategorical at site 'y'"),
-        (lambda m2, x: simulate(lambda x: m2.model(1 - x), x), "expected one argument to hold the data of site 'x', got 0"),
+        (
+            lambda m2, x: AIS(num_steps=0),
+            "expected num_particles, num_steps and num_leapfrog of at least 1",
+        ),
+        (
+            lambda m2, x: AIS(start="posterior"),
+            "expected start to be 'guide' or 'prior', got 'posterior'",
+        ),
+        (
+            lambda m2, x: AIS().log_weights(m2.model, m2.guide, x),
+            "expected continuous latents .* OneHotCategorical at site 'y'",
+        ),
+        (
+            lambda m2, x: simulate(lambda x: m2.model(1 - x), x),
+            "expected one argument to hold the data of site 'x', got 0",
+        ),
     ],
 )
 def test_errors(call, message):

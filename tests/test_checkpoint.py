@@ -9,9 +9,22 @@ import torch
 from torch import nn
 
 from pyro_vae import SVI, VAE, Bernoulli, DiagonalNormal, StandardNormal, Trace_ELBO, mlp
-from pyro_vae.checkpoint import LAST, PREVIOUS, latest, load_checkpoint, load_latest, load_weights, save_checkpoint, svi_state
+from pyro_vae.training.checkpoint import (
+    LAST,
+    PREVIOUS,
+    latest,
+    load_checkpoint,
+    load_latest,
+    load_weights,
+    save_checkpoint,
+    svi_state,
+)
 
-STATE = {"epoch": 3, "history": [{"loss": 0.1, "kl": None}], "weights": {"w": torch.arange(6.0), "b": torch.tensor([1, 2])}}
+STATE = {
+    "epoch": 3,
+    "history": [{"loss": 0.1, "kl": None}],
+    "weights": {"w": torch.arange(6.0), "b": torch.tensor([1, 2])},
+}
 
 
 class Bomb:
@@ -27,7 +40,9 @@ class Bomb:
 def equal(a, b) -> bool:
     """Whether two states are the same, bit for bit."""
     if isinstance(a, dict):
-        return isinstance(b, dict) and a.keys() == b.keys() and all(equal(a[key], b[key]) for key in a)
+        return (
+            isinstance(b, dict) and a.keys() == b.keys() and all(equal(a[key], b[key]) for key in a)
+        )
     if isinstance(a, (list, tuple)):
         return type(a) is type(b) and len(a) == len(b) and all(map(equal, a, b))
     if isinstance(a, torch.Tensor):
@@ -78,8 +93,12 @@ FOREIGN = {
     "list": lambda path: torch.save([1, 2], path),
     "module": lambda path: torch.save(nn.Linear(1, 1), path),
     "legacy": lambda path: torch.save(STATE, path, _use_new_zipfile_serialization=False),
-    "pickle with code": lambda path: path.write_bytes(pickle.dumps({"state": Bomb(path.with_name("executed"))})),
-    "checkpoint with code": lambda path: torch.save({"state": Bomb(path.with_name("executed"))}, path),
+    "pickle with code": lambda path: path.write_bytes(
+        pickle.dumps({"state": Bomb(path.with_name("executed"))})
+    ),
+    "checkpoint with code": lambda path: torch.save(
+        {"state": Bomb(path.with_name("executed"))}, path
+    ),
 }
 
 
@@ -164,7 +183,10 @@ def test_weights_and_buffers_are_loaded(tmp_path):
 
 OTHERS = {
     "sizes": (lambda: (vae(5).model,), "size mismatch"),
-    "number": (lambda: (vae().model, vae().guide), "expected modules behind model and guide 1 .* got 2"),
+    "number": (
+        lambda: (vae().model, vae().guide),
+        "expected modules behind model and guide 1 .* got 2",
+    ),
 }
 
 
@@ -181,6 +203,11 @@ def test_weights_of_another_make_are_refused(tmp_path, name):
 
 def test_parameters_that_would_be_lost_are_refused():
     pair = vae()
-    svi = SVI(lambda x: pair.model(x), lambda x: pair.guide(x), torch.optim.Adam(pair.parameters()), Trace_ELBO())
+    svi = SVI(
+        lambda x: pair.model(x),
+        lambda x: pair.guide(x),
+        torch.optim.Adam(pair.parameters()),
+        Trace_ELBO(),
+    )
     with pytest.raises(ValueError, match="a checkpoint would lose them"):
         svi_state(svi)

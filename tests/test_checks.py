@@ -7,7 +7,9 @@ from linear_gaussian import LinearGaussian
 from programs import PER_DATUM
 from pyro_examples import ExampleM2
 
-from pyro_vae.checks import Calibration, calibration, posterior_predictive_check
+from pyro_vae.evaluation.calibration import Calibration
+from pyro_vae.evaluation.calibration import simulation_based_calibration as calibration
+from pyro_vae.evaluation.predictive import posterior_predictive_check
 
 TRUTH = LinearGaussian(latent=3, observed=6)
 GUIDES = {  # the rank histogram: flat, hill, valley, slope
@@ -31,7 +33,11 @@ def test_ranks_tell_the_guide(name):
         return
     assert bool((p_values < 1e-4).all())
     middle, ends = counts[3:7].mean(0), counts[[0, -1]].mean(0)
-    assert bool({"wide": middle > ends, "narrow": middle < ends, "shifted": counts[0] > counts[-1]}[name].all())
+    assert bool(
+        {"wide": middle > ends, "narrow": middle < ends, "shifted": counts[0] > counts[-1]}[
+            name
+        ].all()
+    )
 
 
 def test_p_values_are_scipys():
@@ -50,10 +56,19 @@ def test_predictive_check_accepts_the_models_own_data():
     def mean(x: torch.Tensor) -> torch.Tensor:
         return x[:, 0].mean()
 
-    assert 0.01 < float(posterior_predictive_check(vae.model, vae.guide, x, statistic=mean).p_value) < 0.99
+    assert (
+        0.01
+        < float(posterior_predictive_check(vae.model, vae.guide, x, statistic=mean).p_value)
+        < 0.99
+    )
     shifted = torch.cat([x[:, :1] + 2, x[:, 1:]], 1)
-    assert float(posterior_predictive_check(vae.model, vae.guide, shifted, statistic=mean).p_value) < 0.01
-    each = posterior_predictive_check(vae.model, vae.guide, x, statistic=lambda x: x.amax(-1), num_replications=10)
+    assert (
+        float(posterior_predictive_check(vae.model, vae.guide, shifted, statistic=mean).p_value)
+        < 0.01
+    )
+    each = posterior_predictive_check(
+        vae.model, vae.guide, x, statistic=lambda x: x.amax(-1), num_replications=10
+    )
     assert each.p_value.shape == (200,)
 
 
@@ -67,9 +82,13 @@ def test_calibration_runs_on_every_pair(name):
 
 def test_errors():
     m2 = ExampleM2().double()
-    with pytest.raises(ValueError, match="expected a number of bins that divides num_draws \\+ 1 = 10, got 3"):
+    with pytest.raises(
+        ValueError, match="expected a number of bins that divides num_draws \\+ 1 = 10, got 3"
+    ):
         Calibration(torch.zeros(4, 1, dtype=torch.int64), 9).histogram(3)
     with pytest.raises(ValueError, match="OneHotCategorical at site 'y'"):
         calibration(m2.model, m2.guide, m2.images())
     with pytest.raises(ValueError, match="expected one observed site, got"):
-        posterior_predictive_check(m2.model, m2.guide, m2.images(), m2.labels(), statistic=lambda x: x.mean())
+        posterior_predictive_check(
+            m2.model, m2.guide, m2.images(), m2.labels(), statistic=lambda x: x.mean()
+        )

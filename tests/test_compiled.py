@@ -11,16 +11,41 @@ from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._pytree import tree_flatten
 
-import pyro_vae.compiled as compiled
-from pyro_vae import SVI, VAE, Bernoulli, DiagonalNormal, StandardNormal, Trace_ELBO, TraceMeanField_ELBO, linear, log_likelihood, mlp
-from pyro_vae.collapse import FreeBits
-from pyro_vae.compiled import CannotCompile, CudaGraph, Graphs, Modules, Structure, compile_graph
-from pyro_vae.conditionals import Binomial, ContinuousBernoulli, DiscretizedLogistic, Normal
-from pyro_vae.graph_step import GraphStep
-from pyro_vae.iwae import IWAE, STL, DReG
-from pyro_vae.nets import BFloat16, conv_decoder, conv_encoder, residual_decoder, residual_encoder
-from pyro_vae.objectives import InfoVAE, Renyi
-from pyro_vae.trace import isolated
+import pyro_vae.programs.graphs as compiled
+from pyro_vae import (
+    SVI,
+    VAE,
+    Bernoulli,
+    DiagonalNormal,
+    StandardNormal,
+    Trace_ELBO,
+    TraceMeanField_ELBO,
+    linear,
+    log_likelihood,
+    mlp,
+)
+from pyro_vae.families.bernoulli import ContinuousBernoulli
+from pyro_vae.families.counts import Binomial
+from pyro_vae.families.logistic import DiscretizedLogistic
+from pyro_vae.families.normal import Normal
+from pyro_vae.inference.step import GraphStep
+from pyro_vae.nets.conv import conv_decoder, conv_encoder
+from pyro_vae.nets.precision import BFloat16
+from pyro_vae.nets.residual import residual_decoder, residual_encoder
+from pyro_vae.objectives.doubly_reparameterised import STL, DReG
+from pyro_vae.objectives.free_bits import FreeBits
+from pyro_vae.objectives.importance_weighted import IWAE
+from pyro_vae.objectives.info import InfoVAE
+from pyro_vae.objectives.renyi import Renyi
+from pyro_vae.programs.graphs import (
+    CannotCompile,
+    CudaGraph,
+    Graphs,
+    Modules,
+    Structure,
+    compile_graph,
+)
+from pyro_vae.programs.isolation import isolated
 
 D, Z, B = 5, 3, 4
 
@@ -29,7 +54,10 @@ LIKELIHOODS = {
     "continuous bernoulli": (lambda: ContinuousBernoulli(mlp(Z, 8, D)), lambda u: u),
     "normal": (lambda: Normal(mlp(Z, 8, D), scale=0.5, learned=True), lambda u: u),
     "binomial": (lambda: Binomial(mlp(Z, 8, D), 16), lambda u: (16 * u).round()),
-    "discretized logistic": (lambda: DiscretizedLogistic(mlp(Z, 8, 2 * D)), lambda u: (255 * u).round()),
+    "discretized logistic": (
+        lambda: DiscretizedLogistic(mlp(Z, 8, 2 * D)),
+        lambda u: (255 * u).round(),
+    ),
 }
 OBJECTIVES = {
     "elbo": Trace_ELBO(beta=0.5),
@@ -141,27 +169,46 @@ def test_traced_prior_equals_eager(traced_only, prior):
 
 
 def conv():
-    return VAE(StandardNormal(2), Bernoulli(conv_decoder(2, (1, 8, 8))), DiagonalNormal(conv_encoder((1, 8, 8), 4)))
+    return VAE(
+        StandardNormal(2),
+        Bernoulli(conv_decoder(2, (1, 8, 8))),
+        DiagonalNormal(conv_encoder((1, 8, 8), 4)),
+    )
 
 
 def residual():
-    return VAE(StandardNormal(2), Bernoulli(residual_decoder(2, (1, 28, 28))), DiagonalNormal(residual_encoder((1, 28, 28), 4)))
+    return VAE(
+        StandardNormal(2),
+        Bernoulli(residual_decoder(2, (1, 28, 28))),
+        DiagonalNormal(residual_encoder((1, 28, 28), 4)),
+    )
 
 
 def bfloat16():
-    return VAE(StandardNormal(2), Bernoulli(BFloat16(mlp(2, 16, 64))), DiagonalNormal(BFloat16(mlp(64, 16, 4))))
+    return VAE(
+        StandardNormal(2),
+        Bernoulli(BFloat16(mlp(2, 16, 64))),
+        DiagonalNormal(BFloat16(mlp(64, 16, 4))),
+    )
 
 
 def dense():
     return VAE(StandardNormal(2), Bernoulli(mlp(2, 16, 64)), DiagonalNormal(mlp(64, 16, 4)))
 
 
-NETWORKS = {"mlp": (dense, 64), "conv": (conv, 64), "residual with BatchNorm": (residual, 784), "bfloat16": (bfloat16, 64)}
+NETWORKS = {
+    "mlp": (dense, 64),
+    "conv": (conv, 64),
+    "residual with BatchNorm": (residual, 784),
+    "bfloat16": (bfloat16, 64),
+}
 OPTIMISERS = {
     "adam": lambda ps: torch.optim.Adam(ps, lr=1e-2),
     "adamw": lambda ps: torch.optim.AdamW(ps, lr=1e-2, weight_decay=0.1),
     "amsgrad": lambda ps: torch.optim.Adam(ps, lr=1e-2, amsgrad=True, betas=(0.8, 0.99), eps=1e-4),
-    "two groups": lambda ps: torch.optim.Adam([{"params": ps[:3], "lr": 1e-3, "weight_decay": 0.1}, {"params": ps[3:]}], lr=1e-2),
+    "two groups": lambda ps: torch.optim.Adam(
+        [{"params": ps[:3], "lr": 1e-3, "weight_decay": 0.1}, {"params": ps[3:]}], lr=1e-2
+    ),
     "sgd": lambda ps: torch.optim.SGD(ps, lr=1e-4, momentum=0.9),
     "adagrad": lambda ps: torch.optim.Adagrad(ps, lr=1e-2),
 }
@@ -172,9 +219,18 @@ def trained(make, size, optimiser, *, compile, steps=4, clip_norm=None, batches=
     torch.manual_seed(0)
     vae = make().train()
     data = (torch.rand(max(batches), size) < 0.3).float()
-    svi = SVI(vae.model, vae.guide, optimiser(list(vae.parameters())), Trace_ELBO(beta=linear(3)), compile=compile, clip_norm=clip_norm)
+    svi = SVI(
+        vae.model,
+        vae.guide,
+        optimiser(list(vae.parameters())),
+        Trace_ELBO(beta=linear(3)),
+        compile=compile,
+        clip_norm=clip_norm,
+    )
     torch.manual_seed(1)
-    losses = [svi.step(data[:b]) for _, b in zip(range(steps), itertools.cycle(batches), strict=False)]
+    losses = [
+        svi.step(data[:b]) for _, b in zip(range(steps), itertools.cycle(batches), strict=False)
+    ]
     return torch.stack(losses), vae.state_dict(), svi
 
 
@@ -192,7 +248,9 @@ def test_compiled_training_equals_eager(same_draws, optimiser):
 @pytest.mark.parametrize("network", NETWORKS)
 def test_compiled_networks_train_as_eager_ones(same_draws, network):
     make, size = NETWORKS[network]
-    tolerance = {"rtol": 0.05, "atol": 0.03} if network == "bfloat16" else {"rtol": 1e-3, "atol": 1e-3}  # bf16 rounds at 0.4 %
+    tolerance = (
+        {"rtol": 0.05, "atol": 0.03} if network == "bfloat16" else {"rtol": 1e-3, "atol": 1e-3}
+    )  # bf16 rounds at 0.4 %
     # not Adam: where BatchNorm makes a gradient zero but for rounding, its sign is Adam's whole step
     assert_same_training(make, size, OPTIMISERS["sgd"], steps=3, **tolerance)
 
@@ -205,7 +263,9 @@ def test_state_stays_in_the_optimiser(same_draws):
     """Two compiled steps, then two eager ones from the saved state, end where four eager ones do."""
     *_, svi = trained(dense, 64, OPTIMISERS["adam"], compile=True, steps=2)
     *_, reference = trained(dense, 64, OPTIMISERS["adam"], compile=False, steps=2)
-    torch.testing.assert_close(svi.optim.state_dict(), reference.optim.state_dict(), rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(
+        svi.optim.state_dict(), reference.optim.state_dict(), rtol=1e-4, atol=1e-5
+    )
 
 
 def test_ragged_batches_cost_one_graph_each():
@@ -217,7 +277,9 @@ def test_learning_rate_may_start_at_zero():
     """A pixel that is never lit has no gradient; zero times the update it would get is zero."""
     vae = dense()
     before = {name: p.clone() for name, p in vae.state_dict().items()}
-    svi = SVI(vae.model, vae.guide, torch.optim.Adam(vae.parameters(), lr=0.0), Trace_ELBO(), compile=True)
+    svi = SVI(
+        vae.model, vae.guide, torch.optim.Adam(vae.parameters(), lr=0.0), Trace_ELBO(), compile=True
+    )
     svi.step(torch.zeros(8, 64))
     torch.testing.assert_close(dict(vae.state_dict()), before, rtol=0, atol=0)
 
@@ -231,7 +293,11 @@ def test_annealing_and_learning_rates_compile_nothing_anew():
 
 
 def test_a_module_put_in_eval_mode_is_another_graph(traced_only):
-    vae = VAE(StandardNormal(2), Bernoulli(mlp(2, 64)), DiagonalNormal(nn.Sequential(nn.Linear(64, 4), nn.BatchNorm1d(4)))).train()
+    vae = VAE(
+        StandardNormal(2),
+        Bernoulli(mlp(2, 64)),
+        DiagonalNormal(nn.Sequential(nn.Linear(64, 4), nn.BatchNorm1d(4))),
+    ).train()
     svi = SVI(vae.model, vae.guide, torch.optim.Adam(vae.parameters()), Trace_ELBO(), compile=True)
     norm = vae.encoder.net[1]
     seen = []
@@ -244,7 +310,9 @@ def test_a_module_put_in_eval_mode_is_another_graph(traced_only):
 
 
 def test_many_shapes_run_eagerly_beyond_the_limit(traced_only):
-    losses, _, svi = trained(dense, 64, OPTIMISERS["adam"], compile=True, steps=7, batches=range(1, 8))
+    losses, _, svi = trained(
+        dense, 64, OPTIMISERS["adam"], compile=True, steps=7, batches=range(1, 8)
+    )
     assert len(svi.graph_step._graphs._graphs) == compiled.MAX_GRAPHS
     assert losses.isfinite().all()
 
@@ -255,7 +323,13 @@ def test_own_random_numbers_agree_in_the_mean():
     vae.requires_grad_(True)
     losses = {}
     for mode in (False, True):
-        svi = SVI(vae.model, vae.guide, torch.optim.Adam(vae.parameters(), lr=0.0), Trace_ELBO(), compile=mode)
+        svi = SVI(
+            vae.model,
+            vae.guide,
+            torch.optim.Adam(vae.parameters(), lr=0.0),
+            Trace_ELBO(),
+            compile=mode,
+        )
         torch.manual_seed(7)
         losses[mode] = torch.stack([svi.step(x) for _ in range(2000)]).double()
     error = (sum(v.var() / len(v) for v in losses.values())) ** 0.5
@@ -277,16 +351,26 @@ def test_compiled_evaluation_equals_eager(same_draws):
         values = []
         for mode in (False, True):
             torch.manual_seed(2)
-            values.append(log_likelihood(vae.model, vae.guide, x, num_samples=20, chunk_size=60, compile=mode))
+            values.append(
+                log_likelihood(vae.model, vae.guide, x, num_samples=20, chunk_size=60, compile=mode)
+            )
         tolerance = 0.1 if make is bfloat16 else 1e-3
         torch.testing.assert_close(values[1], values[0], rtol=1e-5, atol=tolerance)
 
 
 def test_global_state_is_left_alone():
-    before = torch.distributions.Distribution._validate_args, pyro.settings.get("validate_infer"), torch.is_grad_enabled()
+    before = (
+        torch.distributions.Distribution._validate_args,
+        pyro.settings.get("validate_infer"),
+        torch.is_grad_enabled(),
+    )
     assert len(pyro.get_param_store()) == 0
     trained(dense, 64, OPTIMISERS["adam"], compile=True, steps=1)
-    after = torch.distributions.Distribution._validate_args, pyro.settings.get("validate_infer"), torch.is_grad_enabled()
+    after = (
+        torch.distributions.Distribution._validate_args,
+        pyro.settings.get("validate_infer"),
+        torch.is_grad_enabled(),
+    )
     assert after == before
     assert len(pyro.get_param_store()) == 0
 
@@ -294,7 +378,13 @@ def test_global_state_is_left_alone():
 def test_functions_are_refused_in_one_sentence():
     vae = dense()
     with pytest.raises(CannotCompile, match="expected model and guide to be methods of modules"):
-        SVI(lambda x: vae.model(x), lambda x: vae.guide(x), torch.optim.Adam(vae.parameters()), Trace_ELBO(), compile=True)
+        SVI(
+            lambda x: vae.model(x),
+            lambda x: vae.guide(x),
+            torch.optim.Adam(vae.parameters()),
+            Trace_ELBO(),
+            compile=True,
+        )
 
 
 def test_control_flow_on_values_is_refused_in_one_sentence():
@@ -315,7 +405,9 @@ def test_missing_compiler_is_refused_in_one_sentence(monkeypatch):
         raise RuntimeError("No working C++ compiler found\nmore lines")
 
     monkeypatch.setattr(torch._inductor, "compile", fail)
-    with pytest.raises(CannotCompile, match=r"\(No working C\+\+ compiler found\): use the eager path"):
+    with pytest.raises(
+        CannotCompile, match=r"\(No working C\+\+ compiler found\): use the eager path"
+    ):
         trained(dense, 64, OPTIMISERS["adam"], compile=True, steps=1)
 
 
@@ -325,14 +417,20 @@ def test_repeating_random_numbers_are_refused_in_one_sentence(monkeypatch, versi
     monkeypatch.setattr(torch._inductor, "compile", lambda graph, inputs: graph)
     with FakeTensorMode():  # a tensor on CUDA where there is none
         x = torch.empty(3, device="cuda")
-    with pytest.raises(CannotCompile, match=r"expected torch before 2\.13, or .*, got 2\.1.*: use the eager"):
+    with pytest.raises(
+        CannotCompile, match=r"expected torch before 2\.13, or .*, got 2\.1.*: use the eager"
+    ):
         compile_graph(lambda x: [x + 1], [x])
-    (y,) = compile_graph(lambda x: [x + 1], [torch.zeros(3)])(torch.zeros(3))  # on the CPU they do not repeat
+    (y,) = compile_graph(lambda x: [x + 1], [torch.zeros(3)])(
+        torch.zeros(3)
+    )  # on the CPU they do not repeat
     assert torch.equal(y, torch.ones(3))
 
 
 def test_structures_are_equal_where_arguments_nest_alike():
-    first, same, other = (Structure(tree_flatten(tree)[1]) for tree in ({"x": [1, 2]}, {"x": [3, 4]}, {"x": (1, 2)}))
+    first, same, other = (
+        Structure(tree_flatten(tree)[1]) for tree in ({"x": [1, 2]}, {"x": [3, 4]}, {"x": (1, 2)})
+    )
     assert first == same
     assert hash(first) == hash(same)
     assert first != other
@@ -392,7 +490,13 @@ class FakeCuda:
             def __exit__(self, *args):
                 pass
 
-        for name, value in {"Stream": Stream, "CUDAGraph": Graph, "current_stream": Stream, "stream": Nothing, "graph": Nothing}.items():
+        for name, value in {
+            "Stream": Stream,
+            "CUDAGraph": Graph,
+            "current_stream": Stream,
+            "stream": Nothing,
+            "graph": Nothing,
+        }.items():
             monkeypatch.setattr(torch.cuda, name, value)
 
 
@@ -423,7 +527,9 @@ def test_cuda_graph_writes_once_a_call(monkeypatch):
 def test_graphs_key_on_shape_and_type():
     graphs = Graphs()
     results = [
-        graphs(lambda w, x: [w + x.sum()], [torch.ones(1)], [torch.ones(n, dtype=t)]) for n in (2, 3) for t in (torch.float32, torch.int64)
+        graphs(lambda w, x: [w + x.sum()], [torch.ones(1)], [torch.ones(n, dtype=t)])
+        for n in (2, 3)
+        for t in (torch.float32, torch.int64)
     ]
     assert [float(r[0]) for r in results] == [3.0, 3.0, 4.0, 4.0]
     assert len(graphs._graphs) == 4

@@ -13,7 +13,9 @@ import torch
 from torch import nn
 from torch.func import functional_call
 
-from pyro_vae import conditionals, distributions, mlp
+from pyro_vae import families as conditionals
+from pyro_vae import families as distributions
+from pyro_vae import mlp
 
 LATENT, DIM, BATCH = 3, 5, 4
 
@@ -49,7 +51,13 @@ class Case(NamedTuple):
 real, binary, unit = lambda u: 4 * u - 2, torch.round, lambda u: u
 c = conditionals
 CASES = {
-    "DiagonalNormal": Case(c.DiagonalNormal, c.DiagonalNormal, real, diagonal_normal, lambda out: np.split(out, 2, -1)[0]),
+    "DiagonalNormal": Case(
+        c.DiagonalNormal,
+        c.DiagonalNormal,
+        real,
+        diagonal_normal,
+        lambda out: np.split(out, 2, -1)[0],
+    ),
     "Bernoulli": Case(
         c.Bernoulli,
         c.Bernoulli,
@@ -125,7 +133,9 @@ def draw(name, dtype=torch.float64, batch=BATCH, spread=1.5):
 def test_log_prob(name):
     out, x = draw(name)
     truth = CASES[name].log_prob(out.numpy(), x.numpy()).sum(-1)
-    torch.testing.assert_close(given(name, out).log_prob(x), torch.from_numpy(truth), atol=1e-6, rtol=1e-7)
+    torch.testing.assert_close(
+        given(name, out).log_prob(x), torch.from_numpy(truth), atol=1e-6, rtol=1e-7
+    )
 
 
 @all_families
@@ -152,7 +162,9 @@ def test_sample_mean_within_standard_errors(name):
     assert samples.shape == (n, BATCH, DIM)
     assert bool(d.support.check(samples).all())
     standard_error = samples.std(0) / n**0.5
-    assert ((samples.mean(0) - d.mean).abs() < 4.5 * standard_error).all()  # 20 means, each within 4.5: 1e-4 by chance
+    assert (
+        (samples.mean(0) - d.mean).abs() < 4.5 * standard_error
+    ).all()  # 20 means, each within 4.5: 1e-4 by chance
 
 
 def continuous_bernoulli_cdf(logits, x):
@@ -166,45 +178,70 @@ def test_sampled_distributions():
     torch.manual_seed(0)
     n = 5000
     for logits in [-300.0, -20.0, -1.0, 0.0, 1e-4, 2.0, 40.0]:
-        x = distributions.ContinuousBernoulli(torch.tensor(logits, dtype=torch.float64)).sample((n,)).numpy()
-        assert scipy.stats.kstest(x, lambda t, s=logits or 1e-12: continuous_bernoulli_cdf(s, t)).pvalue > 1e-3, logits
+        x = (
+            distributions.ContinuousBernoulliDistribution(torch.tensor(logits, dtype=torch.float64))
+            .sample((n,))
+            .numpy()
+        )
+        assert (
+            scipy.stats.kstest(
+                x, lambda t, s=logits or 1e-12: continuous_bernoulli_cdf(s, t)
+            ).pvalue
+            > 1e-3
+        ), logits
     for loc, scale in [(0.5, 0.01), (0.0, 0.05), (1.1, 0.1), (0.3, 1.0), (0.502, 0.0005)]:
-        d = distributions.DiscretizedLogistic(torch.tensor(loc), torch.tensor(scale).log())
+        d = distributions.DiscretizedLogisticDistribution(
+            torch.tensor(loc), torch.tensor(scale).log()
+        )
         expected = n * d.log_prob(torch.arange(256.0)).exp().double()
         counts = torch.bincount(d.sample((n,)).long(), minlength=256).double()
         keep = expected > 5
         observed = torch.cat([counts[keep], counts[~keep].sum()[None]])
         wanted = torch.cat([expected[keep], expected[~keep].sum()[None] + 1e-9])
-        assert scipy.stats.chisquare(observed, wanted * observed.sum() / wanted.sum()).pvalue > 1e-3, (loc, scale)
+        assert (
+            scipy.stats.chisquare(observed, wanted * observed.sum() / wanted.sum()).pvalue > 1e-3
+        ), (loc, scale)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_discrete_probabilities_sum_to_one(dtype):
     locs = torch.tensor([-50.0, -1.0, 0.0, 1 / 510, 0.3, 0.5, 1.0, 2.0, 50.0], dtype=dtype)
     log_scales = torch.tensor([-70.0, -14.0, -7.0, -3.0, 0.0, 7.0, 30.0], dtype=dtype)
-    logistic = distributions.DiscretizedLogistic(*torch.meshgrid(locs, log_scales, indexing="ij"))
+    logistic = distributions.DiscretizedLogisticDistribution(
+        *torch.meshgrid(locs, log_scales, indexing="ij")
+    )
     logits = torch.tensor([-1e4, -50.0, -3.0, 0.0, 3.0, 50.0, 1e4], dtype=dtype)
     for d, top in [
         (logistic, 255),
-        (distributions.Bernoulli(logits=logits), 1),
-        *[(distributions.Binomial(n, logits), n) for n in (1, 16, 255)],
+        (distributions.BernoulliDistribution(logits=logits), 1),
+        *[(distributions.BinomialDistribution(n, logits), n) for n in (1, 16, 255)],
     ]:
         values = torch.arange(top + 1, dtype=dtype).reshape(-1, *[1] * len(d.batch_shape))
         total = d.log_prob(values).logsumexp(0)
-        torch.testing.assert_close(total, torch.zeros_like(total), atol=2e-4 if dtype == torch.float32 else 1e-10, rtol=0)
+        torch.testing.assert_close(
+            total, torch.zeros_like(total), atol=2e-4 if dtype == torch.float32 else 1e-10, rtol=0
+        )
 
 
-@pytest.mark.parametrize("logits", [-2e3, -30.0, -0.9, -0.11, -0.09, -1e-6, 0.0, 1e-6, 0.09, 0.11, 0.9, 30.0, 2e3])
+@pytest.mark.parametrize(
+    "logits", [-2e3, -30.0, -0.9, -0.11, -0.09, -1e-6, 0.0, 1e-6, 0.09, 0.11, 0.9, 30.0, 2e3]
+)
 def test_continuous_bernoulli_integrates_to_one(logits):
     for dtype, tolerance in [(torch.float64, 1e-9), (torch.float32, 1e-4)]:
-        d = distributions.ContinuousBernoulli(torch.tensor(logits, dtype=dtype))
-        inside = min(0.5, 40 / abs(logits)) if logits else 0.5  # nearly all of the mass, beside 0 or 1
+        d = distributions.ContinuousBernoulliDistribution(torch.tensor(logits, dtype=dtype))
+        inside = (
+            min(0.5, 40 / abs(logits)) if logits else 0.5
+        )  # nearly all of the mass, beside 0 or 1
         low, high = (0.0, inside) if logits < 0 else (1 - inside, 1.0)
         nodes, weights = np.polynomial.legendre.leggauss(60)
         total = 0.0
         for a, b in [(low, high), (high, 1.0) if logits < 0 else (0.0, low)]:
             x = torch.from_numpy(a + (b - a) * (nodes + 1) / 2)
-            total += float((d.log_prob(x.to(dtype)).double().exp() * torch.from_numpy(weights)).sum()) * (b - a) / 2
+            total += (
+                float((d.log_prob(x.to(dtype)).double().exp() * torch.from_numpy(weights)).sum())
+                * (b - a)
+                / 2
+            )
         assert abs(total - 1) < tolerance * max(1.0, abs(logits) / 30)
 
 
@@ -212,9 +249,11 @@ def test_continuous_bernoulli_integrates_to_one(logits):
 def test_continuous_bernoulli_score_is_value_minus_mean(logits):
     """d log p(x) / d logits = x - E[x], as for every exponential family: in float32, at the seams too."""
     t = torch.tensor(logits, requires_grad=True)
-    d = distributions.ContinuousBernoulli(t)
+    d = distributions.ContinuousBernoulliDistribution(t)
     d.log_prob(torch.tensor(0.3)).backward()
-    exact = distributions.ContinuousBernoulli(torch.tensor(logits, dtype=torch.float64)).mean
+    exact = distributions.ContinuousBernoulliDistribution(
+        torch.tensor(logits, dtype=torch.float64)
+    ).mean
     torch.testing.assert_close(d.mean.detach().double(), exact, atol=3e-6, rtol=0)
     torch.testing.assert_close(t.grad.double(), 0.3 - exact, atol=3e-6, rtol=0)
 
@@ -223,11 +262,18 @@ def test_bernoulli_agrees_with_torch():
     """Value and gradient, for soft values as well; and closer to the truth than an ulp of the logits."""
     logits = torch.linspace(-60, 60, 1001, dtype=torch.float64)
     for x in (0.0, 0.3, 1.0):
-        ours, theirs, single = (logits.clone().to(t).requires_grad_() for t in (torch.float64, torch.float64, torch.float32))
+        ours, theirs, single = (
+            logits.clone().to(t).requires_grad_()
+            for t in (torch.float64, torch.float64, torch.float32)
+        )
         value = torch.tensor(x, dtype=torch.float64)
-        log_prob = distributions.Bernoulli(logits=ours, validate_args=False).log_prob(value)
+        log_prob = distributions.BernoulliDistribution(logits=ours, validate_args=False).log_prob(
+            value
+        )
         truth = torch.distributions.Bernoulli(logits=theirs, validate_args=False).log_prob(value)
-        rounded = distributions.Bernoulli(logits=single, validate_args=False).log_prob(value.float())
+        rounded = distributions.BernoulliDistribution(logits=single, validate_args=False).log_prob(
+            value.float()
+        )
         for y in (log_prob, truth, rounded):
             y.sum().backward()
         torch.testing.assert_close(log_prob, truth, atol=1e-14, rtol=1e-14)
@@ -239,20 +285,36 @@ def test_bernoulli_agrees_with_torch():
 def test_discretized_logistic_in_its_tails():
     """Values and gradients far from the mean are finite and right, where the difference of sigmoids is 0."""
     x = torch.tensor([0.0, 1.0, 128.0, 254.0, 255.0])
-    for loc, log_scale in [(0.0, -12.0), (1.0, -12.0), (0.5, -12.0), (-20.0, -3.0), (20.0, -3.0), (0.5, 25.0), (0.5, -50.0)]:
-        single, double = (torch.tensor([loc, log_scale], dtype=t).requires_grad_() for t in (torch.float32, torch.float64))
+    for loc, log_scale in [
+        (0.0, -12.0),
+        (1.0, -12.0),
+        (0.5, -12.0),
+        (-20.0, -3.0),
+        (20.0, -3.0),
+        (0.5, 25.0),
+        (0.5, -50.0),
+    ]:
+        single, double = (
+            torch.tensor([loc, log_scale], dtype=t).requires_grad_()
+            for t in (torch.float32, torch.float64)
+        )
         for p in (single, double):
-            d = distributions.DiscretizedLogistic(p[0], p[1])
+            d = distributions.DiscretizedLogisticDistribution(p[0], p[1])
             p.log_prob = d.log_prob(x.to(p.dtype))
             p.log_prob.sum().backward()
         assert single.log_prob.isfinite().all()
         assert single.grad.isfinite().all()
         torch.testing.assert_close(single.log_prob.double(), double.log_prob, atol=1e-4, rtol=1e-4)
         torch.testing.assert_close(single.grad.double(), double.grad, atol=1e-2, rtol=1e-3)
-    steep = distributions.DiscretizedLogistic(*torch.tensor([0.0, np.log(0.001)], dtype=torch.float64))
+    steep = distributions.DiscretizedLogisticDistribution(
+        *torch.tensor([0.0, np.log(0.001)], dtype=torch.float64)
+    )
     # far above loc, log p(x) = -lower / s + log(1 - exp(-width / s))
     expected = -199.5 / 255 / 0.001 + np.log(-np.expm1(-1 / 255 / 0.001))
-    torch.testing.assert_close(steep.log_prob(torch.tensor(200.0, dtype=torch.float64)), torch.tensor(expected, dtype=torch.float64))
+    torch.testing.assert_close(
+        steep.log_prob(torch.tensor(200.0, dtype=torch.float64)),
+        torch.tensor(expected, dtype=torch.float64),
+    )
 
 
 # Properties of every family
@@ -269,7 +331,10 @@ def test_leading_dimensions(name):
     assert d.sample((7,)).shape == (7, 2, 3, DIM)
     assert d.mean.shape == (2, 3, DIM)
     together = d.log_prob(x)
-    torch.testing.assert_close(torch.stack([conditional(block).log_prob(y) for block, y in zip(h, x, strict=True)]), together)
+    torch.testing.assert_close(
+        torch.stack([conditional(block).log_prob(y) for block, y in zip(h, x, strict=True)]),
+        together,
+    )
     for i in range(2):
         for j in range(3):
             single = conditional(h[i, j])
@@ -281,7 +346,9 @@ def test_leading_dimensions(name):
 def test_particles_share_the_data(name):
     conditional = make(name)
     h, x = torch.randn(6, BATCH, LATENT), CASES[name].values(torch.rand(BATCH, DIM))
-    torch.testing.assert_close(conditional(h).log_prob(x), torch.stack([conditional(k).log_prob(x) for k in h]))
+    torch.testing.assert_close(
+        conditional(h).log_prob(x), torch.stack([conditional(k).log_prob(x) for k in h])
+    )
 
 
 @all_families
@@ -381,7 +448,9 @@ def test_non_finite_outputs_are_not_hidden(name):
 
 @all_likelihoods
 def test_values_outside_the_support_are_refused(name):
-    value = torch.full((BATCH, DIM), torch.nan if CASES[name].family is conditionals.Normal else -0.5)
+    value = torch.full(
+        (BATCH, DIM), torch.nan if CASES[name].family is conditionals.Normal else -0.5
+    )
     with pyro.validation_enabled(True), pytest.raises(ValueError, match="support"):
         given(name, draw(name)[0]).log_prob(value)
 
@@ -397,7 +466,9 @@ def test_events_of_several_dimensions(name):
     images = case.build(nn.Identity(), event_dim=3)(out)
     assert images.batch_shape == (BATCH,)
     assert images.event_shape == (2, 3, 4)
-    torch.testing.assert_close(images.log_prob(x), given(name, out.flatten(1)).log_prob(x.flatten(1)))
+    torch.testing.assert_close(
+        images.log_prob(x), given(name, out.flatten(1)).log_prob(x.flatten(1))
+    )
     with pytest.raises(ValueError, match="expected event_dim of at least 1, got 0"):
         case.build(nn.Identity(), event_dim=0)
 
@@ -433,7 +504,10 @@ def test_pixels_lie_in_the_support(name):
 
 
 def test_every_kind_of_pixel_has_a_likelihood():
-    assert frozenset().union(*(build(nn.Identity()).pixels for build in PIXEL_LIKELIHOODS.values())) == PIXELS.keys()
+    assert (
+        frozenset().union(*(build(nn.Identity()).pixels for build in PIXEL_LIKELIHOODS.values()))
+        == PIXELS.keys()
+    )
 
 
 # The rest
@@ -442,7 +516,9 @@ def test_every_kind_of_pixel_has_a_likelihood():
 def test_standard_normal():
     prior = conditionals.StandardNormal(4)
     z = torch.randn(10, 4)
-    torch.testing.assert_close(prior().log_prob(z), torch.from_numpy(scipy.stats.norm.logpdf(z).sum(-1)).float())
+    torch.testing.assert_close(
+        prior().log_prob(z), torch.from_numpy(scipy.stats.norm.logpdf(z).sum(-1)).float()
+    )
     assert prior.double()().sample().dtype == torch.float64
     assert {buffer.dtype for buffer in prior.buffers()} == {torch.float64}
     assert not list(prior.parameters())
@@ -462,27 +538,44 @@ def test_learned_scale_reaches_its_maximum_likelihood():
         return loss
 
     optimiser.step(closure)
-    torch.testing.assert_close(conditional.log_scale.detach().exp(), x.square().mean().sqrt(), rtol=1e-5, atol=0)
+    torch.testing.assert_close(
+        conditional.log_scale.detach().exp(), x.square().mean().sqrt(), rtol=1e-5, atol=0
+    )
     assert not list(conditionals.Normal(net, scale=0.3).parameters())
 
 
 def test_enumeration_of_bernoulli_latents():
-    d = distributions.Bernoulli(logits=torch.zeros(3))
+    d = distributions.BernoulliDistribution(logits=torch.zeros(3))
     assert d.enumerate_support(expand=False).shape == (2, 1)
 
 
 @pytest.mark.parametrize(
     ("call", "message"),
     {
-        "prior": (lambda: conditionals.StandardNormal(0), "expected a dimension of at least 1, got 0"),
-        "zero scale": (lambda: conditionals.Normal(nn.Identity(), scale=0.0), r"expected a positive, finite scale, got 0\.0"),
-        "NaN scale": (lambda: conditionals.Normal(nn.Identity(), scale=float("nan")), "expected a positive, finite scale, got nan"),
-        "no trials": (lambda: conditionals.Binomial(nn.Identity(), 0), "expected total_count of at least 1, got 0"),
+        "prior": (
+            lambda: conditionals.StandardNormal(0),
+            "expected a dimension of at least 1, got 0",
+        ),
+        "zero scale": (
+            lambda: conditionals.Normal(nn.Identity(), scale=0.0),
+            r"expected a positive, finite scale, got 0\.0",
+        ),
+        "NaN scale": (
+            lambda: conditionals.Normal(nn.Identity(), scale=float("nan")),
+            "expected a positive, finite scale, got nan",
+        ),
+        "no trials": (
+            lambda: conditionals.Binomial(nn.Identity(), 0),
+            "expected total_count of at least 1, got 0",
+        ),
         "odd normal": (
             lambda: conditionals.DiagonalNormal(mlp(2, 5))(torch.zeros(3, 2)),
             r"expected an even number of outputs, got \(3, 5\): give the network DiagonalNormal\.outputs\(dim\)",
         ),
-        "odd logistic": (lambda: conditionals.DiscretizedLogistic(nn.Identity())(torch.zeros(1)), r"even number of outputs, got \(1,\)"),
+        "odd logistic": (
+            lambda: conditionals.DiscretizedLogistic(nn.Identity())(torch.zeros(1)),
+            r"even number of outputs, got \(1,\)",
+        ),
     }.values(),
 )
 def test_bad_arguments(call, message):

@@ -9,7 +9,9 @@ import torch
 from PIL import Image
 from sklearn.datasets import load_digits
 
-from pyro_vae.data import NAMES, Images, Pixels, Splits, bernoulli, from_array, load
+from pyro_vae.data.images import Images, Pixels, bernoulli, from_array
+from pyro_vae.data.sources import NAMES
+from pyro_vae.data.splits import Splits, load_data
 
 DEVICES = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
 RNG = np.random.default_rng(0)
@@ -18,7 +20,9 @@ COLOURS = RNG.integers(0, 256, (20, 5, 4, 3), dtype=np.uint8)
 FLOATS = RNG.random((40, 6, 6)).astype(np.float32)
 
 SOURCES = {  # images with intensities -> (images, whether they are integers)
-    "digits": lambda: Images(torch.from_numpy(load_digits().data).to(torch.uint8), (1, 8, 8), Pixels.COUNTS, 16),
+    "digits": lambda: Images(
+        torch.from_numpy(load_digits().data).to(torch.uint8), (1, 8, 8), Pixels.COUNTS, 16
+    ),
     "bytes": lambda: from_array(RAMP),
     "floats": lambda: from_array(FLOATS),
     "float bytes": lambda: from_array(RAMP.astype(np.float32) / 255),
@@ -83,7 +87,9 @@ def test_a_batch_is_rows_of_all(source, kind):
 def test_draws_have_the_intensities_as_means(source, kind):
     torch.manual_seed(0)
     grey, visits = SOURCES[source](), 50
-    draws = [grey.as_pixels(kind, seed).all() for seed in range(visits)]  # dynamic: visits of one set; static: one per seed
+    draws = [
+        grey.as_pixels(kind, seed).all() for seed in range(visits)
+    ]  # dynamic: visits of one set; static: one per seed
     mean, p = torch.stack(draws).double().mean(0), intensity(grey)
     noise = (p * (1 - p) / visits).sqrt()
     z = (mean - p)[noise > 0] / noise[noise > 0]
@@ -109,7 +115,10 @@ def test_bernoulli_has_every_probability(levels):
 @pytest.mark.parametrize("u", [-(2**15), 2**15 - 1])
 def test_bernoulli_is_certain_at_both_ends(monkeypatch, levels, u):
     # the smallest and the largest number that 16 bits give
-    monkeypatch.setattr("torch.Tensor.random_", lambda words, *_, **__: words.view(torch.int16).fill_(u).view(torch.int64))
+    monkeypatch.setattr(
+        "torch.Tensor.random_",
+        lambda words, *_, **__: words.view(torch.int16).fill_(u).view(torch.int64),
+    )
     assert bernoulli(torch.tensor([0, levels], dtype=torch.uint8), levels).tolist() == [0.0, 1.0]
 
 
@@ -159,7 +168,12 @@ def test_device_is_kept(source, kind, device):
     with torch.device("meta"):  # whatever the default device is
         moved = images.as_pixels(kind)
         batch = moved.batch(torch.arange(3, device="cpu"))
-    assert moved.values.device.type == batch.device.type == moved.subset(slice(2)).values.device.type == device
+    assert (
+        moved.values.device.type
+        == batch.device.type
+        == moved.subset(slice(2)).values.device.type
+        == device
+    )
     if kind == Pixels.STATIC:
         assert torch.equal(moved.values.cpu(), SOURCES[source]().as_pixels(kind).values)
 
@@ -192,7 +206,13 @@ ARRAYS = {  # array -> shape, kind, levels, dtype
     "channels last": (X.reshape(1, 4, 2, 3), (3, 4, 2), Pixels.BYTES, 255, torch.uint8),
     "int64": (X.reshape(2, 3, 4).astype(np.int64), (1, 3, 4), Pixels.BYTES, 255, torch.uint8),
     "bool": (X.reshape(2, 3, 4) % 2 == 0, (1, 3, 4), Pixels.STATIC, 1, torch.uint8),
-    "binary floats": ((X % 2).reshape(2, 3, 4).astype(float), (1, 3, 4), Pixels.STATIC, 1, torch.uint8),
+    "binary floats": (
+        (X % 2).reshape(2, 3, 4).astype(float),
+        (1, 3, 4),
+        Pixels.STATIC,
+        1,
+        torch.uint8,
+    ),
     "floats": (FLOATS, (1, 6, 6), Pixels.GREY, 1, torch.float32),
     "floats of bytes": (RAMP / 255, (1, 16, 16), Pixels.GREY, 255, torch.uint8),
 }
@@ -202,9 +222,16 @@ ARRAYS = {  # array -> shape, kind, levels, dtype
 def test_arrays_become_images(name):
     array, shape, kind, levels, dtype = ARRAYS[name]
     images = from_array(array)
-    assert (images.shape, images.pixels, images.levels, images.values.dtype) == (shape, kind, levels, dtype)
+    assert (images.shape, images.pixels, images.levels, images.values.dtype) == (
+        shape,
+        kind,
+        levels,
+        dtype,
+    )
     planes = np.moveaxis(array, 3, 1) if name == "channels last" else array
-    np.testing.assert_array_equal(images.all().numpy(), planes.reshape(len(array), -1).astype(np.float32))
+    np.testing.assert_array_equal(
+        images.all().numpy(), planes.reshape(len(array), -1).astype(np.float32)
+    )
 
 
 # whole data sets
@@ -220,7 +247,9 @@ def fake(folder: Path, name: str, num_train: int = 40, num_test: int = 10) -> di
     """Write tiny files of random images in the layout of torchvision's MNIST-like sets."""
     rng, arrays = np.random.default_rng(1), {}
     for part, count in {"train": num_train, "t10k": num_test}.items():
-        prefix = f"emnist-balanced-{'test' if part == 't10k' else part}" if name == "EMNIST" else part
+        prefix = (
+            f"emnist-balanced-{'test' if part == 't10k' else part}" if name == "EMNIST" else part
+        )
         arrays[part] = rng.integers(0, 256, (count, 28, 28), dtype=np.uint8)
         write_idx(folder / name / "raw" / f"{prefix}-images-idx3-ubyte", arrays[part])
         write_idx(folder / name / "raw" / f"{prefix}-labels-idx1-ubyte", np.arange(count) % 10)
@@ -231,33 +260,49 @@ def rows_of(splits: Splits) -> list[tuple[float, ...]]:
     return [tuple(row) for images in splits for row in images.values.tolist()]
 
 
-MNIST_LIKE = {"mnist": "MNIST", "fashion_mnist": "FashionMNIST", "kmnist": "KMNIST", "emnist": "EMNIST"}
+MNIST_LIKE = {
+    "mnist": "MNIST",
+    "fashion_mnist": "FashionMNIST",
+    "kmnist": "KMNIST",
+    "emnist": "EMNIST",
+}
 
 
 @pytest.mark.parametrize("name", MNIST_LIKE)
 @pytest.mark.parametrize("kind", Pixels)
 def test_torchvision_sets(tmp_path, name, kind):
     arrays = fake(tmp_path, MNIST_LIKE[name])
-    grey = load(name, tmp_path, pixels="grey", validation_size=7)
+    grey = load_data(name, tmp_path, pixels="grey", validation_size=7)
     assert [len(images) for images in grey] == [33, 7, 10]
-    upright = {part: array.swapaxes(1, 2) if name == "emnist" else array for part, array in arrays.items()}
+    upright = {
+        part: array.swapaxes(1, 2) if name == "emnist" else array for part, array in arrays.items()
+    }
     whole = torch.cat([grey.train.all(), grey.validation.all()]).numpy() * 255
-    np.testing.assert_allclose(whole, upright["train"].reshape(40, -1), atol=1e-4)  # in order: the last are for validation
-    np.testing.assert_allclose(grey.test.all().numpy() * 255, upright["t10k"].reshape(10, -1), atol=1e-4)
-    assert torch.equal(torch.cat([images.labels for images in grey]), torch.cat([torch.arange(40), torch.arange(10)]) % 10)
-    assert load(name, tmp_path, pixels=kind, validation_size=7).train.pixels == kind
-    assert load(name, tmp_path, validation_size=7).train.pixels == Pixels.DYNAMIC
+    np.testing.assert_allclose(
+        whole, upright["train"].reshape(40, -1), atol=1e-4
+    )  # in order: the last are for validation
+    np.testing.assert_allclose(
+        grey.test.all().numpy() * 255, upright["t10k"].reshape(10, -1), atol=1e-4
+    )
+    assert torch.equal(
+        torch.cat([images.labels for images in grey]),
+        torch.cat([torch.arange(40), torch.arange(10)]) % 10,
+    )
+    assert load_data(name, tmp_path, pixels=kind, validation_size=7).train.pixels == kind
+    assert load_data(name, tmp_path, validation_size=7).train.pixels == Pixels.DYNAMIC
 
 
 def test_dynamic_sets_are_evaluated_on_the_static_draw(tmp_path):
     fake(tmp_path, "MNIST")
     torch.manual_seed(0)
-    dynamic = load("mnist", tmp_path, validation_size=5, seed=1)
+    dynamic = load_data("mnist", tmp_path, validation_size=5, seed=1)
     torch.manual_seed(1)
-    static = load("mnist", tmp_path, validation_size=9, pixels="static", seed=1)
+    static = load_data("mnist", tmp_path, validation_size=9, pixels="static", seed=1)
     assert [images.pixels for images in dynamic] == ["dynamic", "static", "static"]
     assert torch.equal(dynamic.test.all(), static.test.all())
-    assert torch.equal(dynamic.validation.all(), static.validation.all()[-5:])  # whatever the size of the validation set
+    assert torch.equal(
+        dynamic.validation.all(), static.validation.all()[-5:]
+    )  # whatever the size of the validation set
 
 
 class FakeDrawings:
@@ -275,26 +320,32 @@ class FakeDrawings:
 
 class FakeCIFAR:
     def __init__(self, root, train, download):
-        self.data = np.random.default_rng(int(train)).integers(0, 256, (30 if train else 5, 32, 32, 3), dtype=np.uint8)
+        self.data = np.random.default_rng(int(train)).integers(
+            0, 256, (30 if train else 5, 32, 32, 3), dtype=np.uint8
+        )
         self.targets = list(range(len(self.data)))
 
 
 def test_omniglot_has_light_ink_on_dark_paper(monkeypatch):
     monkeypatch.setattr("torchvision.datasets.Omniglot", FakeDrawings)
-    splits = load("omniglot", pixels="grey")
+    splits = load_data("omniglot", pixels="grey")
     assert [len(images) for images in splits] == [27, 3, 5]
     assert splits.train.shape == (1, 28, 28)
     for images in splits:
-        for drawing, label in zip(images.all().unflatten(1, (28, 28)), images.labels.tolist(), strict=True):
+        for drawing, label in zip(
+            images.all().unflatten(1, (28, 28)), images.labels.tolist(), strict=True
+        ):
             ink = torch.zeros(28, 28)
             ink[: 4 * (1 + label % 5), :16] = 1
             assert torch.equal(drawing, ink)
-    assert sorted(torch.cat([splits.train.labels, splits.validation.labels]).tolist()) == list(range(30))
+    assert sorted(torch.cat([splits.train.labels, splits.validation.labels]).tolist()) == list(
+        range(30)
+    )
 
 
 def test_cifar_is_channels_first(monkeypatch):
     monkeypatch.setattr("torchvision.datasets.CIFAR10", FakeCIFAR)
-    train, _, test = load("cifar10", validation_size=4)
+    train, _, test = load_data("cifar10", validation_size=4)
     assert (train.pixels, train.shape, len(train), len(test)) == (Pixels.BYTES, (3, 32, 32), 26, 5)
     expected = FakeCIFAR("", True, False).data.transpose(0, 3, 1, 2).reshape(30, -1)
     np.testing.assert_array_equal(train.all().numpy(), expected[:26])
@@ -358,7 +409,7 @@ FILES = {
 def test_splits_are_disjoint_complete_and_reproducible(name, tmp_path):
     path = FILES[name](tmp_path)
     before = torch.get_rng_state()
-    splits = load(path)
+    splits = load_data(path)
     assert torch.equal(torch.get_rng_state(), before)
     rows = rows_of(splits)
     expected = load_digits().data if name == "digits" else numbered().reshape(60, -1)
@@ -366,8 +417,8 @@ def test_splits_are_disjoint_complete_and_reproducible(name, tmp_path):
     assert len(splits.test) == {"digits": 300, "parts": 15}.get(name, 6)
     assert len(splits.validation) == {"digits": 200, "parts": 5}.get(name, 6)
     with torch.device("meta"):
-        assert rows == rows_of(load(path))
-    assert (rows != rows_of(load(path, seed=1))) == (name != "parts")
+        assert rows == rows_of(load_data(path))
+    assert (rows != rows_of(load_data(path, seed=1))) == (name != "parts")
     assert splits.train.labels is None or splits.train.labels.device.type == "cpu"
 
 
@@ -375,52 +426,69 @@ def test_splits_are_disjoint_complete_and_reproducible(name, tmp_path):
 def test_labels_stay_with_their_images(name, tmp_path):
     if name == "digits":
         data = load_digits()
-        truth = {tuple(row): label for row, label in zip(data.data.tolist(), data.target.tolist(), strict=True)}
+        truth = {
+            tuple(row): label
+            for row, label in zip(data.data.tolist(), data.target.tolist(), strict=True)
+        }
     else:
-        truth = {tuple(row): index % 2 if name == "classes" else index for index, row in enumerate(numbered().reshape(60, -1).tolist())}
-    for images in load(FILES[name](tmp_path)):
+        truth = {
+            tuple(row): index % 2 if name == "classes" else index
+            for index, row in enumerate(numbered().reshape(60, -1).tolist())
+        }
+    for images in load_data(FILES[name](tmp_path)):
         assert images.labels is not None
         assert images.labels.tolist() == [truth[tuple(row)] for row in images.values.tolist()]
 
 
 def test_parts_keep_their_order(tmp_path):
-    splits = load(save_parts(tmp_path))
+    splits = load_data(save_parts(tmp_path))
     for images, rows in zip(splits, PARTS.values(), strict=True):
-        np.testing.assert_array_equal(images.values.numpy(), numbered()[rows].reshape(len(images), -1))
+        np.testing.assert_array_equal(
+            images.values.numpy(), numbered()[rows].reshape(len(images), -1)
+        )
 
 
 def test_parts_without_validation_lend_a_tenth_of_training(tmp_path):
     np.savez(tmp_path / "x.npz", train=numbered()[:40], test=numbered()[40:])
-    assert [len(images) for images in load(tmp_path / "x.npz")] == [36, 4, 20]
+    assert [len(images) for images in load_data(tmp_path / "x.npz")] == [36, 4, 20]
 
 
 def test_a_folder_is_read_in_the_order_of_its_names(tmp_path, monkeypatch):
-    rows = rows_of(load(save_images(tmp_path)))
+    rows = rows_of(load_data(save_images(tmp_path)))
     found = list(tmp_path.rglob("*"))
     for order in (sorted(found), sorted(found, reverse=True)):  # file systems list as they like
         monkeypatch.setattr(Path, "rglob", lambda self, pattern, order=order: iter(order))
-        assert rows_of(load(tmp_path)) == rows
+        assert rows_of(load_data(tmp_path)) == rows
 
 
 def test_a_folder_of_colour_images(tmp_path):
     images = np.random.default_rng(0).integers(0, 256, (5, 3, 4, 3), dtype=np.uint8)
     for index, image in enumerate(images):
         Image.fromarray(image).save(tmp_path / f"{index}.png")
-    splits = load(tmp_path)
+    splits = load_data(tmp_path)
     assert splits.train.shape == (3, 3, 4)
-    assert sorted(rows_of(splits)) == sorted(map(tuple, images.transpose(0, 3, 1, 2).reshape(5, -1).tolist()))
+    assert sorted(rows_of(splits)) == sorted(
+        map(tuple, images.transpose(0, 3, 1, 2).reshape(5, -1).tolist())
+    )
 
 
-@pytest.mark.parametrize(("size", "count"), [(0, 0), (1, 1), (0.5, 748), (0.0, 0), (1496, 1496), (None, 200)])
+@pytest.mark.parametrize(
+    ("size", "count"), [(0, 0), (1, 1), (0.5, 748), (0.0, 0), (1496, 1496), (None, 200)]
+)
 def test_validation_size(size, count):
-    splits = load("digits", validation_size=size)
+    splits = load_data("digits", validation_size=size)
     assert [len(images) for images in splits] == [1497 - count, count, 300]
     assert splits.validation.all().shape == (count, 64)
 
 
 def test_digits_are_exact_counts():
-    train = load("digits").train
-    assert (train.pixels, train.levels, train.shape, train.values.dtype) == (Pixels.COUNTS, 16, (1, 8, 8), torch.uint8)
+    train = load_data("digits").train
+    assert (train.pixels, train.levels, train.shape, train.values.dtype) == (
+        Pixels.COUNTS,
+        16,
+        (1, 8, 8),
+        torch.uint8,
+    )
     assert set(train.all().unique().tolist()) == set(range(17))
 
 
@@ -428,14 +496,20 @@ def test_mnist():
     root = os.environ.get("PYRO_VAE_DATA")
     if root is None:
         pytest.skip("set PYRO_VAE_DATA to a folder with torchvision's MNIST")
-    splits = load("mnist", root)
+    splits = load_data("mnist", root)
     assert [len(images) for images in splits] == [55_000, 5_000, 10_000]
-    assert [len(images) for images in load("mnist", root, validation_size=0)] == [60_000, 0, 10_000]
-    grey = load("mnist", root, pixels="grey", validation_size=0)
+    assert [len(images) for images in load_data("mnist", root, validation_size=0)] == [
+        60_000,
+        0,
+        10_000,
+    ]
+    grey = load_data("mnist", root, pixels="grey", validation_size=0)
     # the means of the two parts, as widely used to normalise them, and of our draw: the standard error is at most 0.5 / sqrt(N D)
     assert grey.train.mean().mean().item() == pytest.approx(0.1307, abs=5e-5)
     assert grey.test.mean().mean().item() == pytest.approx(0.1325, abs=5e-5)
-    assert splits.test.all().mean().item() == pytest.approx(grey.test.mean().mean().item(), abs=4.5 * 0.5 / 7_840_000**0.5)
+    assert splits.test.all().mean().item() == pytest.approx(
+        grey.test.mean().mean().item(), abs=4.5 * 0.5 / 7_840_000**0.5
+    )
 
 
 # what is refused
@@ -488,54 +562,218 @@ U8 = torch.zeros(4, 6, dtype=torch.uint8)
 SHAPE = (1, 2, 3)
 
 ERRORS = {
-    "unknown name": (lambda t: load("mnits"), ValueError, "one of digits, mnist, .*, or a folder of images, got 'mnits'"),
-    "unknown kind": (lambda t: load("digits", pixels="gray"), ValueError, "one of static, dynamic, .*8bit, got 'gray'"),
-    "no data folder": (lambda t: load("mnist", t / "no"), FileNotFoundError, r"'mnist'.*under the folder '.*no'.*--download"),
-    "default data folder": (lambda t: load("kmnist", pixels="grey"), FileNotFoundError, "under the folder 'data'"),
-    "no array": (lambda t: load(t / "x.npy"), FileNotFoundError, r"x\.npy', which does not exist"),
-    "no folder": (lambda t: load(t / "images"), FileNotFoundError, "a folder of images, got '.*images', which does not exist"),
-    "other file": (lambda t: load(write(t / "x.png") / "x.png"), ValueError, r"or a folder of images, got '.*x\.png'"),
-    "empty folder": (lambda t: load(t), ValueError, "images .* in the folder .*, got none"),
-    "unreadable image": (lambda t: load(write(t / "bad.png")), ValueError, r"readable grey or RGB image, got '.*bad\.png'"),
-    "truncated image": (lambda t: load(write(t / "bad.bmp", b"BM1")), ValueError, r"readable grey or RGB image, got '.*bad\.bmp'"),
-    "transparent image": (lambda t: load(pngs(t, (4, 4, 4))), ValueError, r"'.*0\.png': its mode is RGBA"),
-    "two sizes": (lambda t: load(pngs(t, (4, 5), (4, 6))), ValueError, r"one size, got \(4, 5\) in '.*0\.png' and \(4, 6\) in '.*1\.png'"),
-    "grey and colour": (lambda t: load(pngs(t, (4, 5), (4, 5, 3))), ValueError, r"one size, got \(4, 5\) .* and \(4, 5, 3\)"),
-    "truncated mnist": (lambda t: load("mnist", truncated_mnist(t)), ValueError, "readable files of 'mnist' under"),
-    "truncated npz": (lambda t: load(truncated_npz(t)), ValueError, r"x\.npz"),
-    "corrupt npz": (lambda t: load(corrupt_npz(t)), ValueError, r"x\.npz"),
-    "not an npy": (lambda t: load(write(t / "x.npy") / "x.npy"), ValueError, "readable array file without pickled objects"),
-    "not an npz": (lambda t: load(write(t / "x.npz", b"PK\x03\x04") / "x.npz"), ValueError, "readable array file without pickled objects"),
-    "pickled npy": (lambda t: load(npy(t, OBJECTS)), ValueError, "without pickled objects"),
-    "pickled npz": (lambda t: load(npz(t, x=OBJECTS)), ValueError, "without pickled objects"),
-    "npz names": (lambda t: load(npz(t, images=X)), ValueError, r"named x \(and y\), or train, test .* got \['images'\]"),
-    "npz shapes": (lambda t: load(npz(t, train=X[:, None], test=X.reshape(12, 2))), ValueError, "one shape .* got .*train"),
-    "labels count": (lambda t: load(npz(t, x=numbered(), y=X)), ValueError, r"one label for each of 60 images, .*\(24,\)"),
-    "labels type": (lambda t: load(npz(t, x=numbered(), y=np.ones(60))), TypeError, "integer labels, got float64"),
-    "array of one axis": (lambda t: load(npy(t, X)), ValueError, r"images of shape \(N, D\).* got \(24,\)"),
-    "array of two channels": (lambda t: from_array(X.reshape(1, 2, 3, 4)), ValueError, r"C = 1 or 3.* got \(1, 2, 3, 4\)"),
-    "no images": (lambda t: from_array(np.zeros((0, 4, 4))), ValueError, r"at least one, got \(0, 1, 4, 4\)"),
-    "complex": (lambda t: from_array(np.ones((2, 4), complex)), TypeError, "bool, integers or floats, got complex128"),
-    "NaN": (lambda t: from_array(np.array([[0.5, np.nan]])), ValueError, r"float64 pixels in \[0, 1\], got values in \[nan, nan\]"),
-    "floats in 0..255": (lambda t: from_array(RAMP.astype(float)), ValueError, r"in \[0, 1\], got values in \[0, 255\]"),
-    "negative": (lambda t: from_array(-numbered()), ValueError, r"int64 pixels in \[0, 255\], got values in \[-250, 0\]"),
-    "floats as counts": (lambda t: load(npy(t, FLOATS), pixels="counts"), ValueError, "integer values for counts pixels"),
-    "digits as 8bit": (lambda t: load("digits", pixels="8bit"), ValueError, r"levels 0\.\.255 for 8bit pixels, got 0\.\.16"),
-    "binary as dynamic": (lambda t: load(npy(t, numbered() > 9), pixels="dynamic"), ValueError, "make dynamic pixels of, got binary"),
-    "negative validation": (lambda t: load("digits", validation_size=-1), ValueError, "0 to 1496 images, or a fraction .* got -1"),
-    "negative fraction": (lambda t: load("digits", validation_size=-0.1), ValueError, "got -0.1"),
-    "fraction of all": (lambda t: load("digits", validation_size=1.0), ValueError, "leaves one to train on, got 1.0"),
-    "all for validation": (lambda t: load("digits", validation_size=1497), ValueError, "0 to 1496 images"),
-    "fractional count": (lambda t: load("digits", validation_size=2.5), ValueError, "got 2.5"),
-    "one image": (lambda t: load(npy(t, numbered(1))), ValueError, "validation_size"),
-    "values dtype": (lambda t: Images(U8.double(), SHAPE, Pixels.GREY, 1), TypeError, "torch.uint8 or torch.float32, got torch.float64"),
-    "values shape": (lambda t: Images(U8, (1, 2, 2), Pixels.GREY, 255), ValueError, r"\(C, H, W\) = \(1, 2, 2\), got \(4, 6\)"),
-    "no levels": (lambda t: Images(U8, SHAPE, Pixels.GREY, 0), ValueError, r"levels in 1\.\.255 for torch.uint8 values, got 0"),
-    "float levels": (lambda t: Images(U8.float(), SHAPE, Pixels.GREY, 255), ValueError, r"levels in 1\.\.1"),
-    "beyond levels": (lambda t: Images(U8 + 17, SHAPE, Pixels.COUNTS, 16), ValueError, r"values in \[0, 16\], got values in \[17, 17\]"),
-    "grey as static": (lambda t: Images(U8, SHAPE, Pixels.STATIC, 255), ValueError, "values 0 and 1 for static pixels"),
-    "NaN values": (lambda t: Images(U8 + torch.nan, SHAPE, Pixels.GREY, 1), ValueError, "got values in .*nan"),
-    "mean of nothing": (lambda t: Images(U8[:0], SHAPE, Pixels.GREY, 255).mean(), ValueError, "at least one image"),
+    "unknown name": (
+        lambda t: load_data("mnits"),
+        ValueError,
+        "one of digits, mnist, .*, or a folder of images, got 'mnits'",
+    ),
+    "unknown kind": (
+        lambda t: load_data("digits", pixels="gray"),
+        ValueError,
+        "one of static, dynamic, .*8bit, got 'gray'",
+    ),
+    "no data folder": (
+        lambda t: load_data("mnist", t / "no"),
+        FileNotFoundError,
+        r"'mnist'.*under the folder '.*no'.*--download",
+    ),
+    "default data folder": (
+        lambda t: load_data("kmnist", pixels="grey"),
+        FileNotFoundError,
+        "under the folder 'data'",
+    ),
+    "no array": (
+        lambda t: load_data(t / "x.npy"),
+        FileNotFoundError,
+        r"x\.npy', which does not exist",
+    ),
+    "no folder": (
+        lambda t: load_data(t / "images"),
+        FileNotFoundError,
+        "a folder of images, got '.*images', which does not exist",
+    ),
+    "other file": (
+        lambda t: load_data(write(t / "x.png") / "x.png"),
+        ValueError,
+        r"or a folder of images, got '.*x\.png'",
+    ),
+    "empty folder": (lambda t: load_data(t), ValueError, "images .* in the folder .*, got none"),
+    "unreadable image": (
+        lambda t: load_data(write(t / "bad.png")),
+        ValueError,
+        r"readable grey or RGB image, got '.*bad\.png'",
+    ),
+    "truncated image": (
+        lambda t: load_data(write(t / "bad.bmp", b"BM1")),
+        ValueError,
+        r"readable grey or RGB image, got '.*bad\.bmp'",
+    ),
+    "transparent image": (
+        lambda t: load_data(pngs(t, (4, 4, 4))),
+        ValueError,
+        r"'.*0\.png': its mode is RGBA",
+    ),
+    "two sizes": (
+        lambda t: load_data(pngs(t, (4, 5), (4, 6))),
+        ValueError,
+        r"one size, got \(4, 5\) in '.*0\.png' and \(4, 6\) in '.*1\.png'",
+    ),
+    "grey and colour": (
+        lambda t: load_data(pngs(t, (4, 5), (4, 5, 3))),
+        ValueError,
+        r"one size, got \(4, 5\) .* and \(4, 5, 3\)",
+    ),
+    "truncated mnist": (
+        lambda t: load_data("mnist", truncated_mnist(t)),
+        ValueError,
+        "readable files of 'mnist' under",
+    ),
+    "truncated npz": (lambda t: load_data(truncated_npz(t)), ValueError, r"x\.npz"),
+    "corrupt npz": (lambda t: load_data(corrupt_npz(t)), ValueError, r"x\.npz"),
+    "not an npy": (
+        lambda t: load_data(write(t / "x.npy") / "x.npy"),
+        ValueError,
+        "readable array file without pickled objects",
+    ),
+    "not an npz": (
+        lambda t: load_data(write(t / "x.npz", b"PK\x03\x04") / "x.npz"),
+        ValueError,
+        "readable array file without pickled objects",
+    ),
+    "pickled npy": (lambda t: load_data(npy(t, OBJECTS)), ValueError, "without pickled objects"),
+    "pickled npz": (lambda t: load_data(npz(t, x=OBJECTS)), ValueError, "without pickled objects"),
+    "npz names": (
+        lambda t: load_data(npz(t, images=X)),
+        ValueError,
+        r"named x \(and y\), or train, test .* got \['images'\]",
+    ),
+    "npz shapes": (
+        lambda t: load_data(npz(t, train=X[:, None], test=X.reshape(12, 2))),
+        ValueError,
+        "one shape .* got .*train",
+    ),
+    "labels count": (
+        lambda t: load_data(npz(t, x=numbered(), y=X)),
+        ValueError,
+        r"one label for each of 60 images, .*\(24,\)",
+    ),
+    "labels type": (
+        lambda t: load_data(npz(t, x=numbered(), y=np.ones(60))),
+        TypeError,
+        "integer labels, got float64",
+    ),
+    "array of one axis": (
+        lambda t: load_data(npy(t, X)),
+        ValueError,
+        r"images of shape \(N, D\).* got \(24,\)",
+    ),
+    "array of two channels": (
+        lambda t: from_array(X.reshape(1, 2, 3, 4)),
+        ValueError,
+        r"C = 1 or 3.* got \(1, 2, 3, 4\)",
+    ),
+    "no images": (
+        lambda t: from_array(np.zeros((0, 4, 4))),
+        ValueError,
+        r"at least one, got \(0, 1, 4, 4\)",
+    ),
+    "complex": (
+        lambda t: from_array(np.ones((2, 4), complex)),
+        TypeError,
+        "bool, integers or floats, got complex128",
+    ),
+    "NaN": (
+        lambda t: from_array(np.array([[0.5, np.nan]])),
+        ValueError,
+        r"float64 pixels in \[0, 1\], got values in \[nan, nan\]",
+    ),
+    "floats in 0..255": (
+        lambda t: from_array(RAMP.astype(float)),
+        ValueError,
+        r"in \[0, 1\], got values in \[0, 255\]",
+    ),
+    "negative": (
+        lambda t: from_array(-numbered()),
+        ValueError,
+        r"int64 pixels in \[0, 255\], got values in \[-250, 0\]",
+    ),
+    "floats as counts": (
+        lambda t: load_data(npy(t, FLOATS), pixels="counts"),
+        ValueError,
+        "integer values for counts pixels",
+    ),
+    "digits as 8bit": (
+        lambda t: load_data("digits", pixels="8bit"),
+        ValueError,
+        r"levels 0\.\.255 for 8bit pixels, got 0\.\.16",
+    ),
+    "binary as dynamic": (
+        lambda t: load_data(npy(t, numbered() > 9), pixels="dynamic"),
+        ValueError,
+        "make dynamic pixels of, got binary",
+    ),
+    "negative validation": (
+        lambda t: load_data("digits", validation_size=-1),
+        ValueError,
+        "0 to 1496 images, or a fraction .* got -1",
+    ),
+    "negative fraction": (
+        lambda t: load_data("digits", validation_size=-0.1),
+        ValueError,
+        "got -0.1",
+    ),
+    "fraction of all": (
+        lambda t: load_data("digits", validation_size=1.0),
+        ValueError,
+        "leaves one to train on, got 1.0",
+    ),
+    "all for validation": (
+        lambda t: load_data("digits", validation_size=1497),
+        ValueError,
+        "0 to 1496 images",
+    ),
+    "fractional count": (lambda t: load_data("digits", validation_size=2.5), ValueError, "got 2.5"),
+    "one image": (lambda t: load_data(npy(t, numbered(1))), ValueError, "validation_size"),
+    "values dtype": (
+        lambda t: Images(U8.double(), SHAPE, Pixels.GREY, 1),
+        TypeError,
+        "torch.uint8 or torch.float32, got torch.float64",
+    ),
+    "values shape": (
+        lambda t: Images(U8, (1, 2, 2), Pixels.GREY, 255),
+        ValueError,
+        r"\(C, H, W\) = \(1, 2, 2\), got \(4, 6\)",
+    ),
+    "no levels": (
+        lambda t: Images(U8, SHAPE, Pixels.GREY, 0),
+        ValueError,
+        r"levels in 1\.\.255 for torch.uint8 values, got 0",
+    ),
+    "float levels": (
+        lambda t: Images(U8.float(), SHAPE, Pixels.GREY, 255),
+        ValueError,
+        r"levels in 1\.\.1",
+    ),
+    "beyond levels": (
+        lambda t: Images(U8 + 17, SHAPE, Pixels.COUNTS, 16),
+        ValueError,
+        r"values in \[0, 16\], got values in \[17, 17\]",
+    ),
+    "grey as static": (
+        lambda t: Images(U8, SHAPE, Pixels.STATIC, 255),
+        ValueError,
+        "values 0 and 1 for static pixels",
+    ),
+    "NaN values": (
+        lambda t: Images(U8 + torch.nan, SHAPE, Pixels.GREY, 1),
+        ValueError,
+        "got values in .*nan",
+    ),
+    "mean of nothing": (
+        lambda t: Images(U8[:0], SHAPE, Pixels.GREY, 255).mean(),
+        ValueError,
+        "at least one image",
+    ),
 }
 
 
@@ -553,15 +791,23 @@ def test_loading_runs_no_code(tmp_path):
         def __reduce__(self):
             return (Path.touch, (tmp_path / "ran",))
 
-    for path in (npy(tmp_path, np.array([Trap()], object)), npz(tmp_path, x=np.array([Trap()], object))):
+    for path in (
+        npy(tmp_path, np.array([Trap()], object)),
+        npz(tmp_path, x=np.array([Trap()], object)),
+    ):
         with pytest.raises(ValueError, match="without pickled objects"):
-            load(path)
+            load_data(path)
     assert not (tmp_path / "ran").exists()
 
 
 def fresh(code: str) -> str:
     """Run code in a fresh interpreter."""
-    result = subprocess.run([sys.executable, "-W", "error::UserWarning", "-c", code], capture_output=True, text=True, check=False)
+    result = subprocess.run(
+        [sys.executable, "-W", "error::UserWarning", "-c", code],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     assert result.returncode == 0, result.stderr
     return result.stdout.strip()
 
@@ -571,7 +817,9 @@ def test_torchvision_is_imported_only_where_needed():
     assert fresh(code) == "False"
 
 
-@pytest.mark.parametrize("failure", [ImportError("no module"), RuntimeError("operator torchvision::nms does not exist")])
+@pytest.mark.parametrize(
+    "failure", [ImportError("no module"), RuntimeError("operator torchvision::nms does not exist")]
+)
 def test_a_torchvision_that_fails_is_explained(monkeypatch, failure):
     class Broken:
         def find_spec(self, name, path=None, target=None):
@@ -581,11 +829,14 @@ def test_a_torchvision_that_fails_is_explained(monkeypatch, failure):
     for name in [name for name in sys.modules if name.partition(".")[0] == "torchvision"]:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setattr(sys, "meta_path", [Broken(), *sys.meta_path])
-    with pytest.raises(ImportError, match=r"^expected a torchvision that fits torch .* for the data set 'mnist', got .*'digits', arrays"):
-        load("mnist")
-    assert len(load("digits").train)
+    with pytest.raises(
+        ImportError,
+        match=r"^expected a torchvision that fits torch .* for the data set 'mnist', got .*'digits', arrays",
+    ):
+        load_data("mnist")
+    assert len(load_data("digits").train)
 
 
 def test_names_are_what_load_knows():
     with pytest.raises(ValueError, match="expected one of " + ", ".join(NAMES)):
-        load("no such set")
+        load_data("no such set")

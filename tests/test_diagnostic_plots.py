@@ -5,9 +5,9 @@ import pytest
 import torch
 from linear_gaussian import LinearGaussian
 
-from pyro_vae import diagnostic_plots as plots
-from pyro_vae.checks import Calibration
-from pyro_vae.evaluate import Evaluation, evaluate
+from pyro_vae.evaluation.calibration import Calibration
+from pyro_vae.evaluation.report import Evaluation, evaluate
+from pyro_vae.plots import diagnostics as plots
 
 
 @pytest.fixture(scope="module")
@@ -37,21 +37,34 @@ def test_weight_tails_fall_from_one(evaluation):
         assert line.get_ydata()[0] == pytest.approx(1 / 50)
         assert line.get_ydata()[-1] == 1
         assert line.get_xdata().mean() == pytest.approx(1, rel=1e-4)
-    with pytest.raises(ValueError, match=r"expected weights \(K, B\) and B labels, got \(50, 2\) and 1"):
+    with pytest.raises(
+        ValueError, match=r"expected weights \(K, B\) and B labels, got \(50, 2\) and 1"
+    ):
         plots.weight_tails(torch.randn(50, 2), ["a"])
 
 
 def test_ranks_draws_every_count():
-    calibration = Calibration(torch.randint(0, 10, (200, 5), generator=torch.Generator().manual_seed(0)), 9)
+    calibration = Calibration(
+        torch.randint(0, 10, (200, 5), generator=torch.Generator().manual_seed(0)), 9
+    )
     panels = plots.ranks(calibration, 5, limit=3).axes
-    heights = torch.tensor([[patch.get_height() for patch in axes.containers[0]] for axes in panels[:3]])
+    heights = torch.tensor(
+        [[patch.get_height() for patch in axes.containers[0]] for axes in panels[:3]]
+    )
     torch.testing.assert_close(heights, calibration.histogram(5).T[:3].to(heights.dtype))
 
 
 def test_extremes_are_in_order():
     x = torch.linspace(0, 1, 12).reshape(12, 1).expand(12, 4)
-    picture = plots.extremes(x, log_px=torch.arange(12.0), shape=(1, 2, 2), count=3).axes[0].images[0].get_array()
-    shown = [[float(picture[1 + 3 * row, 1 + 3 * column, 0]) for column in range(3)] for row in range(2)]
+    picture = (
+        plots.extremes(x, log_px=torch.arange(12.0), shape=(1, 2, 2), count=3)
+        .axes[0]
+        .images[0]
+        .get_array()
+    )
+    shown = [
+        [float(picture[1 + 3 * row, 1 + 3 * column, 0]) for column in range(3)] for row in range(2)
+    ]
     assert shown == [pytest.approx([1, 10 / 11, 9 / 11]), pytest.approx([2 / 11, 1 / 11, 0])]
 
 

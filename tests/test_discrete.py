@@ -7,16 +7,19 @@ from pyro.infer import TraceEnum_ELBO, config_enumerate
 from torch import nn
 
 from pyro_vae import SVI, VAE, Bernoulli, Trace_ELBO, TraceMeanField_ELBO, log_likelihood, mlp
-from pyro_vae.discrete import GumbelSoftmax, OneHotCategorical, ScoreFunction_ELBO, UniformOneHot
-from pyro_vae.objectives import ReweightedWakeSleep
-from pyro_vae.trace import isolated
+from pyro_vae.families.categorical import GumbelSoftmax, OneHotCategorical, UniformOneHot
+from pyro_vae.objectives.score_function import ScoreFunction_ELBO
+from pyro_vae.objectives.wake_sleep import ReweightedWakeSleep
+from pyro_vae.programs.isolation import isolated
 
 CLASSES = 4
 
 
 def make(family=OneHotCategorical, **options) -> VAE:
     torch.manual_seed(0)
-    return VAE(UniformOneHot(CLASSES), Bernoulli(mlp(CLASSES, 8, 5)), family(mlp(5, 8, CLASSES), **options)).double()
+    return VAE(
+        UniformOneHot(CLASSES), Bernoulli(mlp(CLASSES, 8, 5)), family(mlp(5, 8, CLASSES), **options)
+    ).double()
 
 
 def pixels():
@@ -27,12 +30,16 @@ def exact_elbo(vae, x):
     """sum_c q(c | x) (log p(x | c) + log p(c) - log q(c | x)), by hand."""
     one_hot = torch.eye(CLASSES, dtype=torch.float64)
     log_q = vae.encoder(x).logits
-    log_p = torch.stack([vae.decoder(one_hot[c]).log_prob(x) for c in range(CLASSES)], -1) - torch.log(torch.tensor(float(CLASSES)))
+    log_p = torch.stack(
+        [vae.decoder(one_hot[c]).log_prob(x) for c in range(CLASSES)], -1
+    ) - torch.log(torch.tensor(float(CLASSES)))
     return (log_q.exp() * (log_p - log_q)).sum()
 
 
 def exact_gradient(vae, x):
-    return torch.cat([g.flatten() for g in torch.autograd.grad(-exact_elbo(vae, x), list(vae.parameters()))])
+    return torch.cat(
+        [g.flatten() for g in torch.autograd.grad(-exact_elbo(vae, x), list(vae.parameters()))]
+    )
 
 
 def gradients(objective, vae, x, n: int):
@@ -40,31 +47,40 @@ def gradients(objective, vae, x, n: int):
     for _ in range(n):
         with isolated(vae.model, vae.guide, validate=False):
             loss = objective(vae.model, vae.guide, x).loss
-        out.append(torch.cat([g.flatten() for g in torch.autograd.grad(loss, list(vae.parameters()))]))
+        out.append(
+            torch.cat([g.flatten() for g in torch.autograd.grad(loss, list(vae.parameters()))])
+        )
     return torch.stack(out)
 
 
 def test_enumeration_on_the_same_model_is_exact():
     vae, x = make(), pixels()
     with isolated(vae.model, vae.guide, validate=True):
-        loss = TraceEnum_ELBO(max_plate_nesting=1).differentiable_loss(vae.model, config_enumerate(vae.guide), x)
+        loss = TraceEnum_ELBO(max_plate_nesting=1).differentiable_loss(
+            vae.model, config_enumerate(vae.guide), x
+        )
     torch.testing.assert_close(loss, -exact_elbo(vae, x))
     gradient = torch.cat([g.flatten() for g in torch.autograd.grad(loss, list(vae.parameters()))])
     torch.testing.assert_close(gradient, exact_gradient(vae, x))
 
 
-@pytest.mark.parametrize("objective", [Trace_ELBO(4), ScoreFunction_ELBO(4)], ids=["plain", "baseline"])
+@pytest.mark.parametrize(
+    "objective", [Trace_ELBO(4), ScoreFunction_ELBO(4)], ids=["plain", "baseline"]
+)
 def test_score_function_is_unbiased(objective):
     vae, x = make(), pixels()
     sampled = gradients(objective, vae, x, 1500)
-    assert ((sampled.mean(0) - exact_gradient(vae, x)).abs() <= 4.5 * sampled.std(0) / 1500**0.5 + 1e-9).all()
+    assert (
+        (sampled.mean(0) - exact_gradient(vae, x)).abs() <= 4.5 * sampled.std(0) / 1500**0.5 + 1e-9
+    ).all()
 
 
 def test_the_baseline_lowers_the_variance():
     vae, x = make(), pixels()
     guide = [p.numel() for n, p in vae.named_parameters() if n.startswith("encoder")]
     plain, baseline = (
-        gradients(objective, vae, x, 300)[:, -sum(guide) :].var(0).sum() for objective in (Trace_ELBO(4), ScoreFunction_ELBO(4))
+        gradients(objective, vae, x, 300)[:, -sum(guide) :].var(0).sum()
+        for objective in (Trace_ELBO(4), ScoreFunction_ELBO(4))
     )
     assert float(baseline) < 0.25 * float(plain)
 
@@ -100,7 +116,10 @@ def test_relaxed_draws():
 
 def test_a_relaxed_draw_has_no_density_under_a_one_hot_prior():
     vae = make(GumbelSoftmax)
-    with isolated(vae.model, vae.guide, validate=True), pytest.raises(ValueError, match=r"OneHot|support"):
+    with (
+        isolated(vae.model, vae.guide, validate=True),
+        pytest.raises(ValueError, match=r"OneHot|support"),
+    ):
         Trace_ELBO()(vae.model, vae.guide, pixels())
 
 
@@ -120,7 +139,9 @@ def test_every_method_learns_the_classes(name):
     patterns = (torch.rand(CLASSES, 20) > 0.5).double()
     x = patterns.repeat(25, 1)
     x = torch.where(torch.rand_like(x) < 0.05, 1 - x, x)
-    vae = VAE(UniformOneHot(CLASSES), Bernoulli(mlp(CLASSES, 20)), family(mlp(20, 16, CLASSES))).double()
+    vae = VAE(
+        UniformOneHot(CLASSES), Bernoulli(mlp(CLASSES, 20)), family(mlp(20, 16, CLASSES))
+    ).double()
     svi = SVI(vae.model, vae.guide, torch.optim.Adam(vae.parameters(), 0.03), objective)
     for _ in range(300):
         svi.step(x)

@@ -15,9 +15,19 @@ ROOT = Path(__file__).parents[1]
 
 
 def torchrun(*args):
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", *map(str, args)]
+    command = [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--standalone",
+        "--nproc-per-node",
+        "2",
+        *map(str, args),
+    ]
     environment = os.environ | {"OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"}
-    result = subprocess.run(command, env=environment, cwd=ROOT, capture_output=True, text=True, timeout=500)
+    result = subprocess.run(
+        command, env=environment, cwd=ROOT, capture_output=True, text=True, timeout=500
+    )
     assert result.returncode == 0, result.stdout + result.stderr
     return result.stdout
 
@@ -46,8 +56,22 @@ def test_training_script_on_two_processes(tmp_path):
 
     alone = tmp_path / "one"
     script = [sys.executable, str(ROOT / "scripts" / "train.py"), "--output-dir", str(alone)]
-    options = ["--epochs", "22", "--batch-size", "64", "--num-samples", "10", "--no-progress"]  # 2 x 32 together
-    subprocess.run([*script, *options], check=True, capture_output=True, env=os.environ | {"OMP_NUM_THREADS": "1"}, timeout=500)
+    options = [
+        "--epochs",
+        "22",
+        "--batch-size",
+        "64",
+        "--num-samples",
+        "10",
+        "--no-progress",
+    ]  # 2 x 32 together
+    subprocess.run(
+        [*script, *options],
+        check=True,
+        capture_output=True,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+        timeout=500,
+    )
     two, one = (json.loads((folder / "result.json").read_text()) for folder in (run, alone))
     error = (one["log_px_data_error"] ** 2 + two["log_px_data_error"] ** 2) ** 0.5
     assert abs(two["elbo"] - one["elbo"]) < 3 * error

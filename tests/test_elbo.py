@@ -19,7 +19,10 @@ from torch import nn
 import pyro_vae
 from pyro_vae import DiagonalNormal, Trace_ELBO, TraceMeanField_ELBO, cyclical, linear, mlp
 
-ELBOS = {"sampled": (Trace_ELBO, pyro.infer.Trace_ELBO), "analytic": (TraceMeanField_ELBO, pyro.infer.TraceMeanField_ELBO)}
+ELBOS = {
+    "sampled": (Trace_ELBO, pyro.infer.Trace_ELBO),
+    "analytic": (TraceMeanField_ELBO, pyro.infer.TraceMeanField_ELBO),
+}
 OURS = {name: ours for name, (ours, _) in ELBOS.items()}
 
 
@@ -46,7 +49,9 @@ def pyros(elbo, programs, model=None, guide=None):
     programs.module.zero_grad()
     torch.manual_seed(1)
     with pyro.get_param_store().scope():
-        loss = elbo.differentiable_loss(model or programs.model, guide or programs.guide, *programs.args)
+        loss = elbo.differentiable_loss(
+            model or programs.model, guide or programs.guide, *programs.args
+        )
         loss.backward()
     return loss, programs.named_gradients()
 
@@ -56,7 +61,9 @@ def assert_same(value, gradients, expected, expected_gradients):
     assert gradients.keys() == expected_gradients.keys()
     assert gradients
     for name, gradient in gradients.items():
-        torch.testing.assert_close(gradient, expected_gradients[name], msg=lambda m, name=name: f"{name}: {m}")
+        torch.testing.assert_close(
+            gradient, expected_gradients[name], msg=lambda m, name=name: f"{name}: {m}"
+        )
 
 
 @pytest.mark.parametrize("num_particles", [1, 5])
@@ -64,7 +71,12 @@ def assert_same(value, gradients, expected, expected_gradients):
 def test_value_and_gradients_are_pyros(elbos, make, num_particles):
     (mine, theirs), programs = elbos, make()
     estimate, gradients = ours(mine(num_particles, max_plate_nesting=programs.nesting), programs)
-    expected = pyros(theirs(num_particles, max_plate_nesting=programs.nesting, vectorize_particles=num_particles > 1), programs)
+    expected = pyros(
+        theirs(
+            num_particles, max_plate_nesting=programs.nesting, vectorize_particles=num_particles > 1
+        ),
+        programs,
+    )
     assert_same(estimate.loss, {name: g.clone() for name, g in gradients.items()}, *expected)
     torch.testing.assert_close(estimate.elbo, -estimate.loss.detach())
 
@@ -86,8 +98,12 @@ def test_beta_scales_the_latent_sites_of_both_programs(elbos, make, num_particle
     (mine, theirs), programs, beta = elbos, make(), 0.3
     estimate, gradients = ours(mine(num_particles, beta, programs.nesting), programs)
     gradients = {name: g.clone() for name, g in gradients.items()}
-    elbo = theirs(num_particles, max_plate_nesting=programs.nesting, vectorize_particles=num_particles > 1)
-    expected = pyros(elbo, programs, scale_latents(programs.model, beta), scale_latents(programs.guide, beta))
+    elbo = theirs(
+        num_particles, max_plate_nesting=programs.nesting, vectorize_particles=num_particles > 1
+    )
+    expected = pyros(
+        elbo, programs, scale_latents(programs.model, beta), scale_latents(programs.guide, beta)
+    )
     assert_same(estimate.loss, gradients, *expected)
 
 
@@ -98,7 +114,9 @@ def test_log_likelihood_and_kl_are_never_annealed(objective):
     for beta in (0.0, 0.5, 4.0, torch.tensor(0.5)):
         annealed, _ = ours(objective(beta=beta), programs)
         torch.testing.assert_close(annealed[1:], plain[1:])
-        torch.testing.assert_close(annealed.loss.detach(), float(beta) * plain.kl - plain.log_likelihood)
+        torch.testing.assert_close(
+            annealed.loss.detach(), float(beta) * plain.kl - plain.log_likelihood
+        )
         torch.testing.assert_close(annealed.elbo, plain.elbo)
 
 
@@ -109,7 +127,11 @@ def test_a_schedule_is_its_beta_at_each_step(objective, schedule):
     for step in (0, 1, 3, 9, 20):
         annealed, gradients = ours(objective(beta=schedule).at(step), programs)
         gradients = {name: g.clone() for name, g in gradients.items()}
-        assert_same(annealed.loss, gradients, *(lambda e, g: (e.loss, g))(*ours(objective(beta=schedule(step)), programs)))
+        assert_same(
+            annealed.loss,
+            gradients,
+            *(lambda e, g: (e.loss, g))(*ours(objective(beta=schedule(step)), programs)),
+        )
 
 
 @pytest.mark.parametrize("num_particles", [1, 3])
@@ -119,12 +141,17 @@ def test_loss_of_a_batch_is_the_sum_over_its_items(objective, make, num_particle
     dim = -programs.nesting
     particles = num_particles if num_particles > 1 else None
     torch.manual_seed(1)
-    trace = pyro_vae.trace.draw(programs.model, programs.guide, programs.args, {}, particles, programs.nesting)[1]
-    latents = {site["name"]: site for site in pyro_vae.trace.stochastic_sites(trace)}
+    trace = pyro_vae.programs.scoring.draw(
+        programs.model, programs.guide, programs.args, {}, particles, programs.nesting
+    )[1]
+    latents = {site["name"]: site for site in pyro_vae.programs.sites.stochastic_sites(trace)}
 
     def loss(rows):
         """The loss of some rows at the draws of the whole batch."""
-        z = {name: site["value"].index_select(dim - site["fn"].event_dim, torch.tensor(rows)) for name, site in latents.items()}
+        z = {
+            name: site["value"].index_select(dim - site["fn"].event_dim, torch.tensor(rows))
+            for name, site in latents.items()
+        }
         guide = fixed_draws(programs.guide, z)
         args = [arg[rows] for arg in programs.args]
         return objective(num_particles, 0.7, programs.nesting)(programs.model, guide, *args).loss
@@ -136,7 +163,9 @@ def test_loss_of_a_batch_is_the_sum_over_its_items(objective, make, num_particle
 @pytest.mark.parametrize("objective", OURS.values(), ids=OURS)
 def test_encoder_sees_each_datum_once_whatever_the_number_of_particles(objective):
     programs, rows = vae(), []
-    programs.module.encoder.net.register_forward_hook(lambda module, args, out: rows.append(args[0].shape[:-1].numel()))
+    programs.module.encoder.net.register_forward_hook(
+        lambda module, args, out: rows.append(args[0].shape[:-1].numel())
+    )
     for num_particles in (1, 2, 50):
         objective(num_particles)(programs.model, programs.guide, *programs.args)
     assert rows == [len(programs.args[0])] * 3
@@ -147,7 +176,11 @@ class Mixture(PyroModule):
 
     def __init__(self, classes=3):
         super().__init__()
-        self.prior, self.p_x, self.q_k = nn.Parameter(torch.randn(classes)), nn.Parameter(torch.randn(classes, 12)), mlp(12, classes)
+        self.prior, self.p_x, self.q_k = (
+            nn.Parameter(torch.randn(classes)),
+            nn.Parameter(torch.randn(classes, 12)),
+            mlp(12, classes),
+        )
 
     @pyro_method
     def model(self, x):
@@ -192,7 +225,10 @@ def gradient_of(loss, module):
 def test_score_gradient_is_unbiased_against_enumeration(beta, scale):
     programs = pair(Mixture)
     expected = gradient_of(-scale * programs.module.elbo(programs.args[0], beta), programs.module)
-    programs.model, programs.guide = poutine.scale(programs.model, scale), poutine.scale(programs.guide, scale)
+    programs.model, programs.guide = (
+        poutine.scale(programs.model, scale),
+        poutine.scale(programs.guide, scale),
+    )
     draws = assert_unbiased(Trace_ELBO(num_particles=500, beta=beta), programs, expected)
     assert draws.std(0).max() > 0
 
@@ -215,8 +251,14 @@ def test_score_gradient_is_unbiased_against_a_closed_form():
     module = truth.vae(Score(truth.wrong_encoder()))
     q = module.encoder.conditional(x)
     q = torch.distributions.MultivariateNormal(q.loc, scale_tril=q.scale_tril)
-    expected = gradient_of(torch.distributions.kl_divergence(q, truth.posterior(x)).sum(), module.encoder)
-    assert_unbiased(Trace_ELBO(num_particles=2000), Pair(module.encoder, module.model, module.guide, (x,)), expected)
+    expected = gradient_of(
+        torch.distributions.kl_divergence(q, truth.posterior(x)).sum(), module.encoder
+    )
+    assert_unbiased(
+        Trace_ELBO(num_particles=2000),
+        Pair(module.encoder, module.model, module.guide, (x,)),
+        expected,
+    )
 
 
 def test_analytic_kl_refuses_flows_and_scores():
@@ -239,7 +281,9 @@ def test_analytic_kl_refuses_flows_and_scores():
 def test_analytic_kl_refuses_a_guide_in_another_order():
     """KL(q(z1 | x) to p(z1 | z2)) with z2 ~ q(z2 | z1) is no KL of a joint."""
     programs = PAIRS["bottom-up"]()
-    with pytest.raises(ValueError, match=r"in its order \['z2', 'z1'\], got \['z1', 'z2'\]: use Trace_ELBO"):
+    with pytest.raises(
+        ValueError, match=r"in its order \['z2', 'z1'\], got \['z1', 'z2'\]: use Trace_ELBO"
+    ):
         TraceMeanField_ELBO()(programs.model, programs.guide, *programs.args)
 
 
@@ -248,7 +292,9 @@ def test_analytic_kl_of_diagonal_normals_has_the_right_sign():
     q = module.encoder(binary()).base_dist
     m, s = q.loc, q.scale
     kl = -0.5 * (1 + s.square().log() - m.square() - s.square()).sum()
-    torch.testing.assert_close(TraceMeanField_ELBO()(module.model, module.guide, binary()).kl, kl.detach())
+    torch.testing.assert_close(
+        TraceMeanField_ELBO()(module.model, module.guide, binary()).kl, kl.detach()
+    )
     assert kl > 0
 
 
@@ -284,14 +330,21 @@ def test_wrong_arguments_are_refused(objective):
 def test_more_particles_mean_less_variance():
     programs = vae()
     torch.manual_seed(0)
-    spread = [torch.stack([Trace_ELBO(k)(programs.model, programs.guide, *programs.args).loss for _ in range(50)]).std() for k in (1, 16)]
+    spread = [
+        torch.stack(
+            [Trace_ELBO(k)(programs.model, programs.guide, *programs.args).loss for _ in range(50)]
+        ).std()
+        for k in (1, 16)
+    ]
     assert spread[1] < spread[0] / 2  # a quarter of it in expectation
 
 
 def test_leading_dimensions_reach_no_network_of_the_guide_twice():
     """The decoder sees K rows per datum, all in one call."""
     programs, shapes = vae(), []
-    programs.module.decoder.net.register_forward_hook(lambda module, args, out: shapes.append(tuple(args[0].shape)))
+    programs.module.decoder.net.register_forward_hook(
+        lambda module, args, out: shapes.append(tuple(args[0].shape))
+    )
     Trace_ELBO(num_particles=6)(programs.model, programs.guide, *programs.args)
     assert shapes == [(6, len(programs.args[0]), 3)]
     assert isinstance(programs.module.encoder, DiagonalNormal)

@@ -9,20 +9,41 @@ import torch
 from PIL import Image
 from running import TINY, script
 
-from pyro_vae import SVI, VAE, Bernoulli, DiagonalNormal, StandardNormal, Trace_ELBO, data, log_likelihood, log_weights, mlp
-from pyro_vae.cli import parse
-from pyro_vae.conditionals import Normal
-from pyro_vae.data import Images, Pixels
-from pyro_vae.experiment import Config, build_svi, build_vae, choose_device
-from pyro_vae.fit import fit
-from pyro_vae.runs import load_config, load_run, open_run
+from pyro_vae import (
+    SVI,
+    VAE,
+    Bernoulli,
+    DiagonalNormal,
+    StandardNormal,
+    Trace_ELBO,
+    data,
+    log_likelihood,
+    log_weights,
+    mlp,
+)
+from pyro_vae.data.images import Images, Pixels
+from pyro_vae.experiments.command_line import parse
+from pyro_vae.experiments.config import Config, build_svi, build_vae, choose_device
+from pyro_vae.experiments.runs import load_config, load_run, open_run
+from pyro_vae.families.normal import Normal
+from pyro_vae.training.loop import fit
 
-NO_DEVICE = "cuda" if not torch.cuda.is_available() else "mps" if not torch.backends.mps.is_available() else "tpu"
+NO_DEVICE = (
+    "cuda"
+    if not torch.cuda.is_available()
+    else "mps"
+    if not torch.backends.mps.is_available()
+    else "tpu"
+)
 SMALL = Config(max_images=20, hidden=(4,), latent_dim=2, device="cpu", progress=False)
 
 
 def a_vae(latent_dim=2, prior_dim=2, decoder_dim=2, D=64, likelihood=Bernoulli):
-    return VAE(StandardNormal(prior_dim), likelihood(mlp(decoder_dim, 4, D)), DiagonalNormal(mlp(D, 4, 2 * latent_dim)))
+    return VAE(
+        StandardNormal(prior_dim),
+        likelihood(mlp(decoder_dim, 4, D)),
+        DiagonalNormal(mlp(D, 4, 2 * latent_dim)),
+    )
 
 
 def a_step(vae, x):
@@ -58,37 +79,65 @@ def a_run(path, config=SMALL):
 
 DATA = {
     "missing data folder": (
-        lambda p: data.load("mnist", p / "none"),
+        lambda p: data.load_data("mnist", p / "none"),
         FileNotFoundError,
         "'mnist' in torchvision's layout under the folder",
     ),
-    "no data folder": (lambda p: open_run(replace(SMALL, dataset="mnist", data_dir=p)), FileNotFoundError, "--download"),
+    "no data folder": (
+        lambda p: open_run(replace(SMALL, dataset="mnist", data_dir=p)),
+        FileNotFoundError,
+        "--download",
+    ),
     "missing array": (
-        lambda p: data.load(p / "none.npy"),
+        lambda p: data.load_data(p / "none.npy"),
         FileNotFoundError,
         "expected an array file or a folder .*got .*none.npy.*does not exist",
     ),
-    "unknown data set": (lambda p: data.load("digit"), ValueError, "expected one of digits, mnist, .* got 'digit'"),
-    "empty folder": (lambda p: data.load(a_folder(p / "empty")), ValueError, "expected images .* in the folder .*empty.*, got none"),
-    "unreadable image": (lambda p: data.load(a_folder(p / "f", ("a.png", None))), ValueError, "expected a readable .* image, got .*a.png"),
+    "unknown data set": (
+        lambda p: data.load_data("digit"),
+        ValueError,
+        "expected one of digits, mnist, .* got 'digit'",
+    ),
+    "empty folder": (
+        lambda p: data.load_data(a_folder(p / "empty")),
+        ValueError,
+        "expected images .* in the folder .*empty.*, got none",
+    ),
+    "unreadable image": (
+        lambda p: data.load_data(a_folder(p / "f", ("a.png", None))),
+        ValueError,
+        "expected a readable .* image, got .*a.png",
+    ),
     "images of two sizes": (
-        lambda p: data.load(a_folder(p / "f", ("a.png", (4, 4)), ("b.png", (5, 4)))),
+        lambda p: data.load_data(a_folder(p / "f", ("a.png", (4, 4)), ("b.png", (5, 4)))),
         ValueError,
         "expected images of one size, got .4, 4. in .*a.png.* and .4, 5. in .*b.png",
     ),
-    "NaN pixels": (lambda p: data.load(saved(p / "x.npy", [[0.5, math.nan]] * 9)), ValueError, "pixels in .0, 1., got values in .nan"),
+    "NaN pixels": (
+        lambda p: data.load_data(saved(p / "x.npy", [[0.5, math.nan]] * 9)),
+        ValueError,
+        "pixels in .0, 1., got values in .nan",
+    ),
     "pixels out of range": (
-        lambda p: data.load(saved(p / "x.npy", [[0.5, 1.5]] * 9)),
+        lambda p: data.load_data(saved(p / "x.npy", [[0.5, 1.5]] * 9)),
         ValueError,
         r"pixels in .0, 1., got values in .0.5, 1.5.",
     ),
-    "negative pixels": (lambda p: data.load(saved(p / "x.npy", [[-1, 3]] * 9)), ValueError, r"pixels in .0, 255., got values in .-1, 3."),
+    "negative pixels": (
+        lambda p: data.load_data(saved(p / "x.npy", [[-1, 3]] * 9)),
+        ValueError,
+        r"pixels in .0, 255., got values in .-1, 3.",
+    ),
     "pickled array": (
-        lambda p: data.load(saved(p / "x.npy", np.array([{}, None], dtype=object))),
+        lambda p: data.load_data(saved(p / "x.npy", np.array([{}, None], dtype=object))),
         ValueError,
         "array file without pickled objects",
     ),
-    "unknown pixels": (lambda p: data.load("digits", pixels="gray"), ValueError, "expected pixels to be one of static, .* got 'gray'"),
+    "unknown pixels": (
+        lambda p: data.load_data("digits", pixels="gray"),
+        ValueError,
+        "expected pixels to be one of static, .* got 'gray'",
+    ),
     "values and shape": (
         lambda p: Images(torch.zeros(3, 5, dtype=torch.uint8), (1, 2, 2), Pixels.GREY, 255),
         ValueError,
@@ -97,14 +146,20 @@ DATA = {
 }
 
 PROGRAMS = {
-    "wrong image size": (lambda p: a_step(a_vae(), torch.ones(3, 63)), ValueError, r"expected input .\.\.\., 64., got .3, 63."),
+    "wrong image size": (
+        lambda p: a_step(a_vae(), torch.ones(3, 63)),
+        ValueError,
+        r"expected input .\.\.\., 64., got .3, 63.",
+    ),
     "grey under Bernoulli": (
         lambda p: a_step(a_vae(), torch.rand(3, 64)),
         ValueError,
         "in the support .*Boolean.* of its Bernoulli, got values in",
     ),
     "grey images under Bernoulli": (
-        lambda p: build_vae(replace(SMALL, likelihood="bernoulli"), data.load("digits", pixels="grey").train),
+        lambda p: build_vae(
+            replace(SMALL, likelihood="bernoulli"), data.load_data("digits", pixels="grey").train
+        ),
         ValueError,
         "a density of grey pixels .continuous_bernoulli, normal., got bernoulli, which is one of dynamic, static, threshold pixels",
     ),
@@ -123,17 +178,49 @@ PROGRAMS = {
         ValueError,
         r"expected input .\.\.\., 3., got .3, 2.",
     ),
-    "K of 0": (lambda p: log_likelihood(*programs(), torch.ones(3, 64), num_samples=0), ValueError, "num_samples .* at least 1, got 0"),
-    "K of -1": (lambda p: log_weights(*programs(), torch.ones(3, 64), num_samples=-1), ValueError, "num_samples .* at least 1, got -1"),
-    "no particles": (lambda p: Trace_ELBO(num_particles=0), ValueError, "expected num_particles of at least 1, got 0"),
-    "negative beta": (lambda p: Trace_ELBO(beta=-1.0), ValueError, "expected beta of at least 0, got -1"),
-    "Pyro's optimiser": (lambda p: SVI(*programs(), object(), Trace_ELBO()), TypeError, "expected a torch.optim.Optimizer, got object"),
+    "K of 0": (
+        lambda p: log_likelihood(*programs(), torch.ones(3, 64), num_samples=0),
+        ValueError,
+        "num_samples .* at least 1, got 0",
+    ),
+    "K of -1": (
+        lambda p: log_weights(*programs(), torch.ones(3, 64), num_samples=-1),
+        ValueError,
+        "num_samples .* at least 1, got -1",
+    ),
+    "no particles": (
+        lambda p: Trace_ELBO(num_particles=0),
+        ValueError,
+        "expected num_particles of at least 1, got 0",
+    ),
+    "negative beta": (
+        lambda p: Trace_ELBO(beta=-1.0),
+        ValueError,
+        "expected beta of at least 0, got -1",
+    ),
+    "Pyro's optimiser": (
+        lambda p: SVI(*programs(), object(), Trace_ELBO()),
+        TypeError,
+        "expected a torch.optim.Optimizer, got object",
+    ),
 }
 
 RUNS = {
-    "latent of 0": (lambda p: build_vae(replace(SMALL, latent_dim=0), digits()), ValueError, "expected latent_dim of at least 1, got 0"),
-    "batch of 0": (lambda p: build_svi(replace(SMALL, batch_size=0), a_vae(), 10), ValueError, "expected batch_size of at least 1, got 0"),
-    "no images": (lambda p: open_run(replace(SMALL, max_images=0)), ValueError, "expected max_images of at least 1, got 0"),
+    "latent of 0": (
+        lambda p: build_vae(replace(SMALL, latent_dim=0), digits()),
+        ValueError,
+        "expected latent_dim of at least 1, got 0",
+    ),
+    "batch of 0": (
+        lambda p: build_svi(replace(SMALL, batch_size=0), a_vae(), 10),
+        ValueError,
+        "expected batch_size of at least 1, got 0",
+    ),
+    "no images": (
+        lambda p: open_run(replace(SMALL, max_images=0)),
+        ValueError,
+        "expected max_images of at least 1, got 0",
+    ),
     "negative epochs": (
         lambda p: list(open_run(replace(SMALL, epochs=-1, output_dir=p)).fit()),
         ValueError,
@@ -150,7 +237,11 @@ RUNS = {
         TypeError,
         "a network that ends in nn.Linear",
     ),
-    "unknown preset": (lambda p: parse(["--preset", "r9"]), ValueError, "expected preset to be one of r1, .*, got 'r9'"),
+    "unknown preset": (
+        lambda p: parse(["--preset", "r9"]),
+        ValueError,
+        "expected preset to be one of r1, .*, got 'r9'",
+    ),
     "folder with a run": (
         lambda p: a_run(a_run(p / "run")),
         ValueError,
@@ -166,7 +257,11 @@ RUNS = {
         ValueError,
         "lr = 0.001, beta = 1.0, got lr = 0.1, beta = 2.0|beta = 1.0, lr = 0.001, got beta = 2.0, lr = 0.1",
     ),
-    "load nothing": (lambda p: load_run(p / "none"), FileNotFoundError, "expected the folder of a run"),
+    "load nothing": (
+        lambda p: load_run(p / "none"),
+        FileNotFoundError,
+        "expected the folder of a run",
+    ),
     "load a run without an epoch": (
         lambda p: load_run(open_run(replace(SMALL, output_dir=p / "run")).folder),
         FileNotFoundError,
@@ -177,9 +272,21 @@ RUNS = {
         ValueError,
         r"the options of a run in .*, got .'latents'.",
     ),
-    "no JSON": (lambda p: load_config(with_config(p / "run", "{") / "config.json"), ValueError, "expected JSON in"),
-    "no options": (lambda p: load_config(with_config(p / "run", "[]") / "config.json"), ValueError, "got list"),
-    "damaged weights": (lambda p: load_run(damaged(a_run(p / "run"))), ValueError, "got a corrupt, truncated or foreign file"),
+    "no JSON": (
+        lambda p: load_config(with_config(p / "run", "{") / "config.json"),
+        ValueError,
+        "expected JSON in",
+    ),
+    "no options": (
+        lambda p: load_config(with_config(p / "run", "[]") / "config.json"),
+        ValueError,
+        "got list",
+    ),
+    "damaged weights": (
+        lambda p: load_run(damaged(a_run(p / "run"))),
+        ValueError,
+        "got a corrupt, truncated or foreign file",
+    ),
     "patience without validation": (
         lambda p: next(fit(a_svi(), digits(), epochs=1, patience=1, progress=False)),
         ValueError,
@@ -211,7 +318,7 @@ def a_svi():
 
 
 def digits():
-    return data.load("digits").train
+    return data.load_data("digits").train
 
 
 def damaged(run):
@@ -233,7 +340,9 @@ def test_errors(name, tmp_path, monkeypatch):
 @pytest.mark.parametrize("option", NAMES)
 def test_unknown_names(option, tmp_path):
     config = replace(SMALL, output_dir=tmp_path / "run", **{option: "nonsense"})
-    with pytest.raises(ValueError, match=f"expected {option} to be one of {NAMES[option]}.*, got 'nonsense'"):
+    with pytest.raises(
+        ValueError, match=f"expected {option} to be one of {NAMES[option]}.*, got 'nonsense'"
+    ):
         open_run(config)
     assert not (tmp_path / "run").exists()  # no folder for a run that cannot be
 
@@ -243,8 +352,14 @@ SCRIPTS = {
         [*TINY, "--likelihood", "bernoulli"],
         "error: expected a likelihood that is a density of counts pixels (binomial), got bernoulli",
     ),
-    "evaluate": (["none"], "error: expected the folder of a run, which has a config.json, got none"),
-    "sample": (["none", "--n", "3"], "error: expected the folder of a run, which has a config.json, got none"),
+    "evaluate": (
+        ["none"],
+        "error: expected the folder of a run, which has a config.json, got none",
+    ),
+    "sample": (
+        ["none", "--n", "3"],
+        "error: expected the folder of a run, which has a config.json, got none",
+    ),
 }
 
 

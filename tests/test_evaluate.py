@@ -14,12 +14,13 @@ from pyro.ops.stats import fit_generalized_pareto as trusted_fit
 from pyro_examples import ExampleM2, ExampleVAE
 from torch import Tensor, nn
 
-from pyro_vae import VAE, weights
-from pyro_vae.aggregate import kl_decomposition, marginals
-from pyro_vae.evaluate import Evaluation, evaluate
-from pyro_vae.importance import log_weights
-from pyro_vae.latents import active_units
-from pyro_vae.pareto import fit_generalized_pareto, pareto_k, pareto_smoothed
+from pyro_vae import VAE
+from pyro_vae.evaluation import estimators as weights
+from pyro_vae.evaluation.importance import log_weights
+from pyro_vae.evaluation.kl import kl_decomposition, marginals
+from pyro_vae.evaluation.latents import active_units
+from pyro_vae.evaluation.pareto import fit_generalized_pareto, pareto_k, pareto_smoothed
+from pyro_vae.evaluation.report import Evaluation, evaluate
 
 
 def seeded(seed: int, p: Pair, **options) -> Evaluation:
@@ -41,24 +42,43 @@ def test_error_bar_is_calibrated():
     torch.manual_seed(0)
     truth, vae = poor_guide()
     x = truth.data(4)
-    log_weight = log_weights(vae.model, vae.guide, x.repeat(200, 1), num_samples=1000).reshape(1000, 200, 4)
+    log_weight = log_weights(vae.model, vae.guide, x.repeat(200, 1), num_samples=1000).reshape(
+        1000, 200, 4
+    )
     error = weights.log_mean_exp(log_weight) - truth.log_likelihood(x)
     standard_error = weights.standard_error(log_weight)
-    assert float(((error / standard_error).abs() < 3).double().mean()) >= 0.95  # each datum by itself
-    assert float(((error.mean(1) / standard_error.square().sum(1).sqrt() * 4).abs() < 3).double().mean()) >= 0.95  # their mean
-    torch.testing.assert_close(standard_error.mean(0), error.std(0), rtol=0.25, atol=0)  # std of 200: 5 % error
+    assert (
+        float(((error / standard_error).abs() < 3).double().mean()) >= 0.95
+    )  # each datum by itself
+    assert (
+        float(
+            ((error.mean(1) / standard_error.square().sum(1).sqrt() * 4).abs() < 3).double().mean()
+        )
+        >= 0.95
+    )  # their mean
+    torch.testing.assert_close(
+        standard_error.mean(0), error.std(0), rtol=0.25, atol=0
+    )  # std of 200: 5 % error
 
 
 def test_jackknife_bias_is_the_loop_over_samples():
-    log_weight = 5 * torch.randn(9, 4, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    log_weight = 5 * torch.randn(
+        9, 4, generator=torch.Generator().manual_seed(0), dtype=torch.float64
+    )
     log_weight[3, 0] = 800.0  # all the others together are nothing beside it
-    without = torch.stack([weights.log_mean_exp(torch.cat([log_weight[:k], log_weight[k + 1 :]])) for k in range(9)])
-    torch.testing.assert_close(weights.jackknife_bias(log_weight), 8 * (without.mean(0) - weights.log_mean_exp(log_weight)))
+    without = torch.stack(
+        [weights.log_mean_exp(torch.cat([log_weight[:k], log_weight[k + 1 :]])) for k in range(9)]
+    )
+    torch.testing.assert_close(
+        weights.jackknife_bias(log_weight), 8 * (without.mean(0) - weights.log_mean_exp(log_weight))
+    )
 
 
 def test_standard_error_is_the_delta_method():
     w = torch.rand(50, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-    torch.testing.assert_close(weights.standard_error(w.log()), w.std(0) / math.sqrt(50) / w.mean(0))
+    torch.testing.assert_close(
+        weights.standard_error(w.log()), w.std(0) / math.sqrt(50) / w.mean(0)
+    )
 
 
 def test_bounds_grow_with_samples():
@@ -71,9 +91,9 @@ def test_bounds_grow_with_samples():
     for small, large in itertools.pairwise(sizes):
         gain = bounds[large] - bounds[small]
         assert float(gain.mean()) > -3 * float(gain.std()) / math.sqrt(200)
-    assert float((bounds[1024] - truth.log_likelihood(x)).mean()) < 3 * float((bounds[1024] - truth.log_likelihood(x)).std()) / math.sqrt(
-        200
-    )
+    assert float((bounds[1024] - truth.log_likelihood(x)).mean()) < 3 * float(
+        (bounds[1024] - truth.log_likelihood(x)).std()
+    ) / math.sqrt(200)
 
 
 def test_jackknife_comes_closer_to_many_samples():
@@ -82,7 +102,10 @@ def test_jackknife_comes_closer_to_many_samples():
     torch.manual_seed(0)
     x = truth.data(100)
     log_weight = log_weights(vae.model, vae.guide, x, num_samples=5000)
-    many, few = weights.log_mean_exp(log_weight), log_weight[:4900].reshape(49, 100, 100).transpose(0, 1)
+    many, few = (
+        weights.log_mean_exp(log_weight),
+        log_weight[:4900].reshape(49, 100, 100).transpose(0, 1),
+    )
     plain = weights.log_mean_exp(few)
     jackknife = plain - weights.jackknife_bias(few)
     assert abs(float((jackknife - many).mean())) < 0.5 * abs(float((plain - many).mean()))
@@ -98,7 +121,9 @@ def test_pareto_fit_is_the_trusted_one(k):
     shape, scale = fit_generalized_pareto(y)
     trusted = torch.tensor([trusted_fit(column) for column in y.T], dtype=torch.float64)
     torch.testing.assert_close(torch.stack([shape, scale], 1), trusted)
-    assert float((shape.mean() - k).abs()) < 0.15  # standard error (1 + k) / sqrt(1500) < 0.06, and the prior's pull to 0.5
+    assert (
+        float((shape.mean() - k).abs()) < 0.15
+    )  # standard error (1 + k) / sqrt(1500) < 0.06, and the prior's pull to 0.5
 
 
 def test_pareto_k_tells_good_guides_from_bad():
@@ -112,7 +137,9 @@ def test_pareto_k_tells_good_guides_from_bad():
 
 
 def test_pareto_smoothing_keeps_the_body_and_bounds_the_tail():
-    log_weight = 3 * torch.randn(1000, 4, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    log_weight = 3 * torch.randn(
+        1000, 4, generator=torch.Generator().manual_seed(0), dtype=torch.float64
+    )
     smoothed = pareto_smoothed(log_weight).log_weight
     ordered = log_weight.sort(0).values
     torch.testing.assert_close(smoothed[:-95], ordered[:-95], rtol=0, atol=0)
@@ -132,8 +159,13 @@ def test_pareto_smoothing_lessens_the_error():
     vae = truth.vae(truth.wrong_encoder(shift=0.0, spread=0.75))
     x = truth.data(1)
     log_weight = log_weights(vae.model, vae.guide, x.expand(500, -1), num_samples=200)
-    raw, smooth = weights.log_mean_exp(log_weight), weights.log_mean_exp(pareto_smoothed(log_weight).log_weight)
-    assert float((smooth - truth.log_likelihood(x)).square().mean()) < float((raw - truth.log_likelihood(x)).square().mean())
+    raw, smooth = (
+        weights.log_mean_exp(log_weight),
+        weights.log_mean_exp(pareto_smoothed(log_weight).log_weight),
+    )
+    assert float((smooth - truth.log_likelihood(x)).square().mean()) < float(
+        (raw - truth.log_likelihood(x)).square().mean()
+    )
 
 
 # The whole result
@@ -147,8 +179,12 @@ def test_exact_guide_leaves_nothing_to_estimate():
         torch.testing.assert_close(estimate, truth.log_likelihood(x))
     for nought in (result.standard_error, result.bias, result.pareto_k):
         torch.testing.assert_close(nought, torch.zeros(30, dtype=torch.float64), atol=1e-6, rtol=0)
-    torch.testing.assert_close(result.effective_sample_size, torch.full((30,), 100.0, dtype=torch.float64))
-    torch.testing.assert_close(result.bits_per_dimension, -truth.log_likelihood(x) / (8 * math.log(2)))
+    torch.testing.assert_close(
+        result.effective_sample_size, torch.full((30,), 100.0, dtype=torch.float64)
+    )
+    torch.testing.assert_close(
+        result.bits_per_dimension, -truth.log_likelihood(x) / (8 * math.log(2))
+    )
     assert result.active_units == 4
     assert bool(result.trustworthy.all())
 
@@ -159,9 +195,13 @@ def test_rate_and_distortion_are_the_closed_forms():
     vae, x = truth.vae(), truth.data(20)
     result = evaluate(vae.model, vae.guide, x, num_samples=4000)
     q = truth.posterior(x)
-    prior = torch.distributions.MultivariateNormal(torch.zeros(4, dtype=torch.float64), torch.eye(4, dtype=torch.float64))
+    prior = torch.distributions.MultivariateNormal(
+        torch.zeros(4, dtype=torch.float64), torch.eye(4, dtype=torch.float64)
+    )
     rate = torch.distributions.kl_divergence(q, prior)
-    assert float(((result.rate - rate).mean() / rate.mean()).abs()) < 0.01  # of a noise of 2 / sqrt(80000)
+    assert (
+        float(((result.rate - rate).mean() / rate.mean()).abs()) < 0.01
+    )  # of a noise of 2 / sqrt(80000)
     torch.testing.assert_close(result.rate + result.distortion, -result.elbo)
 
 
@@ -183,7 +223,9 @@ def test_the_noise_of_sampled_means_is_no_active_unit():
     exact = torch.randn(n, 1) * torch.tensor([[0.5, 0.0, 0.0, 0.0]])
     once, again = (exact + torch.randn(n, 4) / S**0.5 for _ in range(2))
     assert active_units(once) == 4  # 1/64 is above the threshold
-    assert active_units(once, again) == 1  # the covariance of the noise has a standard error of 1/64/sqrt(2000) = 0.0003
+    assert (
+        active_units(once, again) == 1
+    )  # the covariance of the noise has a standard error of 1/64/sqrt(2000) = 0.0003
 
 
 def test_the_decomposition_can_be_left_out():
@@ -191,7 +233,9 @@ def test_the_decomposition_can_be_left_out():
     result, without = (seeded(0, p, num_samples=10, kl_draws=draws) for draws in (20, 0))
     assert without.kl is None
     assert result.kl is not None
-    assert without.summary() == {name: value for name, value in result.summary().items() if not name.startswith("kl_")}
+    assert without.summary() == {
+        name: value for name, value in result.summary().items() if not name.startswith("kl_")
+    }
 
 
 @pytest.mark.slow
@@ -211,7 +255,10 @@ def test_more_samples_than_a_block():
     result = evaluate(vae.model, vae.guide, x, num_samples=20_000)
     assert bool(((result.log_px - truth.log_likelihood(x)).abs() < 4 * result.standard_error).all())
     torch.manual_seed(0)
-    torch.testing.assert_close(result.log_px, weights.log_mean_exp(log_weights(vae.model, vae.guide, x, num_samples=20_000)))
+    torch.testing.assert_close(
+        result.log_px,
+        weights.log_mean_exp(log_weights(vae.model, vae.guide, x, num_samples=20_000)),
+    )
 
 
 def slow_loop(p: Pair, z: Tensor, x: Tensor) -> Tensor:
@@ -223,7 +270,9 @@ def slow_loop(p: Pair, z: Tensor, x: Tensor) -> Tensor:
             loc, log_variance = vae.encoder.net(x[b]).chunk(2, -1)
             log_q = normal(loc, (log_variance / 2).exp()).log_prob(z[k, b]).sum()
             log_pz = normal(torch.zeros_like(loc), 1.0).log_prob(z[k, b]).sum()
-            log_px = torch.distributions.Bernoulli(logits=vae.decoder.net(z[k, b])).log_prob(x[b]).sum()
+            log_px = (
+                torch.distributions.Bernoulli(logits=vae.decoder.net(z[k, b])).log_prob(x[b]).sum()
+            )
             out[k, b] = log_px + log_pz - log_q
     return out.detach()
 
@@ -256,8 +305,12 @@ def test_companions_do_not_matter():
 
     together = estimates(x)
     apart = [estimates(row) for row in x.split(1)]
-    torch.testing.assert_close(together.log_px, torch.cat([one.log_px for one in apart]), atol=1e-6, rtol=0)
-    torch.testing.assert_close(together.elbo, torch.cat([one.elbo for one in apart]), atol=1e-6, rtol=0)
+    torch.testing.assert_close(
+        together.log_px, torch.cat([one.log_px for one in apart]), atol=1e-6, rtol=0
+    )
+    torch.testing.assert_close(
+        together.elbo, torch.cat([one.elbo for one in apart]), atol=1e-6, rtol=0
+    )
 
 
 # The aggregate posterior
@@ -286,23 +339,37 @@ def test_kl_decomposition_is_the_quadrature():
     normal = torch.distributions.Normal
     factors = normal(loc, scale).log_prob(grid.reshape(-1, 1, 1)).exp()  # (G, 3, 2)
     q = torch.einsum("gn,hn->gh", factors[..., 0], factors[..., 1]) / 3
-    q_d, p_d, cell = factors.mean(1), normal(0.0, 1.0).log_prob(grid).exp(), (grid[1] - grid[0]) ** 2
+    q_d, p_d, cell = (
+        factors.mean(1),
+        normal(0.0, 1.0).log_prob(grid).exp(),
+        (grid[1] - grid[0]) ** 2,
+    )
     conditional_entropy = 2 * normal(loc[0, 0], scale).entropy()
     information = -(q * q.clamp(min=1e-300).log()).sum() * cell - conditional_entropy
-    correlation = (q * (q.clamp(min=1e-300) / (q_d[:, None, 0] * q_d[None, :, 1])).log()).sum() * cell
+    correlation = (
+        q * (q.clamp(min=1e-300) / (q_d[:, None, 0] * q_d[None, :, 1])).log()
+    ).sum() * cell
     dimensions = (q_d * (q_d / p_d[:, None]).log()).sum(0) * cell.sqrt()
-    assert parts.mutual_information == pytest.approx(float(information), abs=4 * parts.mutual_information_standard_error)
-    assert parts.total_correlation == pytest.approx(float(correlation), abs=0.01)  # four standard errors
+    assert parts.mutual_information == pytest.approx(
+        float(information), abs=4 * parts.mutual_information_standard_error
+    )
+    assert parts.total_correlation == pytest.approx(
+        float(correlation), abs=0.01
+    )  # four standard errors
     torch.testing.assert_close(parts.dimension_wise_kl, dimensions, atol=0.02, rtol=0)
     assert parts.kl == pytest.approx(parts.mutual_information + parts.marginal_kl)
-    assert parts.marginal_kl == pytest.approx(parts.total_correlation + float(parts.dimension_wise_kl.sum()))
+    assert parts.marginal_kl == pytest.approx(
+        parts.total_correlation + float(parts.dimension_wise_kl.sum())
+    )
 
 
 @pytest.mark.parametrize(
     "q",
     [
         dist.Normal(torch.randn(5, 3), 0.3).to_event(1),
-        dist.MultivariateNormal(torch.zeros(5, 3), torch.tensor([[2.0, 0.5, 0.0], [0.5, 1.0, 0.2], [0.0, 0.2, 0.5]])),
+        dist.MultivariateNormal(
+            torch.zeros(5, 3), torch.tensor([[2.0, 0.5, 0.0], [0.5, 1.0, 0.2], [0.0, 0.2, 0.5]])
+        ),
         dist.LowRankMultivariateNormal(torch.zeros(5, 3), torch.ones(5, 3, 1), torch.ones(5, 3)),
     ],
 )
@@ -321,10 +388,22 @@ def test_pyros_examples_evaluate_unmodified(supervised):
     m2 = ExampleM2().double()
     args = (m2.images(), m2.labels()) if supervised else (m2.images(),)
     result = evaluate(m2.model, m2.guide, *args, num_samples=4000)
-    joint = [evaluate(m2.model, m2.guide, m2.images(), torch.eye(3).double()[c].expand(6, -1), num_samples=4000) for c in range(3)]
+    joint = [
+        evaluate(
+            m2.model,
+            m2.guide,
+            m2.images(),
+            torch.eye(3).double()[c].expand(6, -1),
+            num_samples=4000,
+        )
+        for c in range(3)
+    ]
     each = torch.stack([one.log_px for one in joint])  # log p(x, y) for every y
     truth = each[torch.arange(6) % 3, torch.arange(6)] if supervised else each.logsumexp(0)
-    error = (result.standard_error**2 + torch.stack([one.standard_error for one in joint]).square().amax(0)).sqrt()
+    error = (
+        result.standard_error**2
+        + torch.stack([one.standard_error for one in joint]).square().amax(0)
+    ).sqrt()
     assert bool(((result.log_px - truth).abs() < 4 * error).all())
 
 
@@ -333,7 +412,9 @@ def test_pyros_vae_example_evaluates_unmodified():
     torch.manual_seed(0)
     vae = ExampleVAE().double()
     x = vae.images()
-    svi = pyro.infer.SVI(vae.model, vae.guide, pyro.optim.Adam({"lr": 1e-2}), pyro.infer.Trace_ELBO())
+    svi = pyro.infer.SVI(
+        vae.model, vae.guide, pyro.optim.Adam({"lr": 1e-2}), pyro.infer.Trace_ELBO()
+    )
     with pyro.get_param_store().scope():
         for _ in range(100):
             svi.step(x)
@@ -341,7 +422,9 @@ def test_pyros_vae_example_evaluates_unmodified():
     axis = torch.linspace(-6, 6, 121, dtype=torch.float64)
     z = torch.cartesian_prod(axis, axis)
     log_pz = torch.distributions.Normal(0.0, 1.0).log_prob(z).sum(-1)
-    log_px = torch.distributions.Bernoulli(vae.decoder(z).detach()).log_prob(x.reshape(6, 1, -1)).sum(-1)
+    log_px = (
+        torch.distributions.Bernoulli(vae.decoder(z).detach()).log_prob(x.reshape(6, 1, -1)).sum(-1)
+    )
     quadrature = (log_px + log_pz).logsumexp(-1) + 2 * math.log(0.1)
     assert bool(((result.log_px - quadrature).abs() < 4 * result.standard_error).all())
     assert result.num_observed == 16
@@ -354,7 +437,9 @@ class NoPlateAround:
     @staticmethod
     def model(x: Tensor) -> None:
         z = pyro.sample("z", dist.Normal(x.new_zeros(len(x), 2), 1.0).to_event(1))
-        pyro.sample("x", dist.Normal(z.sum(-1, keepdim=True), 1.0).expand(x.shape).to_event(1), obs=x)
+        pyro.sample(
+            "x", dist.Normal(z.sum(-1, keepdim=True), 1.0).expand(x.shape).to_event(1), obs=x
+        )
 
     @staticmethod
     def guide(x: Tensor) -> None:
@@ -364,11 +449,26 @@ class NoPlateAround:
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda x: evaluate(NoPlateAround.model, NoPlateAround.guide, x, num_samples=10), "expected a plate with one row per datum"),
-        (lambda x: evaluate(*plain(), x, num_samples=0), "expected num_samples and chunk_size of at least 1, got 0"),
-        (lambda x: evaluate(*plain(), x, num_samples=10, chunk_size=0), "expected num_samples and chunk_size of at least 1"),
-        (lambda x: kl_decomposition(*plain(), x, num_draws=1), "expected num_draws of at least 2, got 1"),
-        (lambda x: evaluate(*plain(), num_samples=10), "expected tensor arguments with one row per datum"),
+        (
+            lambda x: evaluate(NoPlateAround.model, NoPlateAround.guide, x, num_samples=10),
+            "expected a plate with one row per datum",
+        ),
+        (
+            lambda x: evaluate(*plain(), x, num_samples=0),
+            "expected num_samples and chunk_size of at least 1, got 0",
+        ),
+        (
+            lambda x: evaluate(*plain(), x, num_samples=10, chunk_size=0),
+            "expected num_samples and chunk_size of at least 1",
+        ),
+        (
+            lambda x: kl_decomposition(*plain(), x, num_draws=1),
+            "expected num_draws of at least 2, got 1",
+        ),
+        (
+            lambda x: evaluate(*plain(), num_samples=10),
+            "expected tensor arguments with one row per datum",
+        ),
     ],
 )
 def test_errors(call, message):

@@ -16,11 +16,26 @@ def run(tmp_path_factory):
 
 
 def test_diagnostics_that_are_asked_for(run, capsys):
-    options = ("--ais", "--ais-steps", 10, "--gaps", "--calibration", "--few", 3, "--max-images", 20)
+    options = (
+        "--ais",
+        "--ais-steps",
+        10,
+        "--gaps",
+        "--calibration",
+        "--few",
+        3,
+        "--max-images",
+        20,
+    )
     evaluate(run, "--num-samples", 30, *options)
     result = json.loads((run / "evaluation-test-30.json").read_text())
     ais = result["annealed_importance_sampling"]
-    assert ais["num_images"] == result["gaps_diagonal"]["num_images"] == result["gaps_full_rank"]["num_images"] == 3
+    assert (
+        ais["num_images"]
+        == result["gaps_diagonal"]["num_images"]
+        == result["gaps_full_rank"]["num_images"]
+        == 3
+    )
     assert ais["simulated_lower_bound"] < ais["simulated_upper_bound"] + 1
     figures = {path.stem for path in (run / "figures" / "evaluation-test-30").iterdir()}
     assert figures == {"convergence", "pareto", "weight_tails", "extremes", "ranks"}

@@ -8,14 +8,23 @@ from pathlib import Path
 import pytest
 import torch
 
-from pyro_vae import DiagonalNormal, StandardNormal, TraceMeanField_ELBO, experiment, mlp
-from pyro_vae.cli import parse
-from pyro_vae.conditionals import Normal
-from pyro_vae.data import Images, Pixels
-from pyro_vae.experiment import Config, build_svi, build_vae, choose_device, load_data, natural_likelihood, peak
-from pyro_vae.presets import PRESETS
-from pyro_vae.runs import MAY_DIFFER, check_resumable, judge, load_config, save_config
-from pyro_vae.vae import VAE
+from pyro_vae import DiagonalNormal, StandardNormal, TraceMeanField_ELBO, mlp
+from pyro_vae.data.images import Images, Pixels
+from pyro_vae.experiments import config as experiment
+from pyro_vae.experiments.command_line import parse
+from pyro_vae.experiments.config import (
+    Config,
+    build_svi,
+    build_vae,
+    choose_device,
+    load_splits,
+    natural_likelihood,
+    peak,
+)
+from pyro_vae.experiments.presets import PRESETS
+from pyro_vae.experiments.runs import MAY_DIFFER, check_resumable, judge, load_config, save_config
+from pyro_vae.families.normal import Normal
+from pyro_vae.models.vae import VAE
 
 TINY = Config(max_images=40, hidden=(8,), latent_dim=3, batch_size=20)
 
@@ -30,7 +39,9 @@ NATURAL = {
 
 
 def some_images(pixels, shape=(1, 8, 8), top=255):
-    values = torch.rand(40, math.prod(shape), generator=torch.Generator().manual_seed(0)) * (top + 1)
+    values = torch.rand(40, math.prod(shape), generator=torch.Generator().manual_seed(0)) * (
+        top + 1
+    )
     return Images(values.to(torch.uint8), shape, Pixels.BYTES, 255).as_pixels(pixels)
 
 
@@ -58,33 +69,49 @@ CHOICES = {
 }
 
 
-GOES_WITH = {"power_spherical": {"prior": "sphere"}, "von_mises_fisher": {"prior": "sphere"}, "sphere": {"guide": "power_spherical"}}
+GOES_WITH = {
+    "power_spherical": {"prior": "sphere"},
+    "von_mises_fisher": {"prior": "sphere"},
+    "sphere": {"guide": "power_spherical"},
+}
 
 
-@pytest.mark.parametrize(("option", "name"), [(option, name) for option, table in CHOICES.items() for name in table])
+@pytest.mark.parametrize(
+    ("option", "name"), [(option, name) for option, table in CHOICES.items() for name in table]
+)
 def test_every_name_trains(option, name):
-    a_step(replace(TINY, **{option: name}, **GOES_WITH.get(name, {})), load_data(TINY).train)
+    a_step(replace(TINY, **{option: name}, **GOES_WITH.get(name, {})), load_splits(TINY).train)
 
 
 def test_spheres_go_with_spheres():
     for choice in ({"guide": "power_spherical"}, {"prior": "sphere"}):
-        with pytest.raises(ValueError, match="expected guide power_spherical or von_mises_fisher with prior sphere, got guide"):
-            build_vae(replace(TINY, **choice), load_data(TINY).train)
+        with pytest.raises(
+            ValueError,
+            match="expected guide power_spherical or von_mises_fisher with prior sphere, got guide",
+        ):
+            build_vae(replace(TINY, **choice), load_splits(TINY).train)
 
 
-@pytest.mark.parametrize("objective", ["iwae", "dreg", "stl", "renyi", "wake_sleep", "free_bits", "infovae"])
+@pytest.mark.parametrize(
+    "objective", ["iwae", "dreg", "stl", "renyi", "wake_sleep", "free_bits", "infovae"]
+)
 def test_objectives_that_weigh_no_kl_refuse_beta(objective):
     for choice in ({"beta": 0.5}, {"annealing": "linear"}):
         config = replace(TINY, objective=objective, **choice)
-        with pytest.raises(ValueError, match=f"expected beta 1 and no annealing for objective {objective}, which weighs no KL"):
-            build_svi(config, build_vae(config, load_data(config).train), num_data=40)
+        with pytest.raises(
+            ValueError,
+            match=f"expected beta 1 and no annealing for objective {objective}, which weighs no KL",
+        ):
+            build_svi(config, build_vae(config, load_splits(config).train), num_data=40)
 
 
 @pytest.mark.parametrize("objective", ["free_bits", "infovae"])
 def test_objectives_of_one_draw_refuse_more(objective):
     config = replace(TINY, objective=objective, num_particles=3)
-    with pytest.raises(ValueError, match=f"expected num_particles 1 for objective {objective}, got 3"):
-        build_svi(config, build_vae(config, load_data(config).train), num_data=40)
+    with pytest.raises(
+        ValueError, match=f"expected num_particles 1 for objective {objective}, got 3"
+    ):
+        build_svi(config, build_vae(config, load_splits(config).train), num_data=40)
 
 
 ANNEALED = {
@@ -97,7 +124,7 @@ ANNEALED = {
 @pytest.mark.parametrize("annealing", experiment.ANNEALING)
 def test_annealing_is_counted_in_epochs(annealing):
     config = replace(TINY, annealing=annealing, annealing_epochs=4, beta=0.5)  # of two steps each
-    svi, _ = build_svi(config, build_vae(config, load_data(config).train), num_data=40)
+    svi, _ = build_svi(config, build_vae(config, load_splits(config).train), num_data=40)
     for step in range(20):
         assert svi.objective.at(step).beta == ANNEALED[annealing](step)
 
@@ -110,14 +137,22 @@ def test_encoders_and_decoders_have_the_same_names():
 @pytest.mark.parametrize("shape", [(1, 8, 8), (3, 9, 8)])
 @pytest.mark.parametrize("pixels", NATURAL)
 @pytest.mark.parametrize("likelihood", experiment.LIKELIHOODS)
-def test_likelihoods_train_on_their_pixels_and_refuse_others(architecture, shape, pixels, likelihood):
-    config, images = replace(TINY, architecture=architecture, likelihood=likelihood), some_images(pixels, shape)
+def test_likelihoods_train_on_their_pixels_and_refuse_others(
+    architecture, shape, pixels, likelihood
+):
+    config, images = (
+        replace(TINY, architecture=architecture, likelihood=likelihood),
+        some_images(pixels, shape),
+    )
     own = experiment.LIKELIHOODS[likelihood].family.pixels
     if pixels in own:
         vae, _ = a_step(config, images)
         assert vae.sample(2).shape == (2, math.prod(shape))
     else:
-        with pytest.raises(ValueError, match=f"a density of {pixels} pixels .*{NATURAL[pixels]}.*, got {likelihood}, which is one of"):
+        with pytest.raises(
+            ValueError,
+            match=f"a density of {pixels} pixels .*{NATURAL[pixels]}.*, got {likelihood}, which is one of",
+        ):
             build_vae(config, images)
 
 
@@ -143,14 +178,17 @@ def test_encoders_see_pixels_between_0_and_1(pixels):
 @pytest.mark.parametrize("pixels", NATURAL)
 def test_the_output_may_start_from_the_mean(pixels):
     images = some_images(pixels, top=torch.arange(1, 65) * 3.9)  # pixels of different means
-    plain, started = (build_vae(replace(TINY, init_output_bias=flag), images).sample(200, mean=True).mean(0) for flag in (False, True))
+    plain, started = (
+        build_vae(replace(TINY, init_output_bias=flag), images).sample(200, mean=True).mean(0)
+        for flag in (False, True)
+    )
     truth = images.mean() * peak(images)
     error = (started - truth).abs().mean()
     assert error < 0.8 * (plain - truth).abs().mean()
 
 
 def test_weights_depend_on_the_seed_alone():
-    images = load_data(TINY).train
+    images = load_splits(TINY).train
     torch.manual_seed(5)
     state = torch.get_rng_state()
     first = build_vae(TINY, images).state_dict()
@@ -162,28 +200,38 @@ def test_weights_depend_on_the_seed_alone():
 
 
 def test_the_test_images_do_not_depend_on_the_seed():
-    first, second = (load_data(replace(TINY, pixels="dynamic", seed=seed)).test.all() for seed in (0, 1))
+    first, second = (
+        load_splits(replace(TINY, pixels="dynamic", seed=seed)).test.all() for seed in (0, 1)
+    )
     assert torch.equal(first, second)
-    assert not torch.equal(load_data(replace(TINY, pixels="dynamic", data_seed=1)).test.all(), first)
+    assert not torch.equal(
+        load_splits(replace(TINY, pixels="dynamic", data_seed=1)).test.all(), first
+    )
 
 
 def test_max_images():
-    assert [len(images) for images in load_data(replace(TINY, max_images=7))] == [7, 7, 7]
+    assert [len(images) for images in load_splits(replace(TINY, max_images=7))] == [7, 7, 7]
 
 
 @pytest.mark.parametrize("name", PRESETS)
 def test_presets_train_on_digits_too(name):
     """The whole of a preset but its data set."""
-    config = replace(PRESETS[name], dataset="digits", max_images=40, pixels=PRESETS[name].pixels or "dynamic")
+    config = replace(
+        PRESETS[name], dataset="digits", max_images=40, pixels=PRESETS[name].pixels or "dynamic"
+    )
     assert config.preset == name
-    a_step(config, load_data(config).train)
+    a_step(config, load_splits(config).train)
 
 
 def test_defaults_are_the_classic_vae_but_for_the_data():
     same = {"preset", "dataset", "epochs"}
     r1, default = PRESETS["r1"], parse(["--dataset", "mnist", "--epochs", "10"])
     assert replace(default, preset="r1") == r1
-    assert {field.name for field in fields(Config) if getattr(r1, field.name) != getattr(Config(), field.name)} == same
+    assert {
+        field.name
+        for field in fields(Config)
+        if getattr(r1, field.name) != getattr(Config(), field.name)
+    } == same
     vae = build_vae(r1, some_images("dynamic", (1, 28, 28)))
     encoder, decoder = 784 * 400 + 400 + 400 * 40 + 40, 20 * 400 + 400 + 400 * 784 + 784
     assert sum(p.numel() for p in vae.parameters()) == encoder + decoder
@@ -205,7 +253,10 @@ def test_mean_squared_error_plus_a_little_kl_is_the_elbo_of_a_very_noisy_normal(
 
 
 def test_the_schedule_of_the_importance_weighted_autoencoder():
-    factors = [experiment.LR_SCHEDULES["burda"](Config(), epoch) for epoch in range(sum(3**i for i in range(8)))]
+    factors = [
+        experiment.LR_SCHEDULES["burda"](Config(), epoch)
+        for epoch in range(sum(3**i for i in range(8)))
+    ]
     expected = [round(10 ** (1 - i / 7), 1) for i in range(8) for _ in range(3**i)]
     assert factors == expected
 
@@ -245,7 +296,9 @@ CONFIGS = {
 def test_configurations_come_back_from_json(name, tmp_path):
     save_config(CONFIGS[name], tmp_path / "config.json")
     assert load_config(tmp_path / "config.json") == CONFIGS[name]
-    assert json.loads((tmp_path / "config.json").read_text()).keys() == {field.name for field in fields(Config)}
+    assert json.loads((tmp_path / "config.json").read_text()).keys() == {
+        field.name for field in fields(Config)
+    }
 
 
 def changed(value):
@@ -265,7 +318,9 @@ def test_a_resumed_run_may_differ_in_little(name):
         check_resumable(config, begun)
         assert config != begun
     else:
-        with pytest.raises(ValueError, match=f"options of the run that is resumed, {name} = .*, got {name} = "):
+        with pytest.raises(
+            ValueError, match=f"options of the run that is resumed, {name} = .*, got {name} = "
+        ):
             check_resumable(config, begun)
 
 
@@ -277,7 +332,7 @@ def test_a_cosine_run_is_resumed_with_as_many_epochs():
 
 
 def test_judging_is_repeatable_and_leaves_the_random_state():
-    images = load_data(TINY).test
+    images = load_splits(TINY).test
     vae = build_vae(TINY, images)
     state = torch.get_rng_state()
     first = judge(TINY, vae, images, 10)

@@ -9,17 +9,27 @@ import torch
 from sentences import refused
 from torch import nn
 
-from pyro_vae import SVI, VAE, Bernoulli, DiagonalNormal, StandardNormal, TraceMeanField_ELBO, log_likelihood, mlp
+from pyro_vae import (
+    SVI,
+    VAE,
+    Bernoulli,
+    DiagonalNormal,
+    StandardNormal,
+    TraceMeanField_ELBO,
+    log_likelihood,
+    mlp,
+)
 from pyro_vae import log_weights as weights_of
-from pyro_vae.ais import AIS
-from pyro_vae.anomaly import likelihood_regret, surprise
-from pyro_vae.collapse import FreeBits
-from pyro_vae.discrete import GumbelSoftmax, OneHotCategorical, UniformOneHot
-from pyro_vae.evaluate import evaluate
-from pyro_vae.fit import fit
-from pyro_vae.gaps import LocalFit, gaps
-from pyro_vae.guides import SemiAmortised
-from pyro_vae.posteriors import Delta, ImplicitMixture
+from pyro_vae.evaluation.ais import AIS
+from pyro_vae.evaluation.anomaly import likelihood_regret, surprise
+from pyro_vae.evaluation.report import evaluate
+from pyro_vae.evaluation.suboptimality import LocalFit, gaps
+from pyro_vae.families.categorical import GumbelSoftmax, OneHotCategorical, UniformOneHot
+from pyro_vae.families.delta import Delta
+from pyro_vae.families.mixture import ImplicitMixture
+from pyro_vae.inference.semi_amortised import SemiAmortised
+from pyro_vae.objectives.free_bits import FreeBits
+from pyro_vae.training.loop import fit
 
 D = 6
 
@@ -112,7 +122,12 @@ def test_a_point_that_states_its_density_is_a_draw():
             pyro.sample("z", dist.Delta(u, event_dim=1))
 
     expected = log_likelihood(vae.model, vae.guide, pixels(), num_samples=20_000)
-    torch.testing.assert_close(log_likelihood(vae.model, auxiliary, pixels(), num_samples=20_000), expected, atol=0.03, rtol=0)
+    torch.testing.assert_close(
+        log_likelihood(vae.model, auxiliary, pixels(), num_samples=20_000),
+        expected,
+        atol=0.03,
+        rtol=0,
+    )
     assert weights_of(vae.model, by_hand, pixels(), num_samples=1).isfinite().all()
 
 
@@ -141,7 +156,9 @@ def relaxed(hard):
 def test_a_relaxed_guide_is_evaluated_as_the_categorical_that_it_relaxes(hard):
     vae, discrete = relaxed(hard)
     each = torch.eye(3, dtype=torch.float64).unsqueeze(1).expand(-1, 7, -1)
-    truth = (vae.prior().log_prob(each) + vae.decoder(each).log_prob(pixels())).logsumexp(0).detach()
+    truth = (
+        (vae.prior().log_prob(each) + vae.decoder(each).log_prob(pixels())).logsumexp(0).detach()
+    )
     result = evaluate(vae.model, vae.guide, pixels(), num_samples=5000)
     torch.testing.assert_close(result.log_px, truth, atol=0.03, rtol=0)
     expected = evaluate(discrete.model, discrete.guide, pixels(), num_samples=5000)
@@ -162,7 +179,9 @@ def test_a_relaxed_guide_is_fitted_with_validation(hard):
 
 def test_annealing_refuses_a_start_whose_density_is_random():
     vae = plain()
-    guide = SemiAmortised(vae.model, vae.encoder.net, DiagonalNormal(nn.Identity()), steps=2, rate=0.5).double()
+    guide = SemiAmortised(
+        vae.model, vae.encoder.net, DiagonalNormal(nn.Identity()), steps=2, rate=0.5
+    ).double()
     with refused():
         AIS(4, 5).log_weights(vae.model, guide, pixels())
     assert AIS(4, 5, start="prior").log_weights(vae.model, guide, pixels()).isfinite().all()
@@ -184,7 +203,12 @@ def two_modes():
 
     def guide(x):
         with pyro.plate("data", len(x)):
-            pyro.sample("z", ImplicitMixture(dist.Categorical(logits=logits), dist.Normal(loc, scale).to_event(1)))
+            pyro.sample(
+                "z",
+                ImplicitMixture(
+                    dist.Categorical(logits=logits), dist.Normal(loc, scale).to_event(1)
+                ),
+            )
 
     return model, guide, logits, loc, scale
 
@@ -193,20 +217,27 @@ def exact_mixture_gradient(logits, loc, scale, x):
     """d ELBO / d logits by quadrature over both modes."""
     normal = torch.distributions.Normal
     z = torch.linspace(-7, 7, 20_001, dtype=torch.float64)
-    q = (logits.log_softmax(-1)[0] + normal(loc[0, :, 0], scale[0, :, 0]).log_prob(z.unsqueeze(-1))).logsumexp(-1)
+    q = (
+        logits.log_softmax(-1)[0] + normal(loc[0, :, 0], scale[0, :, 0]).log_prob(z.unsqueeze(-1))
+    ).logsumexp(-1)
     log_joint = normal(0.0, 3.0).log_prob(z) + normal(z, 2.0).log_prob(x[0])
     elbo = (q.exp() * (log_joint - q)).sum() * (z[1] - z[0])
     return torch.autograd.grad(elbo, logits)[0]
 
 
 def test_strata_give_the_gradient_of_separated_components():
-    from pyro_vae.stratified import Stratified_ELBO
+    from pyro_vae.objectives.stratified import Stratified_ELBO
 
     model, guide, logits, loc, scale = two_modes()
     x = torch.tensor([[1.0]], dtype=torch.float64)
     truth = exact_mixture_gradient(logits, loc, scale, x)
     torch.manual_seed(0)
-    sampled = torch.stack([torch.autograd.grad(-Stratified_ELBO()(model, guide, x).loss, logits)[0] for _ in range(400)])
+    sampled = torch.stack(
+        [
+            torch.autograd.grad(-Stratified_ELBO()(model, guide, x).loss, logits)[0]
+            for _ in range(400)
+        ]
+    )
     error = sampled.std(0) / 400**0.5
     assert ((sampled.mean(0) - truth).abs() < 4 * error).all()
     assert (error < 0.05 * truth.abs()).all()

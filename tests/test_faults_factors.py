@@ -11,9 +11,9 @@ from pyro import poutine
 from sentences import result_or_refusal
 
 from pyro_vae import Trace_ELBO, log_likelihood, log_weights
-from pyro_vae.ais import AIS
-from pyro_vae.evaluate import evaluate
-from pyro_vae.iwae import IWAE
+from pyro_vae.evaluation.ais import AIS
+from pyro_vae.evaluation.report import evaluate
+from pyro_vae.objectives.importance_weighted import IWAE
 
 D = 6
 REPORTS = {
@@ -32,7 +32,9 @@ def with_factor(vae):
     def guide(x):
         with pyro.plate("data", len(x)):
             pyro.sample("z", vae.encoder(x))
-            pyro.factor("penalty", torch.full((len(x),), FACTOR, dtype=torch.float64), has_rsample=True)
+            pyro.factor(
+                "penalty", torch.full((len(x),), FACTOR, dtype=torch.float64), has_rsample=True
+            )
 
     return guide
 
@@ -42,8 +44,16 @@ def test_a_factor_of_the_guide_is_in_no_weight(name):
     truth = LinearGaussian(latent=2, observed=D)
     vae, x = truth.vae(), truth.data(7)
     value = REPORTS[name](vae.model, with_factor(vae), x)
-    value = value.log_px if name == "evaluate" else value.logsumexp(0) - math.log(len(value)) if value.ndim == 2 else value
-    torch.testing.assert_close(value, truth.log_likelihood(x), atol=1e-6 if name != "annealed" else 1e-3, rtol=0)
+    value = (
+        value.log_px
+        if name == "evaluate"
+        else value.logsumexp(0) - math.log(len(value))
+        if value.ndim == 2
+        else value
+    )
+    torch.testing.assert_close(
+        value, truth.log_likelihood(x), atol=1e-6 if name != "annealed" else 1e-3, rtol=0
+    )
 
 
 @pytest.mark.parametrize("name", ["iwae", "kl"])
@@ -51,7 +61,10 @@ def test_a_factor_of_the_guide_is_in_no_bound_of_weights(name):
     truth = LinearGaussian(latent=2, observed=D)
     vae, x = truth.vae(), truth.data(7)
     if name == "kl":
-        parts = [evaluate(vae.model, guide, x, num_samples=5, kl_draws=2000).kl for guide in (vae.guide, with_factor(vae))]
+        parts = [
+            evaluate(vae.model, guide, x, num_samples=5, kl_draws=2000).kl
+            for guide in (vae.guide, with_factor(vae))
+        ]
         assert parts[0].kl == pytest.approx(parts[1].kl, abs=0.2)
         assert parts[0].mutual_information == pytest.approx(parts[1].mutual_information, abs=0.1)
     else:

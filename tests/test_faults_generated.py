@@ -8,17 +8,22 @@ from sentences import refused
 from torch import nn
 
 from pyro_vae import SVI, Bernoulli, DiagonalNormal, Trace_ELBO, TraceMeanField_ELBO, log_likelihood
-from pyro_vae.collapse import FreeBits
-from pyro_vae.discrete import ScoreFunction_ELBO
-from pyro_vae.iwae import IWAE, STL, DReG
-from pyro_vae.objectives import Renyi, ReweightedWakeSleep
+from pyro_vae.objectives.doubly_reparameterised import STL, DReG
+from pyro_vae.objectives.free_bits import FreeBits
+from pyro_vae.objectives.importance_weighted import IWAE
+from pyro_vae.objectives.renyi import Renyi
+from pyro_vae.objectives.score_function import ScoreFunction_ELBO
+from pyro_vae.objectives.wake_sleep import ReweightedWakeSleep
 
 ELBOS = [Trace_ELBO(), Trace_ELBO(3), TraceMeanField_ELBO(), TraceMeanField_ELBO(3), FreeBits()]
 WEIGHTED = [IWAE(3), DReG(3), STL(3), Renyi(3), ReweightedWakeSleep(3), ScoreFunction_ELBO(3)]
 
 
 def all_observed():
-    loc, x = torch.zeros(3, requires_grad=True), torch.randn(5, 3, generator=torch.Generator().manual_seed(0))
+    loc, x = (
+        torch.zeros(3, requires_grad=True),
+        torch.randn(5, 3, generator=torch.Generator().manual_seed(0)),
+    )
 
     def model(x):
         with pyro.plate("data", len(x)):

@@ -12,12 +12,12 @@ from pyro.nn import PyroModule, pyro_method
 from torch import nn
 
 from pyro_vae import VAE, Bernoulli, DiagonalNormal, StandardNormal, Trace_ELBO, mlp
-from pyro_vae.discrete import ScoreFunction_ELBO
-from pyro_vae.distributions import DiscretizedLogistic
-from pyro_vae.evaluate import evaluate
-from pyro_vae.flows import RealNVP
-from pyro_vae.objectives import InfoVAE
-from pyro_vae.spherical import PowerSphericalDistribution
+from pyro_vae.evaluation.report import evaluate
+from pyro_vae.families.flow import RealNVP
+from pyro_vae.families.logistic import DiscretizedLogisticDistribution as DiscretizedLogistic
+from pyro_vae.families.spherical import PowerSphericalDistribution
+from pyro_vae.objectives.info import InfoVAE
+from pyro_vae.objectives.score_function import ScoreFunction_ELBO
 
 # 14. Power Spherical
 
@@ -40,7 +40,9 @@ def test_power_spherical_normaliser_in_float32(dim):
     (slope,) = torch.autograd.grad(at_mean.sum(), leaf)
     true_slope = torch.tensor(scipy.special.digamma(a + b) - scipy.special.digamma(a))
     torch.testing.assert_close(slope.double(), true_slope, atol=1e-7, rtol=2e-3)
-    entropy = expected + torch.tensor(exact * (scipy.special.digamma(a) - scipy.special.digamma(a + b)))
+    entropy = expected + torch.tensor(
+        exact * (scipy.special.digamma(a) - scipy.special.digamma(a + b))
+    )
     torch.testing.assert_close(q.mean_log_density().double(), entropy, atol=2e-3, rtol=1e-5)
 
 
@@ -64,7 +66,10 @@ def test_discretized_logistic_at_any_scale(loc, log_scale):
 # 14. The chunk size
 
 
-@pytest.mark.parametrize("encoder", [lambda: DiagonalNormal(mlp(9, 8, 4)), lambda: RealNVP(mlp(9, 8, RealNVP.outputs(2)), 2)])
+@pytest.mark.parametrize(
+    "encoder",
+    [lambda: DiagonalNormal(mlp(9, 8, 4)), lambda: RealNVP(mlp(9, 8, RealNVP.outputs(2)), 2)],
+)
 def test_evaluate_does_not_depend_on_the_chunk_size(encoder):
     torch.manual_seed(0)
     vae = VAE(StandardNormal(2), Bernoulli(mlp(2, 8, 9)), encoder()).double()
@@ -72,7 +77,9 @@ def test_evaluate_does_not_depend_on_the_chunk_size(encoder):
     results = []
     for chunk_size in (2048, 40, 3):
         torch.manual_seed(1)
-        results.append(evaluate(vae.model, vae.guide, x, num_samples=20, kl_draws=50, chunk_size=chunk_size))
+        results.append(
+            evaluate(vae.model, vae.guide, x, num_samples=20, kl_draws=50, chunk_size=chunk_size)
+        )
     for other in results[1:]:
         torch.testing.assert_close(other.log_px, results[0].log_px)
         assert other.kl.kl == pytest.approx(results[0].kl.kl)
@@ -108,7 +115,9 @@ class Discrete(PyroModule):
 
 
 @pytest.mark.parametrize("name", ["guide", "masked_guide"])
-@pytest.mark.parametrize("ours", [Trace_ELBO(50), ScoreFunction_ELBO(50)], ids=["plain", "baseline"])
+@pytest.mark.parametrize(
+    "ours", [Trace_ELBO(50), ScoreFunction_ELBO(50)], ids=["plain", "baseline"]
+)
 def test_the_score_is_not_masked(name, ours):
     """A mask takes a site's density out of the ELBO; its draws go on depending on the guide."""
     pair, x = Discrete(), torch.tensor([0.5, 2.0, -1.0], dtype=torch.float64)
@@ -116,11 +125,15 @@ def test_the_score_is_not_masked(name, ours):
     normal, bernoulli = torch.distributions.Normal, torch.distributions.Bernoulli
     z = torch.tensor([0.0, 1.0], dtype=torch.float64).unsqueeze(-1)
     q = bernoulli(logits=pair.logit).log_prob(z)
-    value = bernoulli(torch.tensor(0.4, dtype=torch.float64)).log_prob(z) + normal(2 * z, 1.0).log_prob(x)
+    value = bernoulli(torch.tensor(0.4, dtype=torch.float64)).log_prob(z) + normal(
+        2 * z, 1.0
+    ).log_prob(x)
     elbo = (q.exp() * (value - (q if name == "guide" else 0))).sum()
     (truth,) = torch.autograd.grad(-elbo, pair.logit)
     torch.manual_seed(0)
-    sampled = torch.stack([torch.autograd.grad(ours(pair.model, guide, x).loss, pair.logit)[0] for _ in range(200)])
+    sampled = torch.stack(
+        [torch.autograd.grad(ours(pair.model, guide, x).loss, pair.logit)[0] for _ in range(200)]
+    )
     assert float((sampled.mean() - truth).abs()) < 4 * float(sampled.std()) / 200**0.5 + 1e-9
     assert abs(float(truth)) > 0.1
 
@@ -131,14 +144,17 @@ def test_a_guide_with_a_mask_has_pyros_gradient():
     for seed in range(100):
         torch.manual_seed(seed)
         with pyro.get_param_store().scope():
-            loss = pyro.infer.Trace_ELBO(10, vectorize_particles=True, max_plate_nesting=1).differentiable_loss(
-                pair.model, pair.masked_guide, x
-            )
+            loss = pyro.infer.Trace_ELBO(
+                10, vectorize_particles=True, max_plate_nesting=1
+            ).differentiable_loss(pair.model, pair.masked_guide, x)
         torch.manual_seed(seed)
         ours = ScoreFunction_ELBO(10)(pair.model, pair.masked_guide, x).loss
         gradients.append([torch.autograd.grad(value, pair.logit)[0] for value in (loss, ours)])
     pyros, mine = torch.tensor(gradients).T
-    assert float((pyros.mean() - mine.mean()).abs()) < 4 * float((pyros.var() + mine.var()).sqrt()) / 10
+    assert (
+        float((pyros.mean() - mine.mean()).abs())
+        < 4 * float((pyros.var() + mine.var()).sqrt()) / 10
+    )
 
 
 # 14. The divergence of InfoVAE
@@ -150,7 +166,10 @@ def test_mmd_is_scaled_with_its_plate(factor):
     truth = LinearGaussian(latent=2)
     vae, x = truth.vae(truth.wrong_encoder()), truth.data(10)
     losses = []
-    for model, guide in [(vae.model, vae.guide), (poutine.scale(vae.model, factor), poutine.scale(vae.guide, factor))]:
+    for model, guide in [
+        (vae.model, vae.guide),
+        (poutine.scale(vae.model, factor), poutine.scale(vae.guide, factor)),
+    ]:
         torch.manual_seed(0)
         losses.append(InfoVAE(alpha=0.3, weight=1000.0)(model, guide, x).loss)
     torch.testing.assert_close(losses[1], 3.5 * losses[0])
@@ -164,7 +183,9 @@ def test_power_spherical_in_float32_is_that_in_float64():
         angle = torch.linspace(0, 3 / kappa**0.5, 20, dtype=torch.float64).unsqueeze(-1)
         z = angle.cos() * direction + angle.sin() * aside
         exact, rounded = (
-            PowerSphericalDistribution(direction.to(dtype), torch.tensor(kappa, dtype=dtype)).log_prob(z.to(dtype))
+            PowerSphericalDistribution(
+                direction.to(dtype), torch.tensor(kappa, dtype=dtype)
+            ).log_prob(z.to(dtype))
             for dtype in (torch.float64, torch.float32)
         )
         torch.testing.assert_close(rounded.double(), exact, atol=1e-3, rtol=1e-5)

@@ -11,12 +11,22 @@ from pyro.nn import PyroModule, pyro_method
 from sentences import refused, result_or_refusal
 from torch import nn
 
-from pyro_vae import SVI, VAE, Bernoulli, DiagonalNormal, StandardNormal, Trace_ELBO, TraceMeanField_ELBO, log_likelihood, mlp
-from pyro_vae.collapse import FreeBits
-from pyro_vae.evaluate import evaluate
-from pyro_vae.fit import fit
-from pyro_vae.iwae import IWAE
-from pyro_vae.latents import latent_means
+from pyro_vae import (
+    SVI,
+    VAE,
+    Bernoulli,
+    DiagonalNormal,
+    StandardNormal,
+    Trace_ELBO,
+    TraceMeanField_ELBO,
+    log_likelihood,
+    mlp,
+)
+from pyro_vae.evaluation.latents import latent_means
+from pyro_vae.evaluation.report import evaluate
+from pyro_vae.objectives.free_bits import FreeBits
+from pyro_vae.objectives.importance_weighted import IWAE
+from pyro_vae.training.loop import fit
 
 B, F = 7, 5
 
@@ -51,7 +61,10 @@ class Siblings(PyroModule):
     def __init__(self, size):
         super().__init__()
         self.size = size
-        self.loc, self.gain = nn.Parameter(data(size)), nn.Parameter(torch.tensor(0.4, dtype=torch.float64))
+        self.loc, self.gain = (
+            nn.Parameter(data(size)),
+            nn.Parameter(torch.tensor(0.4, dtype=torch.float64)),
+        )
 
     @pyro_method
     def model(self, x):
@@ -69,7 +82,10 @@ class Siblings(PyroModule):
             pyro.sample("z", dist.Normal(self.gain * x, 0.7))
 
 
-ELBOS = {"sampled": (Trace_ELBO, pyro.infer.Trace_ELBO), "analytic": (TraceMeanField_ELBO, pyro.infer.TraceMeanField_ELBO)}
+ELBOS = {
+    "sampled": (Trace_ELBO, pyro.infer.Trace_ELBO),
+    "analytic": (TraceMeanField_ELBO, pyro.infer.TraceMeanField_ELBO),
+}
 
 
 @pytest.mark.parametrize("size", [1, 2, B])
@@ -84,7 +100,9 @@ def test_sibling_plates_are_two_plates(name, num_particles, size):
 @pytest.mark.parametrize("size", [1, 2, B])
 def test_free_bits_of_sibling_plates(size):
     pair, x = Siblings(size), data(B)
-    torch.testing.assert_close(ours(FreeBits(0.0), pair, x), pyros(pyro.infer.TraceMeanField_ELBO(), pair, x))
+    torch.testing.assert_close(
+        ours(FreeBits(0.0), pair, x), pyros(pyro.infer.TraceMeanField_ELBO(), pair, x)
+    )
 
 
 @pytest.mark.parametrize("size", [1, B])
@@ -148,7 +166,11 @@ def test_a_deterministic_site_moves_no_weight():
         return run
 
     results = []
-    for model, guide in [(vae.model, vae.guide), (named(vae.model), vae.guide), (named(vae.model), named(vae.guide))]:
+    for model, guide in [
+        (vae.model, vae.guide),
+        (named(vae.model), vae.guide),
+        (named(vae.model), named(vae.guide)),
+    ]:
         torch.manual_seed(1)
         loss = IWAE(5)(model, guide, x).loss
         evaluation = evaluate(model, guide, x, num_samples=10)
@@ -192,7 +214,9 @@ class Rows:
 
 def test_scalar_latents_are_evaluated():
     pair, x = Scalar(), 2 * data(40)
-    torch.testing.assert_close(latent_means(pair.guide, x), 0.5 * x.unsqueeze(-1), check_dtype=False)
+    torch.testing.assert_close(
+        latent_means(pair.guide, x), 0.5 * x.unsqueeze(-1), check_dtype=False
+    )
     result = evaluate(pair.model, pair.guide, x, num_samples=10)
     torch.testing.assert_close(result.log_px, torch.distributions.Normal(0.0, 2**0.5).log_prob(x))
     assert result.active_units == 1
@@ -212,7 +236,9 @@ def test_active_units_count_dimensions_and_not_data():
     def transposed(program):
         return lambda x: program(x.T)
 
-    result = evaluate(transposed(pair.model), transposed(pair.guide), x.T, num_samples=5, kl_draws=0)
+    result = evaluate(
+        transposed(pair.model), transposed(pair.guide), x.T, num_samples=5, kl_draws=0
+    )
     assert result.active_units == F
     means = latent_means(transposed(pair.guide), x.T)
     torch.testing.assert_close(means, pair.gain.detach() * x.T)
@@ -233,5 +259,7 @@ def test_a_plate_that_subsamples_has_no_log_likelihood_of_all(size):
             pyro.sample("z", dist.Normal(0.5 * x[rows], 0.7))
 
     for number in (log_likelihood, evaluate):
-        result = result_or_refusal(lambda number=number: number(model, guide, data(20), num_samples=10))
+        result = result_or_refusal(
+            lambda number=number: number(model, guide, data(20), num_samples=10)
+        )
         assert result is None or len(getattr(result, "log_px", result)) == 20

@@ -11,11 +11,22 @@ from pyro.nn import PyroModule, pyro_method
 from sentences import refused, result_or_refusal
 from torch import nn
 
-from pyro_vae import SVI, VAE, Bernoulli, DiagonalNormal, StandardNormal, Trace_ELBO, TraceMeanField_ELBO, log_likelihood, mlp
-from pyro_vae.discrete import GumbelSoftmax, UniformOneHot
-from pyro_vae.elbo import Estimate
-from pyro_vae.importance import compiled_joint
-from pyro_vae.iwae import IWAE, STL, DReG
+from pyro_vae import (
+    SVI,
+    VAE,
+    Bernoulli,
+    DiagonalNormal,
+    StandardNormal,
+    Trace_ELBO,
+    TraceMeanField_ELBO,
+    log_likelihood,
+    mlp,
+)
+from pyro_vae.evaluation.importance import compiled_joint
+from pyro_vae.families.categorical import GumbelSoftmax, UniformOneHot
+from pyro_vae.objectives.doubly_reparameterised import STL, DReG
+from pyro_vae.objectives.estimate import Estimate
+from pyro_vae.objectives.importance_weighted import IWAE
 
 B, D = 8, 6
 
@@ -30,7 +41,13 @@ def plain():
 
 
 def svi_of(pair, loss=None, compile=False, parameters=None):
-    return SVI(pair.model, pair.guide, torch.optim.Adam(parameters or pair.parameters()), loss or Trace_ELBO(), compile=compile)
+    return SVI(
+        pair.model,
+        pair.guide,
+        torch.optim.Adam(parameters or pair.parameters()),
+        loss or Trace_ELBO(),
+        compile=compile,
+    )
 
 
 # 7. Numbers that a graph has swallowed
@@ -123,7 +140,9 @@ def loss_and_gradient(objective, vae, guide, x):
 def test_auxiliary_sites_survive_a_replay(objective):
     vae = plain()
     expected = loss_and_gradient(objective, vae, vae.guide, pixels())
-    torch.testing.assert_close(loss_and_gradient(objective, vae, through_an_auxiliary(vae), pixels()), expected)
+    torch.testing.assert_close(
+        loss_and_gradient(objective, vae, through_an_auxiliary(vae), pixels()), expected
+    )
 
 
 @pytest.mark.parametrize("autoguide", [AutoNormal, AutoMultivariateNormal])
@@ -186,7 +205,9 @@ class Halves(PyroModule):
 
     def __init__(self):
         super().__init__()
-        self.q_y, self.q_z, self.p_x = (mlp(i, 8, o).double() for i, o in [(D, 3), (D + 3, 4), (5, D)])
+        self.q_y, self.q_z, self.p_x = (
+            mlp(i, 8, o).double() for i, o in [(D, 3), (D + 3, 4), (5, D)]
+        )
 
     @pyro_method
     def model(self, x, y=None):

@@ -5,9 +5,18 @@ import pytest
 import torch
 from sentences import refused
 
-from pyro_vae import SVI, VAE, Bernoulli, DiagonalNormal, StandardNormal, Trace_ELBO, log_likelihood, mlp
-from pyro_vae.evaluate import evaluate
-from pyro_vae.iwae import DReG
+from pyro_vae import (
+    SVI,
+    VAE,
+    Bernoulli,
+    DiagonalNormal,
+    StandardNormal,
+    Trace_ELBO,
+    log_likelihood,
+    mlp,
+)
+from pyro_vae.evaluation.report import evaluate
+from pyro_vae.objectives.doubly_reparameterised import DReG
 
 B, D = 8, 6
 
@@ -22,7 +31,9 @@ def plain():
 
 
 def svi_of(pair, compile=False):
-    return SVI(pair.model, pair.guide, torch.optim.Adam(pair.parameters()), Trace_ELBO(), compile=compile)
+    return SVI(
+        pair.model, pair.guide, torch.optim.Adam(pair.parameters()), Trace_ELBO(), compile=compile
+    )
 
 
 # 15. Data of another type than the network

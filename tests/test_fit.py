@@ -20,11 +20,21 @@ from test_checkpoint import equal
 from torch import Tensor, nn
 from torch.optim import lr_scheduler
 
-from pyro_vae import SVI, VAE, Bernoulli, DiagonalNormal, StandardNormal, Trace_ELBO, TraceMeanField_ELBO, linear, mlp
-from pyro_vae.checkpoint import load_checkpoint
-from pyro_vae.epoch import NonFinite, _check_losses, epoch_batches, validate
-from pyro_vae.fit import fit, reproduce
-from pyro_vae.latents import active_units
+from pyro_vae import (
+    SVI,
+    VAE,
+    Bernoulli,
+    DiagonalNormal,
+    StandardNormal,
+    Trace_ELBO,
+    TraceMeanField_ELBO,
+    linear,
+    mlp,
+)
+from pyro_vae.evaluation.latents import active_units
+from pyro_vae.training.checkpoint import load_checkpoint
+from pyro_vae.training.epoch import NonFinite, _check_losses, epoch_batches, validate
+from pyro_vae.training.loop import fit, reproduce
 
 
 class Rows:
@@ -55,9 +65,13 @@ SCHEDULERS = {
     "milestones": lambda optim: lr_scheduler.MultiStepLR(optim, [1, 3], 0.5),
     "cosine": lambda optim: lr_scheduler.CosineAnnealingLR(optim, 4),
     "lambda": lambda optim: lr_scheduler.LambdaLR(optim, lambda epoch: 1 / (1 + epoch)),
-    "plateau": lambda optim: lr_scheduler.ReduceLROnPlateau(optim, patience=0, threshold=100.0, threshold_mode="abs"),
+    "plateau": lambda optim: lr_scheduler.ReduceLROnPlateau(
+        optim, patience=0, threshold=100.0, threshold_mode="abs"
+    ),
     "sequence": lambda optim: lr_scheduler.SequentialLR(
-        optim, [lr_scheduler.ConstantLR(optim, 0.1), lr_scheduler.ExponentialLR(optim, 0.9)], milestones=[2]
+        optim,
+        [lr_scheduler.ConstantLR(optim, 0.1), lr_scheduler.ExponentialLR(optim, 0.9)],
+        milestones=[2],
     ),
 }
 
@@ -73,7 +87,9 @@ def make(optimiser="Adam", scheduler="none", objective=None):
     vae = VAE(StandardNormal(2), Bernoulli(mlp(2, 8, 64)), DiagonalNormal(encoder))
     optim = OPTIMISERS[optimiser](vae.parameters())
     torch.manual_seed(next(CALLER))
-    return SVI(vae.model, vae.guide, optim, objective or Trace_ELBO(beta=linear(10))), SCHEDULERS[scheduler](optim)
+    return SVI(vae.model, vae.guide, optim, objective or Trace_ELBO(beta=linear(10))), SCHEDULERS[
+        scheduler
+    ](optim)
 
 
 OPTIONS = {"batch_size": 16, "progress": False}
@@ -83,7 +99,9 @@ TRAIN, VALIDATION = Bits(40), Bits(20, seed=1)
 def run(epochs=3, folder=None, *, resume=False, make_options=(), **options):
     svi, scheduler = make(*make_options)
     options = OPTIONS | {"scheduler": scheduler} | options
-    return svi, list(fit(svi, TRAIN, VALIDATION, epochs=epochs, folder=folder, resume=resume, **options))
+    return svi, list(
+        fit(svi, TRAIN, VALIDATION, epochs=epochs, folder=folder, resume=resume, **options)
+    )
 
 
 def weights(svi):
@@ -104,16 +122,26 @@ def test_records_on_the_linear_gaussian():
     vae, train, validation = truth.vae(), Rows(truth.data(50)), Rows(truth.data(2500, seed=2))
     svi = SVI(vae.model, vae.guide, torch.optim.SGD(vae.parameters(), lr=0.0), Trace_ELBO(beta=0.5))
     first, second = fit(svi, train, validation, epochs=2, batch_size=16, progress=False)
-    elbo, validation_elbo = (float(truth.log_likelihood(rows.columns[0]).mean()) for rows in (train, validation))
+    elbo, validation_elbo = (
+        float(truth.log_likelihood(rows.columns[0]).mean()) for rows in (train, validation)
+    )
     assert first.train_elbo == pytest.approx(elbo, abs=1e-5)
     assert first.validation_elbo == pytest.approx(validation_elbo, abs=1e-5)
     assert first.train_elbo == pytest.approx(first.train_log_likelihood - first.train_kl)
-    assert first.validation_elbo == pytest.approx(first.validation_log_likelihood - first.validation_kl)
+    assert first.validation_elbo == pytest.approx(
+        first.validation_log_likelihood - first.validation_kl
+    )
     assert first.loss == pytest.approx(0.5 * first.train_kl - first.train_log_likelihood)
-    assert first.active_units == active_units(truth.posterior(validation.columns[0]).mean) == truth.latent
+    assert (
+        first.active_units
+        == active_units(truth.posterior(validation.columns[0]).mean)
+        == truth.latent
+    )
     assert (first.epoch, first.step, first.beta, first.learning_rate) == (1, 4, 0.5, 0.0)
     assert (second.epoch, second.step) == (2, 8)
-    assert second.validation_log_likelihood == first.validation_log_likelihood  # the same noise for the same weights
+    assert (
+        second.validation_log_likelihood == first.validation_log_likelihood
+    )  # the same noise for the same weights
     assert second.train_log_likelihood != first.train_log_likelihood
 
 
@@ -125,7 +153,9 @@ def test_validation_agrees_with_the_closed_form_kl():
     svi.model.__self__.eval()
     with torch.no_grad():
         q = svi.model.__self__.encoder(data.columns[0])
-        kl = torch.distributions.kl_divergence(q.base_dist, torch.distributions.Normal(0.0, 1.0)).sum(-1)
+        kl = torch.distributions.kl_divergence(
+            q.base_dist, torch.distributions.Normal(0.0, 1.0)
+        ).sum(-1)
         log_ratio = q.log_prob(z := q.sample()) - StandardNormal(2)().log_prob(z)
     assert abs(float(estimate.kl - kl.sum())) < 4 * float(log_ratio.std()) * 5000**0.5
     assert active == active_units(q.mean)
@@ -140,13 +170,21 @@ def test_training_learns():
 def test_schedules_show():
     _, records = run(epochs=5, make_options=("Adam", "step"))
     assert [r.learning_rate for r in records] == pytest.approx([3e-3, 3e-3, 1.5e-3, 1.5e-3, 7.5e-4])
-    assert [r.beta for r in records] == pytest.approx([0.2, 0.5, 0.8, 1.0, 1.0])  # of the last of 3 steps
+    assert [r.beta for r in records] == pytest.approx(
+        [0.2, 0.5, 0.8, 1.0, 1.0]
+    )  # of the last of 3 steps
 
 
 def test_without_validation():
     svi, _ = make()
     (record,) = fit(svi, TRAIN, epochs=1, **OPTIONS)
-    assert record.validation_elbo is record.validation_log_likelihood is record.validation_kl is record.active_units is None
+    assert (
+        record.validation_elbo
+        is record.validation_log_likelihood
+        is record.validation_kl
+        is record.active_units
+        is None
+    )
 
 
 def test_an_objective_of_pyros_own():
@@ -213,9 +251,18 @@ def test_nothing_is_left_behind():
     modes = [module.training for module in vae.modules()]
 
     def state():
-        flags = torch.is_grad_enabled(), torch.distributions.Distribution._validate_args, pyro.infer.util.is_validation_enabled()
+        flags = (
+            torch.is_grad_enabled(),
+            torch.distributions.Distribution._validate_args,
+            pyro.infer.util.is_validation_enabled(),
+        )
         store = pyro.get_param_store()
-        return torch.get_rng_state().tolist(), flags, len(store), [module.training for module in vae.modules()]
+        return (
+            torch.get_rng_state().tolist(),
+            flags,
+            len(store),
+            [module.training for module in vae.modules()],
+        )
 
     before = state()
     for _ in fit(svi, TRAIN, VALIDATION, epochs=2, **OPTIONS):
@@ -248,7 +295,9 @@ def test_progress(capfd):
 # Resume
 
 
-@pytest.mark.filterwarnings("ignore:The epoch parameter in:UserWarning")  # torch 2.7's SequentialLR passes it itself
+@pytest.mark.filterwarnings(
+    "ignore:The epoch parameter in:UserWarning"
+)  # torch 2.7's SequentialLR passes it itself
 @pytest.mark.parametrize("scheduler", SCHEDULERS)
 @pytest.mark.parametrize("optimiser", OPTIMISERS)
 def test_resumed_at_every_epoch(tmp_path, optimiser, scheduler):
@@ -271,12 +320,21 @@ def test_resumed_at_every_epoch(tmp_path, optimiser, scheduler):
 def test_killed_and_resumed(tmp_path):
     """Ten kills at random moments, and one before each move of the file system: the same weights bit for bit."""
     script = Path(__file__).with_name("interrupted.py")
-    done = subprocess.run([sys.executable, script, tmp_path], capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [sys.executable, script, tmp_path], capture_output=True, text=True, check=False
+    )
     assert done.returncode == 0, done.stderr
-    assert json.loads(done.stdout)["ends"] == {"whole": [0], "random_moments": [9] * 10 + [0], "moves": [9] * 11 + [0]}, done.stderr
+    assert json.loads(done.stdout)["ends"] == {
+        "whole": [0],
+        "random_moments": [9] * 10 + [0],
+        "moves": [9] * 11 + [0],
+    }, done.stderr
     for folder in ("random_moments", "moves"):
         for name in ("last.pt", "previous.pt", "best.pt"):
-            assert equal(timeless(tmp_path / folder, name), timeless(tmp_path / "whole", name)), (folder, name)
+            assert equal(timeless(tmp_path / folder, name), timeless(tmp_path / "whole", name)), (
+                folder,
+                name,
+            )
 
 
 @pytest.mark.parametrize("number", range(1, 12))
@@ -307,7 +365,17 @@ def test_early_stopping(tmp_path):
     def train(patience, epochs=50):
         svi, _ = make(objective=TraceMeanField_ELBO())
         data = Rows(Bits(16).probabilities.round()), Rows(1 - Bits(16).probabilities.round())
-        return list(fit(svi, *data, epochs=epochs, patience=patience, folder=tmp_path, resume=True, **OPTIONS))
+        return list(
+            fit(
+                svi,
+                *data,
+                epochs=epochs,
+                patience=patience,
+                folder=tmp_path,
+                resume=True,
+                **OPTIONS,
+            )
+        )
 
     records = train(3)
     elbos = [r.validation_elbo for r in records]
@@ -341,7 +409,9 @@ def test_corrupt_and_missing_checkpoints(tmp_path):
     run(3, folder)
     content = (folder / "last.pt").read_bytes()
     (folder / "last.pt").write_bytes(content[: len(content) // 2])
-    with pytest.raises(ValueError, match=r"run/last\.pt, .*; delete it to resume from .*previous\.pt"):
+    with pytest.raises(
+        ValueError, match=r"run/last\.pt, .*; delete it to resume from .*previous\.pt"
+    ):
         run(4, folder, resume=True)
     (folder / "last.pt").unlink()
     svi, records = run(4, folder, resume=True)
@@ -363,7 +433,12 @@ def test_a_failed_save_raises_and_leaves_the_previous_one(tmp_path, monkeypatch)
         run(4, folder, resume=True)
     monkeypatch.undo()
     assert equal(timeless(folder), before)
-    assert sorted(path.name for path in folder.iterdir()) == ["best.pt", "last.pt", "metrics.csv", "previous.pt"]
+    assert sorted(path.name for path in folder.iterdir()) == [
+        "best.pt",
+        "last.pt",
+        "metrics.csv",
+        "previous.pt",
+    ]
     svi, _ = run(4, folder, resume=True)
     assert equal(weights(svi), weights(whole))
 
@@ -389,7 +464,8 @@ def poisoned_run(folder=None, epochs=3):
 
 def test_a_loss_that_is_not_finite_is_named_and_reproduced(tmp_path):
     with pytest.raises(
-        FloatingPointError, match=r"got a loss of nan in epoch 2, step [456] \(batch [123] of 3\): .*reproduce.*failure\.pt"
+        FloatingPointError,
+        match=r"got a loss of nan in epoch 2, step [456] \(batch [123] of 3\): .*reproduce.*failure\.pt",
     ):
         poisoned_run(tmp_path)
     failure = load_checkpoint(tmp_path / "failure.pt")
@@ -400,7 +476,11 @@ def test_a_loss_that_is_not_finite_is_named_and_reproduced(tmp_path):
     assert equal(failure["state"], load_checkpoint(tmp_path / "last.pt"))
     assert failure["state"]["epoch"] == 1
     svi, _ = make()
-    data = Rows(torch.where((torch.arange(40) == 7).unsqueeze(-1), torch.nan, Bits(40).probabilities.round()))
+    data = Rows(
+        torch.where(
+            (torch.arange(40) == 7).unsqueeze(-1), torch.nan, Bits(40).probabilities.round()
+        )
+    )
     svi._checked = True
     assert reproduce(svi, data, tmp_path / "failure.pt").isnan()
     assert svi.num_steps == failure["step"]
@@ -417,8 +497,13 @@ def test_failure_is_named_without_a_folder():
 def test_weights_that_are_not_finite_are_never_saved(tmp_path):
     svi, _ = make()
     parameter = next(svi.model.__self__.parameters())
-    parameter.register_hook(lambda grad: grad * (torch.inf if svi.num_steps == 5 else 1.0))  # the last step of epoch 2
-    with pytest.raises(FloatingPointError, match=r"got weights that are not finite in epoch 2, step 6 \(batch 3 of 3\)"):
+    parameter.register_hook(
+        lambda grad: grad * (torch.inf if svi.num_steps == 5 else 1.0)
+    )  # the last step of epoch 2
+    with pytest.raises(
+        FloatingPointError,
+        match=r"got weights that are not finite in epoch 2, step 6 \(batch 3 of 3\)",
+    ):
         list(fit(svi, TRAIN, epochs=4, folder=tmp_path, **OPTIONS))
     assert load_checkpoint(tmp_path / "last.pt")["epoch"] == 1
     svi, _ = make()
@@ -435,7 +520,15 @@ def test_the_first_bad_loss_of_an_interval_is_found():
 
 def error(folder, svi=None, train=TRAIN, validation=VALIDATION, make_options=(), **options):
     svi, scheduler = make(*make_options)
-    return list(fit(svi, train, validation, folder=folder, **OPTIONS | {"epochs": 2, "resume": True, "scheduler": scheduler} | options))
+    return list(
+        fit(
+            svi,
+            train,
+            validation,
+            folder=folder,
+            **OPTIONS | {"epochs": 2, "resume": True, "scheduler": scheduler} | options,
+        )
+    )
 
 
 ERRORS = {
@@ -444,7 +537,10 @@ ERRORS = {
     "seed": ({"seed": -3}, "expected seed of at least 0, got -3"),
     "patience": ({"patience": 0}, "expected patience of at least 1, got 0"),
     "no data": ({"train": Bits(0)}, "expected at least 1 data, got 0"),
-    "patience without validation": ({"patience": 2, "validation": None}, "expected a validation set for patience 2, got none"),
+    "patience without validation": (
+        {"patience": 2, "validation": None},
+        "expected a validation set for patience 2, got none",
+    ),
     "plateau without validation": (
         {"make_options": ("Adam", "plateau"), "validation": None},
         "expected a validation set for ReduceLROnPlateau",
@@ -454,8 +550,14 @@ ERRORS = {
     "another batch size": ({"batch_size": 5}, "expected batch size 16 as in .*, got 5"),
     "other data": ({"train": Bits(41)}, "expected training set length 40 as in .*, got 41"),
     "no validation": ({"validation": None}, "expected validation set length 20 as in .*, got None"),
-    "another optimiser": ({"make_options": ("Adagrad",)}, "expected optimiser Adam as in .*, got Adagrad"),
-    "another scheduler": ({"make_options": ("Adam", "step")}, "expected scheduler None as in .*, got StepLR"),
+    "another optimiser": (
+        {"make_options": ("Adagrad",)},
+        "expected optimiser Adam as in .*, got Adagrad",
+    ),
+    "another scheduler": (
+        {"make_options": ("Adam", "step")},
+        "expected scheduler None as in .*, got StepLR",
+    ),
 }
 
 

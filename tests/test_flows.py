@@ -8,8 +8,7 @@ import torch
 from families import build, inputs
 from torch import nn
 
-from pyro_vae.flows import AutoregressiveLayer, CouplingLayer, Flow, PlanarLayer
-from pyro_vae.priors import FlowPrior
+from pyro_vae.families.flow import AutoregressiveLayer, CouplingLayer, Flow, FlowPrior, PlanarLayer
 
 LAYERS = {
     "planar": lambda dim: PlanarLayer(dim, 4),
@@ -50,14 +49,18 @@ def test_planar_layers_stay_invertible_where_weights_are_extreme():
     z = inputs(1000, 2).float()
     image, log_det = layer(z, torch.ones(1000, 1))
     assert log_det.isfinite().all()
-    torch.testing.assert_close(layer.inverse(image, torch.ones(1000, 1))[0], z, atol=1e-2, rtol=1e-2)
+    torch.testing.assert_close(
+        layer.inverse(image, torch.ones(1000, 1))[0], z, atol=1e-2, rtol=1e-2
+    )
 
 
 def test_without_layers_a_flow_is_a_diagonal_normal():
     raw = inputs(4, 6)
     z = inputs(4, 3, seed=3)
     trusted = torch.distributions.Normal(raw[:, :3], (0.5 * raw[:, 3:]).exp())
-    torch.testing.assert_close(Flow(nn.Identity(), 3, [])(raw).log_prob(z), trusted.log_prob(z).sum(-1))
+    torch.testing.assert_close(
+        Flow(nn.Identity(), 3, [])(raw).log_prob(z), trusted.log_prob(z).sum(-1)
+    )
 
 
 def test_a_draw_without_gradient_does_not_lend_its_density_to_one_with():
@@ -77,7 +80,7 @@ def test_own_density_takes_one_pass_and_no_inversion(monkeypatch):
 
 
 def test_the_flow_library_does_not_switch_validation_off():
-    code = "import torch, pyro_vae.flows; assert torch.distributions.Distribution._validate_args is True"
+    code = "import torch, pyro_vae.families.flow; assert torch.distributions.Distribution._validate_args is True"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 

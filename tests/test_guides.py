@@ -7,17 +7,32 @@ from families import REAL, Counting, inputs
 from linear_gaussian import LinearGaussian
 from torch import nn
 
-from pyro_vae import SVI, VAE, Bernoulli, DiagonalNormal, StandardNormal, Trace_ELBO, log_likelihood, mlp
-from pyro_vae.guides import PerDatumVAE, SemiAmortised, posterior_draws
-from pyro_vae.iwae import IWAE, STL, DReG
-from pyro_vae.posteriors import FullRankNormal
-from pyro_vae.trace import evaluation, isolated
+from pyro_vae import (
+    SVI,
+    VAE,
+    Bernoulli,
+    DiagonalNormal,
+    StandardNormal,
+    Trace_ELBO,
+    log_likelihood,
+    mlp,
+)
+from pyro_vae.families.full_rank import FullRankNormal
+from pyro_vae.inference.nuts import posterior_draws
+from pyro_vae.inference.semi_amortised import SemiAmortised
+from pyro_vae.models.per_datum import PerDatumVAE
+from pyro_vae.objectives.doubly_reparameterised import STL, DReG
+from pyro_vae.objectives.importance_weighted import IWAE
+from pyro_vae.programs.isolation import evaluation, isolated
 
 
 def gap(truth, vae, guide, x, *args) -> float:
     """log p(x) - ELBO per datum, of 200 draws."""
     with evaluation(vae.model, guide):
-        return float((truth.log_likelihood(x).sum() - Trace_ELBO(200)(vae.model, guide, x, *args).elbo) / len(x))
+        return float(
+            (truth.log_likelihood(x).sum() - Trace_ELBO(200)(vae.model, guide, x, *args).elbo)
+            / len(x)
+        )
 
 
 def test_per_datum_guide_finds_every_posterior():
@@ -26,14 +41,18 @@ def test_per_datum_guide_finds_every_posterior():
     x = truth.data(30)
     table = nn.Embedding(30, FullRankNormal.outputs(2), dtype=torch.float64)
     nn.init.zeros_(table.weight)
-    vae = PerDatumVAE(truth.vae().prior, truth.decoder().requires_grad_(False), FullRankNormal(table))
+    vae = PerDatumVAE(
+        truth.vae().prior, truth.decoder().requires_grad_(False), FullRankNormal(table)
+    )
     svi = SVI(vae.model, vae.guide, torch.optim.Adam(table.parameters(), 0.05), STL(4))
     for step in range(500):
         rows = torch.randperm(30)[:15] if step % 2 else torch.arange(30)
         svi.step(x[rows], rows)
     assert gap(truth, vae, vae.guide, x, torch.arange(30)) < 1e-2
     rows = torch.tensor([7, 3])
-    torch.testing.assert_close(vae.encoder(rows).mean, truth.posterior(x[rows]).mean, atol=0.02, rtol=0)
+    torch.testing.assert_close(
+        vae.encoder(rows).mean, truth.posterior(x[rows]).mean, atol=0.02, rtol=0
+    )
     estimate = log_likelihood(vae.model, vae.guide, x, torch.arange(30), num_samples=50)
     torch.testing.assert_close(estimate, truth.log_likelihood(x), atol=0.05, rtol=0)
 
@@ -60,7 +79,13 @@ def test_semi_amortised_closes_most_of_the_amortisation_gap():
         torch.manual_seed(0)
         vae = truth.vae(DiagonalNormal(Blinkered(truth, 8))).requires_grad_(False)
         vae.encoder.requires_grad_(True)
-        guide = SemiAmortised(vae.model, vae.encoder.net, DiagonalNormal(nn.Identity()), steps=steps, rate=0.02) if steps else vae.guide
+        guide = (
+            SemiAmortised(
+                vae.model, vae.encoder.net, DiagonalNormal(nn.Identity()), steps=steps, rate=0.02
+            )
+            if steps
+            else vae.guide
+        )
         trained = dict.fromkeys((*vae.encoder.parameters(), *(guide.parameters() if steps else ())))
         svi = SVI(vae.model, guide, torch.optim.Adam(trained, 0.03), Trace_ELBO())
         for _ in range(300):
@@ -72,12 +97,22 @@ def test_semi_amortised_closes_most_of_the_amortisation_gap():
 
 def semi_amortised(num_particles: int = 2):
     torch.manual_seed(0)
-    vae = VAE(StandardNormal(3), Bernoulli(mlp(3, 8, 5)), DiagonalNormal(Counting(mlp(5, 8, 6)))).double()
-    guide = SemiAmortised(vae.model, vae.encoder.net, DiagonalNormal(nn.Identity()), steps=3, num_particles=num_particles).double()
+    vae = VAE(
+        StandardNormal(3), Bernoulli(mlp(3, 8, 5)), DiagonalNormal(Counting(mlp(5, 8, 6)))
+    ).double()
+    guide = SemiAmortised(
+        vae.model,
+        vae.encoder.net,
+        DiagonalNormal(nn.Identity()),
+        steps=3,
+        num_particles=num_particles,
+    ).double()
     return vae, guide, (inputs(7, 5) > 0).double()
 
 
-@pytest.mark.parametrize("objective", [Trace_ELBO(), Trace_ELBO(4), IWAE(4)], ids=["one", "four", "iwae"])
+@pytest.mark.parametrize(
+    "objective", [Trace_ELBO(), Trace_ELBO(4), IWAE(4)], ids=["one", "four", "iwae"]
+)
 def test_semi_amortised_guide_is_a_guide(objective):
     vae, guide, x = semi_amortised()
     stored = set(pyro.get_param_store().keys())
@@ -112,7 +147,10 @@ def test_gradients_pass_through_the_steps_exactly():
 
 def test_semi_amortised_refuses_gradients_that_need_it_to_stand_still():
     vae, guide, x = semi_amortised()
-    with isolated(vae.model, guide, validate=True), pytest.raises(ValueError, match="deterministic given its draws"):
+    with (
+        isolated(vae.model, guide, validate=True),
+        pytest.raises(ValueError, match="deterministic given its draws"),
+    ):
         DReG(3)(vae.model, guide, x)
 
 
@@ -136,13 +174,21 @@ def test_any_family_serves_per_datum():
         family = make(5, 3)
         family.net = nn.Embedding(10, family.net[-1].out_features)
         vae = PerDatumVAE(StandardNormal(3), Bernoulli(mlp(3, 8, 5)), family)
-        loss = Trace_ELBO(2)(vae.model, vae.guide, torch.ones(4, 5), torch.tensor([3, 1, 9, 0])).loss
+        loss = Trace_ELBO(2)(
+            vae.model, vae.guide, torch.ones(4, 5), torch.tensor([3, 1, 9, 0])
+        ).loss
         assert loss.isfinite(), name
 
 
 ERRORS = {
-    "steps": (lambda: SemiAmortised(None, nn.Identity(), DiagonalNormal(nn.Identity()), steps=0), "steps, num_particles of at least 1"),
-    "rate": (lambda: SemiAmortised(None, nn.Identity(), DiagonalNormal(nn.Identity()), rate=0.0), "a positive rate, got 5, 4, 0.0"),
+    "steps": (
+        lambda: SemiAmortised(None, nn.Identity(), DiagonalNormal(nn.Identity()), steps=0),
+        "steps, num_particles of at least 1",
+    ),
+    "rate": (
+        lambda: SemiAmortised(None, nn.Identity(), DiagonalNormal(nn.Identity()), rate=0.0),
+        "a positive rate, got 5, 4, 0.0",
+    ),
     "draws": (lambda: posterior_draws(lambda: None, num_samples=0), "at least 1, got 0 and 200"),
 }
 

@@ -7,13 +7,25 @@ import pyro
 import pytest
 import torch
 from linear_gaussian import LinearGaussian
-from programs import PAIRS, PER_DATUM, PIXELS, SemiSupervised, binary, fixed_draws, labels, pair, plain_vae, recorded
+from programs import (
+    PAIRS,
+    PER_DATUM,
+    PIXELS,
+    SemiSupervised,
+    binary,
+    fixed_draws,
+    labels,
+    pair,
+    plain_vae,
+    recorded,
+)
 from pyro import poutine
 from torch import nn
 
-from pyro_vae import importance, log_likelihood, log_weights
-from pyro_vae.importance import count_rows, stream, take_rows
-from pyro_vae.trace import stochastic_sites
+from pyro_vae import log_likelihood, log_weights
+from pyro_vae.evaluation import importance
+from pyro_vae.evaluation.importance import count_rows, stream, take_rows
+from pyro_vae.programs.sites import stochastic_sites
 
 CALLS = PER_DATUM | {"unlabelled": lambda: pair(SemiSupervised, binary(), None)}
 
@@ -26,8 +38,12 @@ def draws_of(programs, num_samples):
     """Weights (K, B), and the latents they belong to."""
     guide, traces = recorded(programs.guide)
     torch.manual_seed(0)
-    weights = log_weights(programs.model, guide, *programs.args, num_samples=num_samples, chunk_size=5)
-    return weights, {site["name"]: site for site in stochastic_sites(traces[-1]) if not site["is_observed"]}
+    weights = log_weights(
+        programs.model, guide, *programs.args, num_samples=num_samples, chunk_size=5
+    )
+    return weights, {
+        site["name"]: site for site in stochastic_sites(traces[-1]) if not site["is_observed"]
+    }
 
 
 def values_of(latents, plates, samples=None, rows=None):
@@ -59,7 +75,9 @@ def test_a_batch_does_not_depend_on_its_companions(make):
     programs = make()
     whole, latents = draws_of(programs, 4)
     for rows in ([0], [5, 2], [3, 1, 4]):
-        calls = iter([{}, values_of(latents, programs.nesting, rows=rows)])  # the first call is a look at the plates
+        calls = iter(
+            [{}, values_of(latents, programs.nesting, rows=rows)]
+        )  # the first call is a look at the plates
 
         def guide(*args, calls=calls):
             return fixed_draws(programs.guide, next(calls))(*args)
@@ -75,13 +93,21 @@ def test_any_chunk_size_gives_the_same(make, num_samples):
 
     def run(function, chunk_size):
         torch.manual_seed(0)
-        return function(programs.model, programs.guide, *programs.args, num_samples=num_samples, chunk_size=chunk_size)
+        return function(
+            programs.model,
+            programs.guide,
+            *programs.args,
+            num_samples=num_samples,
+            chunk_size=chunk_size,
+        )
 
     weights = run(log_weights, 10_000)
     assert weights.shape == (num_samples, len(programs.args[0]))
     for chunk_size in (3, 8, 64):
         torch.testing.assert_close(run(log_weights, chunk_size), weights)
-        torch.testing.assert_close(run(log_likelihood, chunk_size), weights.logsumexp(0) - math.log(num_samples))
+        torch.testing.assert_close(
+            run(log_likelihood, chunk_size), weights.logsumexp(0) - math.log(num_samples)
+        )
 
 
 def test_many_blocks_of_the_guide(monkeypatch):
@@ -94,7 +120,9 @@ def test_many_blocks_of_the_guide(monkeypatch):
         expected = truth.log_likelihood(x)
         weights = log_weights(module.model, module.guide, x, num_samples=num_samples)
         torch.testing.assert_close(weights, expected.expand(num_samples, -1))
-        torch.testing.assert_close(log_likelihood(module.model, module.guide, x, num_samples=num_samples), expected)
+        torch.testing.assert_close(
+            log_likelihood(module.model, module.guide, x, num_samples=num_samples), expected
+        )
         blocks = list(stream(module.model, module.guide, (x,), {}, num_samples, 4))
         seen = torch.zeros(num_samples, len(x))
         for block in blocks:
@@ -151,7 +179,10 @@ def test_the_estimate_grows_with_k_and_stays_below_the_truth():
     x = truth.data(400)
     module = truth.vae(truth.wrong_encoder(spread=1.8))
     torch.manual_seed(0)
-    means = [float(log_likelihood(module.model, module.guide, x, num_samples=k).mean()) for k in (1, 10, 100, 1000)]
+    means = [
+        float(log_likelihood(module.model, module.guide, x, num_samples=k).mean())
+        for k in (1, 10, 100, 1000)
+    ]
     assert means == sorted(means)
     assert means[-1] < float(truth.log_likelihood(x).mean()) + 0.15
     assert means[0] < means[-1] - 0.5
@@ -166,7 +197,10 @@ def test_scales_and_masks_of_the_data():
         return log_weights(each.model, guide or each.guide, *each.args, num_samples=5)
 
     torch.testing.assert_close(run(scaled), run(programs))
-    hide = poutine.mask(programs.model, torch.tensor(False)), poutine.mask(programs.guide, torch.tensor(False))
+    hide = (
+        poutine.mask(programs.model, torch.tensor(False)),
+        poutine.mask(programs.guide, torch.tensor(False)),
+    )
     assert (log_weights(*hide, *programs.args, num_samples=3) == 0).all()
     assert masked.args[0].shape == programs.args[0].shape
 
@@ -176,9 +210,14 @@ def test_keyword_arguments_and_none():
     torch.manual_seed(0)
     positional = log_weights(programs.model, programs.guide, *programs.args, num_samples=3)
     torch.manual_seed(0)
-    named = log_weights(programs.model, programs.guide, programs.args[0], ys=programs.args[1], num_samples=3)
+    named = log_weights(
+        programs.model, programs.guide, programs.args[0], ys=programs.args[1], num_samples=3
+    )
     torch.testing.assert_close(named, positional)
-    assert log_weights(programs.model, programs.guide, binary(), ys=None, num_samples=3).shape == positional.shape
+    assert (
+        log_weights(programs.model, programs.guide, binary(), ys=None, num_samples=3).shape
+        == positional.shape
+    )
 
 
 def test_discrete_latents_against_enumeration():
@@ -187,11 +226,19 @@ def test_discrete_latents_against_enumeration():
     x, classes = binary(), SemiSupervised.CLASSES
     torch.manual_seed(0)
     joint = [
-        log_likelihood(programs.model, programs.guide, x, torch.eye(classes).double()[y].expand(len(x), -1), num_samples=4000)
+        log_likelihood(
+            programs.model,
+            programs.guide,
+            x,
+            torch.eye(classes).double()[y].expand(len(x), -1),
+            num_samples=4000,
+        )
         for y in range(classes)
     ]
     unlabelled = log_likelihood(programs.model, programs.guide, x, None, num_samples=4000)
-    torch.testing.assert_close(unlabelled, torch.stack(joint).logsumexp(0), atol=0.05, rtol=0)  # standard errors below 0.01
+    torch.testing.assert_close(
+        unlabelled, torch.stack(joint).logsumexp(0), atol=0.05, rtol=0
+    )  # standard errors below 0.01
 
 
 def test_modules_are_used_in_eval_mode_and_left_in_theirs():
@@ -203,7 +250,9 @@ def test_modules_are_used_in_eval_mode_and_left_in_theirs():
     torch.manual_seed(0)
     first = log_likelihood(module.model, module.guide, binary(), num_samples=20)
     torch.manual_seed(0)
-    torch.testing.assert_close(log_likelihood(module.model, module.guide, binary(), num_samples=20), first)
+    torch.testing.assert_close(
+        log_likelihood(module.model, module.guide, binary(), num_samples=20), first
+    )
     assert all(torch.equal(before[name], value) for name, value in module.state_dict().items())
     assert module.decoder.training
     assert not module.encoder.training
@@ -233,7 +282,12 @@ def programs_of(name):
 def bad(change):
     """A VAE's programs and data, changed."""
     module = plain_vae()
-    call = {"model": module.model, "guide": module.guide, "args": (binary(),), "num_samples": 3} | change(module)
+    call = {
+        "model": module.model,
+        "guide": module.guide,
+        "args": (binary(),),
+        "num_samples": 3,
+    } | change(module)
     return lambda: log_weights(call.pop("model"), call.pop("guide"), *call.pop("args"), **call)
 
 
@@ -241,11 +295,23 @@ REFUSED = {
     "no samples": (lambda m: {"num_samples": 0}, "num_samples"),
     "negative samples": (lambda m: {"num_samples": -5}, "num_samples"),
     "no chunk": (lambda m: {"chunk_size": 0}, "chunk_size"),
-    "guide without a plate": (lambda m: {"guide": without_plate(m)}, "a plate with one row per datum .* got none"),
+    "guide without a plate": (
+        lambda m: {"guide": without_plate(m)},
+        "a plate with one row per datum .* got none",
+    ),
     "misspelt site": (lambda m: {"guide": misspelt(m)}, r"missing \['z'\], unknown \['Z'\]"),
     "no plates": (lambda m: programs_of("no plate"), r"in the model's shape \(3,\), got \(1, 3\)"),
-    "global latent": (lambda m: programs_of("global latent"), "a plate with one row per datum .* got none"),
-    "fixed plate": (lambda m: {"model": lambda x: m.model(x.expand(7, -1)), "guide": lambda x: m.guide(x.expand(7, -1))}, r"sizes \[7\]"),
+    "global latent": (
+        lambda m: programs_of("global latent"),
+        "a plate with one row per datum .* got none",
+    ),
+    "fixed plate": (
+        lambda m: {
+            "model": lambda x: m.model(x.expand(7, -1)),
+            "guide": lambda x: m.guide(x.expand(7, -1)),
+        },
+        r"sizes \[7\]",
+    ),
     "no tensors": (lambda m: {"args": ()}, "one row per datum"),
     "no data": (lambda m: {"args": (binary()[:0],)}, "one row per datum"),
     "uneven lengths": (lambda m: {"args": (binary(), labels(3))}, r"got lengths \[3, 7\]"),

@@ -8,8 +8,9 @@ from programs import PAIRS
 from torch import nn
 
 from pyro_vae import VAE, Bernoulli, DiagonalNormal, StandardNormal, Trace_ELBO, mlp
-from pyro_vae.iwae import IWAE, STL, DReG
-from pyro_vae.trace import evaluation, isolated
+from pyro_vae.objectives.doubly_reparameterised import STL, DReG
+from pyro_vae.objectives.importance_weighted import IWAE
+from pyro_vae.programs.isolation import evaluation, isolated
 
 
 def estimates(objective, vae, x, n: int):
@@ -57,7 +58,9 @@ PAIRS_OF_EQUALS = {
 @pytest.mark.parametrize("name", PAIRS_OF_EQUALS)
 def test_estimators_of_one_gradient_agree_in_the_mean(name):
     _, vae, x = wrong()
-    (losses, grads), (others, other_grads) = (estimates(objective, vae, x, 400) for objective in PAIRS_OF_EQUALS[name])
+    (losses, grads), (others, other_grads) = (
+        estimates(objective, vae, x, 400) for objective in PAIRS_OF_EQUALS[name]
+    )
     assert (losses.mean() - others.mean()).abs() < 4 * ((losses.var() + others.var()) / 400).sqrt()
     error = ((grads.var(0) + other_grads.var(0)) / 400).sqrt()
     assert ((grads.mean(0) - other_grads.mean(0)).abs() <= 4.5 * error + 1e-9).all()
@@ -86,7 +89,9 @@ def test_dreg_holds_for_several_latents(pair):
 def test_dreg_has_less_variance_than_iwae_at_fifty():
     _, vae, x = wrong()
     guide = sum(p.numel() for p in vae.encoder.parameters())
-    (_, plain), (_, doubly) = (estimates(objective, vae, x, 200) for objective in (IWAE(50), DReG(50)))
+    (_, plain), (_, doubly) = (
+        estimates(objective, vae, x, 200) for objective in (IWAE(50), DReG(50))
+    )
     assert float(doubly[:, :guide].var(0).sum()) < 0.2 * float(plain[:, :guide].var(0).sum())
     signal = [g[:, :guide].mean(0).abs() / g[:, :guide].std(0) for g in (plain, doubly)]
     assert float(signal[1].nanmean()) > 2 * float(signal[0].nanmean())
@@ -99,7 +104,9 @@ def test_the_gradient_vanishes_at_the_posterior(objective):
     vae, x = truth.vae(), truth.data(5)
     guide = sum(p.numel() for p in vae.encoder.parameters())
     _, grads = estimates(objective, vae, x, 3)
-    torch.testing.assert_close(grads[:, :guide], torch.zeros_like(grads[:, :guide]), atol=1e-8, rtol=0)
+    torch.testing.assert_close(
+        grads[:, :guide], torch.zeros_like(grads[:, :guide]), atol=1e-8, rtol=0
+    )
     _, plain = estimates(Trace_ELBO(), vae, x, 3)
     assert plain[:, :guide].abs().max() > 0.1
 
@@ -132,8 +139,15 @@ def test_path_gradients_of_every_family(name):
 
 def test_a_guide_that_changes_between_runs_is_refused():
     torch.manual_seed(0)
-    vae = VAE(StandardNormal(3), Bernoulli(mlp(3, 8, 5)), DiagonalNormal(nn.Sequential(nn.Dropout(0.5), nn.Linear(5, 6))))
-    with isolated(vae.model, vae.guide, validate=True), pytest.raises(ValueError, match="deterministic given its draws, got log q"):
+    vae = VAE(
+        StandardNormal(3),
+        Bernoulli(mlp(3, 8, 5)),
+        DiagonalNormal(nn.Sequential(nn.Dropout(0.5), nn.Linear(5, 6))),
+    )
+    with (
+        isolated(vae.model, vae.guide, validate=True),
+        pytest.raises(ValueError, match="deterministic given its draws, got log q"),
+    ):
         DReG(3)(vae.model, vae.guide, torch.ones(50, 5))
     vae.eval()
     with isolated(vae.model, vae.guide, validate=True):

@@ -8,21 +8,35 @@ import torch
 from torch import nn
 from torch.func import functional_call
 
-from pyro_vae.nets import Flat, conv_decoder, conv_encoder, mlp, residual_decoder, residual_encoder, set_output_bias
-from pyro_vae.products import Linear, applies
+from pyro_vae.nets.conv import conv_decoder, conv_encoder
+from pyro_vae.nets.linear import Linear, applies
+from pyro_vae.nets.mlp import Flat, mlp, set_output_bias
+from pyro_vae.nets.residual import residual_decoder, residual_encoder
 
 IMAGES = {"mnist": (1, 28, 28), "digits": (1, 8, 8), "cifar": (3, 32, 32), "odd": (2, 9, 14)}
 
 NETS = {  # name: (constructor from an image shape, inputs, outputs)
     "mlp": lambda shape: (mlp(math.prod(shape), 16, 12, 6), math.prod(shape), 6),
-    "tanh mlp": lambda shape: (mlp(3, 16, math.prod(shape), activation=nn.Tanh), 3, math.prod(shape)),
+    "tanh mlp": lambda shape: (
+        mlp(3, 16, math.prod(shape), activation=nn.Tanh),
+        3,
+        math.prod(shape),
+    ),
     "linear": lambda shape: (mlp(math.prod(shape), 6), math.prod(shape), 6),
     "conv_encoder": lambda shape: (conv_encoder(shape, 6), math.prod(shape), 6),
     "conv_decoder": lambda shape: (conv_decoder(3, shape), 3, math.prod(shape)),
-    "wide conv_decoder": lambda shape: (conv_decoder(3, shape, outputs=2 * math.prod(shape)), 3, 2 * math.prod(shape)),
+    "wide conv_decoder": lambda shape: (
+        conv_decoder(3, shape, outputs=2 * math.prod(shape)),
+        3,
+        2 * math.prod(shape),
+    ),
     "residual_encoder": lambda shape: (residual_encoder(shape, 6), math.prod(shape), 6),
     "residual_decoder": lambda shape: (residual_decoder(3, shape), 3, math.prod(shape)),
-    "wide residual_decoder": lambda shape: (residual_decoder(3, shape, outputs=2 * math.prod(shape)), 3, 2 * math.prod(shape)),
+    "wide residual_decoder": lambda shape: (
+        residual_decoder(3, shape, outputs=2 * math.prod(shape)),
+        3,
+        2 * math.prod(shape),
+    ),
 }
 
 all_nets = pytest.mark.parametrize("name", NETS)
@@ -38,7 +52,10 @@ def make(name, shape=IMAGES["digits"], seed=0):
 
 
 def copies(net):
-    return {k: v.detach().clone() for k, v in {**dict(net.named_parameters()), **dict(net.named_buffers())}.items()}
+    return {
+        k: v.detach().clone()
+        for k, v in {**dict(net.named_parameters()), **dict(net.named_buffers())}.items()
+    }
 
 
 @all_images
@@ -98,7 +115,9 @@ def test_functional_call(name):
     x = torch.rand(2, 3, size_in)
     state, before = copies(other), copies(net)
     torch.testing.assert_close(functional_call(net.train(), state, x), other.train()(x))
-    torch.testing.assert_close(state, copies(other))  # running statistics move in the state that was passed
+    torch.testing.assert_close(
+        state, copies(other)
+    )  # running statistics move in the state that was passed
     torch.testing.assert_close(copies(net), before)  # and nowhere else
 
 
@@ -115,7 +134,9 @@ def test_compiles_as_one_graph(name):
 @all_nets
 def test_wrong_input_size(name):
     net, size_in, _ = make(name)
-    with pytest.raises(ValueError, match=rf"expected input \(\.\.\., {size_in}\), got \(128, {size_in + 1}\)"):
+    with pytest.raises(
+        ValueError, match=rf"expected input \(\.\.\., {size_in}\), got \(128, {size_in + 1}\)"
+    ):
         net(torch.rand(128, size_in + 1))
 
 
@@ -123,13 +144,34 @@ def test_wrong_input_size(name):
     ("build", "message"),
     {
         "one size": (lambda: mlp(784), r"expected at least two positive sizes, got \(784,\)"),
-        "no units": (lambda: mlp(784, 0, 2), r"expected at least two positive sizes, got \(784, 0, 2\)"),
-        "small for conv_encoder": (lambda: conv_encoder((1, 3, 28), 2), r"at least 4 x 4 pixels, got \(1, 3, 28\)"),
-        "small for conv_decoder": (lambda: conv_decoder(2, (1, 28, 3)), r"at least 4 x 4 pixels, got \(1, 28, 3\)"),
-        "small for residual_encoder": (lambda: residual_encoder((1, 7, 7), 2), r"at least 8 x 8 pixels, got \(1, 7, 7\)"),
-        "small for residual_decoder": (lambda: residual_decoder(2, (1, 7, 7)), r"at least 8 x 8 pixels, got \(1, 7, 7\)"),
-        "no channels": (lambda: conv_encoder((28, 28), 2), r"expected an image shape \(C, H, W\).*got \(28, 28\)"),
-        "outputs": (lambda: conv_decoder(2, (1, 8, 8), outputs=65), "expected outputs in multiples of 8 x 8, got 65"),
+        "no units": (
+            lambda: mlp(784, 0, 2),
+            r"expected at least two positive sizes, got \(784, 0, 2\)",
+        ),
+        "small for conv_encoder": (
+            lambda: conv_encoder((1, 3, 28), 2),
+            r"at least 4 x 4 pixels, got \(1, 3, 28\)",
+        ),
+        "small for conv_decoder": (
+            lambda: conv_decoder(2, (1, 28, 3)),
+            r"at least 4 x 4 pixels, got \(1, 28, 3\)",
+        ),
+        "small for residual_encoder": (
+            lambda: residual_encoder((1, 7, 7), 2),
+            r"at least 8 x 8 pixels, got \(1, 7, 7\)",
+        ),
+        "small for residual_decoder": (
+            lambda: residual_decoder(2, (1, 7, 7)),
+            r"at least 8 x 8 pixels, got \(1, 7, 7\)",
+        ),
+        "no channels": (
+            lambda: conv_encoder((28, 28), 2),
+            r"expected an image shape \(C, H, W\).*got \(28, 28\)",
+        ),
+        "outputs": (
+            lambda: conv_decoder(2, (1, 8, 8), outputs=65),
+            "expected outputs in multiples of 8 x 8, got 65",
+        ),
     }.values(),
 )
 def test_bad_sizes(build, message):
@@ -181,9 +223,14 @@ def test_set_output_bias_gives_the_mean_image_at_the_origin():
 
 
 def test_set_output_bias_refuses():
-    with pytest.raises(TypeError, match=r"expected a network that ends in nn\.Linear with a bias, got ConvTranspose2d"):
+    with pytest.raises(
+        TypeError,
+        match=r"expected a network that ends in nn\.Linear with a bias, got ConvTranspose2d",
+    ):
         set_output_bias(conv_decoder(2, (1, 8, 8)), torch.zeros(64))
-    with pytest.raises(TypeError, match=r"expected a network that ends in nn\.Linear with a bias, got Tanh"):
+    with pytest.raises(
+        TypeError, match=r"expected a network that ends in nn\.Linear with a bias, got Tanh"
+    ):
         set_output_bias(nn.Sequential(nn.Linear(2, 64), nn.Tanh()), torch.zeros(64))
     with pytest.raises(ValueError, match=r"expected a bias of shape \(64,\), got \(1,\)"):
         set_output_bias(mlp(2, 64), torch.zeros(1))
@@ -193,7 +240,11 @@ def test_set_output_bias_refuses():
 def test_large_products_are_those_of_torch(leading):
     """Values, gradients, and the gradients of a gradient, which semi-amortised inference needs."""
     torch.manual_seed(0)
-    ours, h, weights = Linear(300, 400), torch.randn(*leading, 300, requires_grad=True), torch.randn(400)
+    ours, h, weights = (
+        Linear(300, 400),
+        torch.randn(*leading, 300, requires_grad=True),
+        torch.randn(400),
+    )
     theirs = nn.Linear(300, 400)
     theirs.load_state_dict(ours.state_dict())
     results = []
@@ -203,6 +254,8 @@ def test_large_products_are_those_of_torch(leading):
         again = torch.autograd.grad(grads[0].square().sum(), [h, *layer.parameters()])
         functional = torch.func.grad(lambda h, layer=layer: (layer(h).tanh() @ weights).sum())(h)
         results.append([value, *grads, *again, functional])
-    assert "ProductBackward" in str(ours(h).grad_fn.next_functions[0][0].next_functions) or not applies(h)
+    assert "ProductBackward" in str(
+        ours(h).grad_fn.next_functions[0][0].next_functions
+    ) or not applies(h)
     for a, b in zip(*results, strict=True):
         torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-3)

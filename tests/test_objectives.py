@@ -11,14 +11,29 @@ from pyro import poutine
 from torch import nn
 from torch.fx.experimental.proxy_tensor import make_fx
 
-from pyro_vae import SVI, VAE, Bernoulli, DiagonalNormal, StandardNormal, Trace_ELBO, TraceMeanField_ELBO, latents, mlp
-from pyro_vae.collapse import BatchNormMean, FreeBits
-from pyro_vae.discrete import OneHotCategorical, ScoreFunction_ELBO, UniformOneHot
-from pyro_vae.flows import IAF
-from pyro_vae.iwae import IWAE, STL, DReG
-from pyro_vae.objectives import InfoVAE, Renyi, ReweightedWakeSleep, mmd
-from pyro_vae.posteriors import Delta
-from pyro_vae.trace import evaluation, isolated
+from pyro_vae import (
+    SVI,
+    VAE,
+    Bernoulli,
+    DiagonalNormal,
+    StandardNormal,
+    Trace_ELBO,
+    TraceMeanField_ELBO,
+    mlp,
+)
+from pyro_vae.evaluation import latents
+from pyro_vae.families.categorical import OneHotCategorical, UniformOneHot
+from pyro_vae.families.delta import Delta
+from pyro_vae.families.flow import IAF
+from pyro_vae.nets.batch_norm import BatchNormMean
+from pyro_vae.objectives.doubly_reparameterised import STL, DReG
+from pyro_vae.objectives.free_bits import FreeBits
+from pyro_vae.objectives.importance_weighted import IWAE
+from pyro_vae.objectives.info import InfoVAE, mmd
+from pyro_vae.objectives.renyi import Renyi
+from pyro_vae.objectives.score_function import ScoreFunction_ELBO
+from pyro_vae.objectives.wake_sleep import ReweightedWakeSleep
+from pyro_vae.programs.isolation import evaluation, isolated
 
 OBJECTIVES = {
     "elbo": Trace_ELBO(),
@@ -120,7 +135,10 @@ class Normalised(nn.Module):
 def test_batchnorm_trains_on_both_sides(name):
     vae = make(DiagonalNormal)
     decoder, encoder = (cast(nn.Sequential, part.net) for part in (vae.decoder, vae.encoder))
-    vae.decoder.net, vae.encoder.net = nn.Sequential(Normalised(3), decoder), nn.Sequential(encoder, Normalised(6))
+    vae.decoder.net, vae.encoder.net = (
+        nn.Sequential(Normalised(3), decoder),
+        nn.Sequential(encoder, Normalised(6)),
+    )
     vae.double()
     svi = SVI(vae.model, vae.guide, torch.optim.Adam(vae.parameters()), OBJECTIVES[name])
     for _ in range(2):
@@ -149,7 +167,9 @@ def test_asks_the_device_for_no_number(name):
                     return OBJECTIVES[name](vae.model, vae.guide, x).loss
 
         buffers = {f"vae.{n}": b.to(x) * 1 for n, b in vae.named_buffers()}
-        loss = torch.func.functional_call(Loss(), {f"vae.{n}": v for n, v in free.items()} | buffers)
+        loss = torch.func.functional_call(
+            Loss(), {f"vae.{n}": v for n, v in free.items()} | buffers
+        )
         return [loss.detach(), *torch.autograd.grad(loss, list(free.values()))]
 
     graph = make_fx(flat, tracing_mode="real")(pixels(), *vae.parameters())
@@ -161,7 +181,9 @@ def test_a_common_scale_multiplies_and_different_scales_are_refused(name):
     vae, x = make(), pixels()
     plain = OBJECTIVES[name](vae.model, vae.guide, x).loss
     whole = poutine.scale(scale=0.25)
-    torch.testing.assert_close(OBJECTIVES[name](whole(vae.model), whole(vae.guide), x).loss, plain / 4)
+    torch.testing.assert_close(
+        OBJECTIVES[name](whole(vae.model), whole(vae.guide), x).loss, plain / 4
+    )
     latent = poutine.scale(vae.guide, scale=0.25)
     with pytest.raises(ValueError, match=r"expected one scale for all sites, got .*0.25"):
         OBJECTIVES[name](vae.model, latent, x)
@@ -170,7 +192,9 @@ def test_a_common_scale_multiplies_and_different_scales_are_refused(name):
 @pytest.mark.parametrize("name", ["iwae", "dreg", "stl", "renyi", "infovae"])
 def test_latents_without_gradient_are_refused(name):
     vae = VAE(UniformOneHot(3), Bernoulli(mlp(3, 8, 5)), OneHotCategorical(mlp(5, 8, 3)))
-    with pytest.raises(TypeError, match="expected reparameterised latents, got OneHotCategorical at site 'z': use"):
+    with pytest.raises(
+        TypeError, match="expected reparameterised latents, got OneHotCategorical at site 'z': use"
+    ):
         OBJECTIVES[name](vae.model, vae.guide, pixels().float())
 
 
@@ -178,11 +202,23 @@ ERRORS = {
     "no draws": (lambda: IWAE(0), ValueError, "num_particles of at least 1, got 0"),
     "one draw": (lambda: ScoreFunction_ELBO(1), ValueError, "num_particles of at least 2, got 1"),
     "beta": (lambda: IWAE(5, beta=0.5), TypeError, "beta"),
-    "alpha": (lambda: Renyi(5, alpha=1.0), ValueError, "alpha other than 1, whose limit is Trace_ELBO, got 1"),
-    "insomnia": (lambda: ReweightedWakeSleep(5, insomnia=2.0), ValueError, "insomnia in [0, 1], got 2"),
+    "alpha": (
+        lambda: Renyi(5, alpha=1.0),
+        ValueError,
+        "alpha other than 1, whose limit is Trace_ELBO, got 1",
+    ),
+    "insomnia": (
+        lambda: ReweightedWakeSleep(5, insomnia=2.0),
+        ValueError,
+        "insomnia in [0, 1], got 2",
+    ),
     "floor": (lambda: FreeBits(-1.0), ValueError, "floor of at least 0, got -1"),
     "spread": (lambda: BatchNormMean(nn.Identity(), 2, 0.0), ValueError, "positive spread, got 0"),
-    "batch of one": (lambda: InfoVAE()(make().model, make().guide, pixels(1)), ValueError, "at least 2 draws, got (1, 3) and (1, 3)"),
+    "batch of one": (
+        lambda: InfoVAE()(make().model, make().guide, pixels(1)),
+        ValueError,
+        "at least 2 draws, got (1, 3) and (1, 3)",
+    ),
 }
 
 
@@ -196,14 +232,19 @@ def test_errors(name):
 
 def test_free_bits_with_a_flow_is_refused():
     vae = make(lambda net: IAF(mlp(5, 8, IAF.outputs(3)), 3))
-    with pytest.raises(TypeError, match="expected families with a closed-form KL, got FlowDistribution and Normal"):
+    with pytest.raises(
+        TypeError, match="expected families with a closed-form KL, got FlowDistribution and Normal"
+    ):
         FreeBits()(vae.model, vae.guide, pixels())
 
 
 def test_renyi_lies_between_its_limits():
     """alpha = 0 is IWAE; towards 1 the ELBO; below 0 above IWAE: on the same draws."""
     vae, x = make(), pixels()
-    bounds = [-float(Renyi(16, alpha=alpha)(vae.model, vae.guide, x).loss.detach()) for alpha in (0.999999, 0.5, 0.0, -5.0)]
+    bounds = [
+        -float(Renyi(16, alpha=alpha)(vae.model, vae.guide, x).loss.detach())
+        for alpha in (0.999999, 0.5, 0.0, -5.0)
+    ]
     assert bounds == sorted(bounds)
     assert bounds[0] == pytest.approx(float(Trace_ELBO(16)(vae.model, vae.guide, x).elbo), abs=1e-3)
     assert bounds[2] == pytest.approx(-float(IWAE(16)(vae.model, vae.guide, x).loss.detach()))
@@ -215,7 +256,9 @@ def test_wake_sleep_gives_the_model_the_gradient_of_iwae():
     grads = []
     for objective in (IWAE(8), ReweightedWakeSleep(8)):
         estimate, _ = loss_and_gradients(objective, vae, x)
-        grads.append((estimate.loss.detach(), {n: p.grad.clone() for n, p in vae.named_parameters()}))
+        grads.append(
+            (estimate.loss.detach(), {n: p.grad.clone() for n, p in vae.named_parameters()})
+        )
     torch.testing.assert_close(grads[0][0], grads[1][0])
     for n in names:
         assert torch.allclose(grads[0][1][n], grads[1][1][n]) == n.startswith("decoder")
@@ -235,11 +278,18 @@ def test_wake_sleep_leaves_the_posterior_alone(insomnia):
     grads = torch.stack(grads)
     assert (grads.mean(0).abs() <= 4.5 * grads.std(0) / 300**0.5).all()
     vae = truth.vae(truth.wrong_encoder(shift=0.3)).requires_grad_(False)
-    svi = SVI(vae.model, vae.guide, torch.optim.Adam(vae.encoder.requires_grad_().parameters(), 0.003), objective)
+    svi = SVI(
+        vae.model,
+        vae.guide,
+        torch.optim.Adam(vae.encoder.requires_grad_().parameters(), 0.003),
+        objective,
+    )
 
     def gap():
         with evaluation(vae.model, vae.guide):
-            return float((truth.log_likelihood(x).sum() - Trace_ELBO(50)(vae.model, vae.guide, x).elbo) / 20)
+            return float(
+                (truth.log_likelihood(x).sum() - Trace_ELBO(50)(vae.model, vae.guide, x).elbo) / 20
+            )
 
     before = gap()
     for _ in range(400):
@@ -247,7 +297,9 @@ def test_wake_sleep_leaves_the_posterior_alone(insomnia):
     assert gap() < 0.5 * before
 
 
-@pytest.mark.parametrize("objective", [ReweightedWakeSleep(2000), ScoreFunction_ELBO(2000)], ids=["wake-sleep", "score"])
+@pytest.mark.parametrize(
+    "objective", [ReweightedWakeSleep(2000), ScoreFunction_ELBO(2000)], ids=["wake-sleep", "score"]
+)
 def test_no_gradient_passes_through_the_draws(objective):
     """Against sums over the same draws by hand, for a guide of which every parameter matters, its scale too."""
     vae, x = make(DiagonalNormal), pixels()
@@ -276,7 +328,10 @@ def test_mmd_matches_its_definition_and_tells_samples_apart():
     torch.manual_seed(0)
     a, b = torch.randn(6, 2), torch.randn(6, 2) + 1
     k = lambda u, v: sum(1 / (1 + float((u - v).square().sum()) / (4 * s)) for s in (0.5, 2.0))  # noqa: E731
-    within = sum(k(u, v) for s in (a, b) for i, u in enumerate(s) for j, v in enumerate(s) if i != j) / 30
+    within = (
+        sum(k(u, v) for s in (a, b) for i, u in enumerate(s) for j, v in enumerate(s) if i != j)
+        / 30
+    )
     between = sum(k(u, v) for u in a for v in b) / 36
     assert float(mmd(a, b, (0.5, 2.0))) == pytest.approx(within - 2 * between, rel=1e-4)
     null = torch.stack([mmd(torch.randn(100, 2), torch.randn(100, 2)) for _ in range(100)])
@@ -286,7 +341,10 @@ def test_mmd_matches_its_definition_and_tells_samples_apart():
 
 def test_infovae_is_the_elbo_at_its_corner_and_an_autoencoder_at_the_other():
     vae, x = make(), pixels()
-    corner, elbo = (objective(vae.model, vae.guide, x).loss for objective in (InfoVAE(alpha=0.0, weight=1.0), Trace_ELBO()))
+    corner, elbo = (
+        objective(vae.model, vae.guide, x).loss
+        for objective in (InfoVAE(alpha=0.0, weight=1.0), Trace_ELBO())
+    )
     torch.testing.assert_close(corner, elbo)
     point = make(lambda net: Delta(mlp(5, 8, 3)))
     estimate = InfoVAE(alpha=1.0, weight=0.0)(point.model, point.guide, x)
@@ -298,11 +356,16 @@ def test_free_bits_floor_each_dimension_of_each_datum():
     torch.manual_seed(0)
     floored = FreeBits(0.3)(vae.model, vae.guide, x)
     q = vae.encoder(x).base_dist
-    kl = torch.distributions.kl_divergence(q, torch.distributions.Normal(torch.zeros_like(q.loc), 1.0))
+    kl = torch.distributions.kl_divergence(
+        q, torch.distributions.Normal(torch.zeros_like(q.loc), 1.0)
+    )
     torch.testing.assert_close(floored.loss + floored.log_likelihood, kl.clamp(min=0.3).sum())
     torch.testing.assert_close(floored.kl, kl.sum())
     vae = make()  # whose draws repeat
-    torch.testing.assert_close(FreeBits(0.0)(vae.model, vae.guide, x).loss, TraceMeanField_ELBO()(vae.model, vae.guide, x).loss)
+    torch.testing.assert_close(
+        FreeBits(0.0)(vae.model, vae.guide, x).loss,
+        TraceMeanField_ELBO()(vae.model, vae.guide, x).loss,
+    )
 
 
 class Deaf(nn.Module):
@@ -322,9 +385,16 @@ def test_cures_of_collapse(cure):
     torch.manual_seed(0)
     x = torch.cartesian_prod(*[torch.tensor([0.0, 1.0])] * 5).repeat(6, 1)
     net = mlp(5, 8, 6)
-    vae = VAE(StandardNormal(3), Deaf(), DiagonalNormal(BatchNormMean(net, 3, 0.5) if cure == "normalised mean" else net))
+    vae = VAE(
+        StandardNormal(3),
+        Deaf(),
+        DiagonalNormal(BatchNormMean(net, 3, 0.5) if cure == "normalised mean" else net),
+    )
     svi = SVI(
-        vae.model, vae.guide, torch.optim.Adam(vae.parameters(), 0.02), FreeBits(0.2) if cure == "free bits" else TraceMeanField_ELBO()
+        vae.model,
+        vae.guide,
+        torch.optim.Adam(vae.parameters(), 0.02),
+        FreeBits(0.2) if cure == "free bits" else TraceMeanField_ELBO(),
     )
     for _ in range(400):
         svi.step(x)

@@ -10,9 +10,10 @@ from matplotlib.figure import Figure
 from PIL import Image
 from torch import nn
 
-from pyro_vae import VAE, DiagonalNormal, StandardNormal, mlp, plots
-from pyro_vae.conditionals import Normal
-from pyro_vae.record import Record
+from pyro_vae import VAE, DiagonalNormal, StandardNormal, mlp
+from pyro_vae.families.normal import Normal
+from pyro_vae.plots import panels as plots
+from pyro_vae.training.metrics import Record
 
 SHAPE = (1, 3, 4)
 
@@ -28,12 +29,25 @@ def a_vae(latent_dim=2, shape=SHAPE):
     torch.manual_seed(0)
     D = math.prod(shape)
     decoder = nn.Sequential(mlp(latent_dim, 8, D), nn.BatchNorm1d(D), nn.Sigmoid())
-    return VAE(StandardNormal(latent_dim), Normal(decoder), DiagonalNormal(mlp(D, 8, 2 * latent_dim)))
+    return VAE(
+        StandardNormal(latent_dim), Normal(decoder), DiagonalNormal(mlp(D, 8, 2 * latent_dim))
+    )
 
 
 def a_record(epoch, validation=True):
     held_out = (-1.5 / epoch, -1.0 / epoch, 0.5 / epoch, 2) if validation else (None,) * 4
-    return Record(epoch, 10 * epoch, 1.0 / epoch, -1.0 / epoch, -0.7 / epoch, 0.3 / epoch, *held_out, 1.0, 1e-3, 0.1)
+    return Record(
+        epoch,
+        10 * epoch,
+        1.0 / epoch,
+        -1.0 / epoch,
+        -0.7 / epoch,
+        0.3 / epoch,
+        *held_out,
+        1.0,
+        1e-3,
+        0.1,
+    )
 
 
 def x_of(n, shape=SHAPE):
@@ -147,7 +161,11 @@ def test_manifold_on_quantiles():
             assert left == pytest.approx((column + 0.5) / 4, abs=1e-5)  # z1 grows to the right
             assert right == pytest.approx((3 - row + 0.5) / 4, abs=1e-5)  # z2 grows upwards
     lowest = torch.special.ndtri(torch.tensor(0.125))
-    assert figure.axes[0].get_xticklabels()[0].get_text() == figure.axes[0].get_yticklabels()[0].get_text() == f"{lowest:.1f}"
+    assert (
+        figure.axes[0].get_xticklabels()[0].get_text()
+        == figure.axes[0].get_yticklabels()[0].get_text()
+        == f"{lowest:.1f}"
+    )
 
 
 def test_traversal_moves_one_latent_a_row():
@@ -157,21 +175,30 @@ def test_traversal_moves_one_latent_a_row():
     figure = plots.traversal(vae, x, (1, 1, 2), dims=[1, 0], n=3, span=2.0)
     for row, dim in enumerate([1, 0]):
         pixels = torch.stack([tile(figure, row, column, (1, 1, 2))[0, :, 0] for column in range(3)])
-        torch.testing.assert_close(pixels[:, dim], torch.special.ndtr(torch.tensor([-2.0, 0.0, 2.0])))
+        torch.testing.assert_close(
+            pixels[:, dim], torch.special.ndtr(torch.tensor([-2.0, 0.0, 2.0]))
+        )
         torch.testing.assert_close(pixels[:, 1 - dim], centre[1 - dim].expand(3))
 
 
 def test_scatter_of_two_dimensions_shows_the_points_by_class():
-    means, labels = torch.randn(30, 2, generator=torch.Generator().manual_seed(0)), torch.arange(30) % 3
+    means, labels = (
+        torch.randn(30, 2, generator=torch.Generator().manual_seed(0)),
+        torch.arange(30) % 3,
+    )
     axes = plots.latent_scatter(means, labels).axes[0]
     for label, collection in enumerate(axes.collections):
-        np.testing.assert_allclose(np.asarray(collection.get_offsets()), means[labels == label].numpy())
+        np.testing.assert_allclose(
+            np.asarray(collection.get_offsets()), means[labels == label].numpy()
+        )
     assert [text.get_text() for text in axes.get_legend().get_texts()] == ["0", "1", "2"]
     assert len({tuple(collection.get_facecolor()[0]) for collection in axes.collections}) == 3
 
 
 def test_scatter_of_more_dimensions_shows_principal_components():
-    means = torch.randn(50, 5, generator=torch.Generator().manual_seed(0)) * torch.tensor([1.0, 5.0, 2.0, 0.1, 0.1])
+    means = torch.randn(50, 5, generator=torch.Generator().manual_seed(0)) * torch.tensor(
+        [1.0, 5.0, 2.0, 0.1, 0.1]
+    )
     (collection,) = plots.latent_scatter(means).axes[0].collections
     points = torch.tensor(np.asarray(collection.get_offsets()), dtype=torch.float32)
     u, s, _ = torch.linalg.svd(means - means.mean(0), full_matrices=False)
@@ -180,10 +207,14 @@ def test_scatter_of_more_dimensions_shows_principal_components():
 
 def test_curves_show_the_records():
     records = [a_record(epoch) for epoch in range(1, 31)]
-    for axes, name in zip(plots.curves(records).axes, ("elbo", "log_likelihood", "kl"), strict=True):
+    for axes, name in zip(
+        plots.curves(records).axes, ("elbo", "log_likelihood", "kl"), strict=True
+    ):
         for line, split in zip(axes.lines, ("train", "validation"), strict=True):
             assert line.get_label() == split
-            np.testing.assert_allclose(line.get_xydata(), [(r.epoch, getattr(r, f"{split}_{name}")) for r in records])
+            np.testing.assert_allclose(
+                line.get_xydata(), [(r.epoch, getattr(r, f"{split}_{name}")) for r in records]
+            )
 
 
 def test_curves_without_validation_or_likelihood():
@@ -192,13 +223,31 @@ def test_curves_without_validation_or_likelihood():
 
 
 ERRORS = {
-    "wrong size": (lambda: plots.images(torch.rand(3, 5), SHAPE), "expected pictures of shape .B, 12. for .1, 3, 4., got .3, 5."),
+    "wrong size": (
+        lambda: plots.images(torch.rand(3, 5), SHAPE),
+        "expected pictures of shape .B, 12. for .1, 3, 4., got .3, 5.",
+    ),
     "no pictures": (lambda: plots.images(torch.rand(0, 12), SHAPE), "got .0, 12."),
-    "two channels": (lambda: plots.images(torch.rand(3, 8), (2, 2, 2)), "1 or 3 channels, got .2, 2, 2."),
-    "manifold of three": (lambda: plots.manifold(a_vae(3), SHAPE), "expected a latent space of 2 dimensions for a manifold, got 3"),
-    "scatter of one": (lambda: plots.latent_scatter(torch.rand(3, 1)), "D of at least 2, got .3, 1."),
-    "labels": (lambda: plots.latent_scatter(torch.rand(3, 2), torch.arange(4)), "one label for each of 3 means, got"),
-    "ends": (lambda: plots.interpolations(a_vae(), x_of(2), x_of(3), SHAPE), "as many pictures at both ends"),
+    "two channels": (
+        lambda: plots.images(torch.rand(3, 8), (2, 2, 2)),
+        "1 or 3 channels, got .2, 2, 2.",
+    ),
+    "manifold of three": (
+        lambda: plots.manifold(a_vae(3), SHAPE),
+        "expected a latent space of 2 dimensions for a manifold, got 3",
+    ),
+    "scatter of one": (
+        lambda: plots.latent_scatter(torch.rand(3, 1)),
+        "D of at least 2, got .3, 1.",
+    ),
+    "labels": (
+        lambda: plots.latent_scatter(torch.rand(3, 2), torch.arange(4)),
+        "one label for each of 3 means, got",
+    ),
+    "ends": (
+        lambda: plots.interpolations(a_vae(), x_of(2), x_of(3), SHAPE),
+        "as many pictures at both ends",
+    ),
     "no records": (lambda: plots.curves([]), "at least one record, got none"),
 }
 

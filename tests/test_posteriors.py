@@ -9,10 +9,22 @@ from torch.distributions import kl_divergence
 from torch.func import functional_call
 from torch.fx.experimental.proxy_tensor import make_fx
 
-from pyro_vae import SVI, VAE, Bernoulli, DiagonalNormal, Trace_ELBO, TraceMeanField_ELBO, log_likelihood, mlp
-from pyro_vae.iwae import IWAE, STL
-from pyro_vae.posteriors import FullRankNormal, LowRankNormal, MixtureOfNormals
-from pyro_vae.trace import evaluation, isolated
+from pyro_vae import (
+    SVI,
+    VAE,
+    Bernoulli,
+    DiagonalNormal,
+    Trace_ELBO,
+    TraceMeanField_ELBO,
+    log_likelihood,
+    mlp,
+)
+from pyro_vae.families.full_rank import FullRankNormal
+from pyro_vae.families.low_rank import LowRankNormal
+from pyro_vae.families.mixture import MixtureOfNormals
+from pyro_vae.objectives.doubly_reparameterised import STL
+from pyro_vae.objectives.importance_weighted import IWAE
+from pyro_vae.programs.isolation import evaluation, isolated
 
 families = pytest.mark.parametrize("name", FAMILIES)
 densities = pytest.mark.parametrize("name", DENSITIES)
@@ -72,14 +84,18 @@ def test_density_of_own_draw_is_the_density(name):
 
 
 @families
-@pytest.mark.parametrize("loss", [Trace_ELBO(), Trace_ELBO(4), IWAE(4)], ids=["one", "four", "iwae"])
+@pytest.mark.parametrize(
+    "loss", [Trace_ELBO(), Trace_ELBO(4), IWAE(4)], ids=["one", "four", "iwae"]
+)
 def test_trains_and_the_encoder_sees_each_datum_once(name, loss):
     vae = vae_with(name)
     x = pixels()
     with isolated(validate=True, strict=True):
         loss(vae.model, vae.guide, x).loss.backward()
     assert (vae.encoder.net.calls, vae.encoder.net.rows) == (1, len(x))
-    assert [n for n, p in vae.named_parameters() if p.grad is None or not p.grad.abs().sum() > 0] == []
+    assert [
+        n for n, p in vae.named_parameters() if p.grad is None or not p.grad.abs().sum() > 0
+    ] == []
     assert all(p.grad.isfinite().all() for p in vae.parameters())
 
 
@@ -123,13 +139,17 @@ def test_gradient_as_a_function_of_its_parameters(name):
         torch.testing.assert_close(grads[n], p.grad)
 
     def flat(x, *values):
-        now = {n: v.detach().requires_grad_() for n, v in zip(free, values[: len(free)], strict=True)}
+        now = {
+            n: v.detach().requires_grad_() for n, v in zip(free, values[: len(free)], strict=True)
+        }
         buffers = dict(zip(dict(module.named_buffers()), values[len(free) :], strict=True))
         return torch.autograd.grad(functional_call(module, now | buffers, (x,)), list(now.values()))
 
     graph = make_fx(flat, tracing_mode="fake")(x, *free.values(), *module.buffers())
     assert not any("_local_scalar_dense" in str(node.target) for node in graph.graph.nodes)
-    assert sum(node.op == "placeholder" for node in graph.graph.nodes) == 1 + len(free) + len(list(module.buffers()))
+    assert sum(node.op == "placeholder" for node in graph.graph.nodes) == 1 + len(free) + len(
+        list(module.buffers())
+    )
 
 
 def grid(half_width: float = 12.0, points: int = 400, center=0.0):
@@ -141,7 +161,9 @@ def grid(half_width: float = 12.0, points: int = 400, center=0.0):
 
 def waves(z):
     """Twelve smooth test functions of points of the plane, (..., 12)."""
-    return torch.cat([torch.sin(z @ inputs(2, 6, seed=11) + 0.5), torch.tanh(z @ inputs(2, 6, seed=12))], -1)
+    return torch.cat(
+        [torch.sin(z @ inputs(2, 6, seed=11) + 0.5), torch.tanh(z @ inputs(2, 6, seed=12))], -1
+    )
 
 
 @reals
@@ -161,13 +183,17 @@ def test_draws_and_their_gradients_follow_the_density(name):
     outputs = family.net(inputs(5)).detach().requires_grad_()
     family.net = nn.Identity()
     z = family(outputs.expand(20_000, -1)).sample()
-    center = outputs[:2].detach() if name == "laplace" else z.mean(0)  # its kink between two squares
+    center = (
+        outputs[:2].detach() if name == "laplace" else z.mean(0)
+    )  # its kink between two squares
     points, area = grid(1.4 * float((z - center).abs().max()), 400, center)
     exact = (waves(points) * family(outputs).log_prob(points).exp().unsqueeze(-1)).sum(0) * area
     difference = (waves(z) - exact).detach()
     assert (difference.mean(0).abs() < 4.5 * difference.std(0) / 20_000**0.5).all()
     rows = outputs.detach().expand(20_000, -1).clone().requires_grad_()
-    resolution = 1e-2 if name == "spline" else 2e-4  # the gradient of its density jumps at the knots, which no grid follows
+    resolution = (
+        1e-2 if name == "spline" else 2e-4
+    )  # the gradient of its density jumps at the knots, which no grid follows
     for k in (0, 3, 8):
         (gradient,) = torch.autograd.grad(exact[k], outputs, retain_graph=True)
         torch.manual_seed(k)
@@ -180,7 +206,11 @@ def test_draws_and_their_gradients_follow_the_density(name):
 def test_normals_match_torch(family):
     torch.manual_seed(0)
     q = family(nn.Linear(5, family.outputs(4)).double())(inputs(6, 5))
-    covariance = q.factor @ q.factor.mT + torch.diag_embed(q.scale.square()) if family is LowRankNormal else q.covariance_matrix
+    covariance = (
+        q.factor @ q.factor.mT + torch.diag_embed(q.scale.square())
+        if family is LowRankNormal
+        else q.covariance_matrix
+    )
     trusted = torch.distributions.MultivariateNormal(q.mean, covariance)
     z = q.sample((3,))
     torch.testing.assert_close(q.log_prob(z), trusted.log_prob(z))
@@ -188,7 +218,9 @@ def test_normals_match_torch(family):
     particles = q.expand((20_000, 6))
     z = particles.rsample()
     torch.testing.assert_close(particles.log_prob(z), trusted.log_prob(z))
-    white = torch.linalg.solve_triangular(torch.linalg.cholesky(covariance), (z - q.mean).unsqueeze(-1), upper=False)
+    white = torch.linalg.solve_triangular(
+        torch.linalg.cholesky(covariance), (z - q.mean).unsqueeze(-1), upper=False
+    )
     spread = (white @ white.mT).mean(0) - torch.eye(4)
     assert spread.abs().max() < 5 * 2**0.5 / 20_000**0.5  # five standard errors of a variance
 
@@ -223,15 +255,21 @@ def test_priors(name):
     points, area = grid(20.0, 800)
     with torch.no_grad():
         density = prior().log_prob(points).exp()
-        torch.testing.assert_close(density.sum() * area, torch.ones((), dtype=torch.float64), atol=1e-3, rtol=0)
-        difference = waves(prior().sample((20_000,))) - (waves(points) * density.unsqueeze(-1)).sum(0) * area
+        torch.testing.assert_close(
+            density.sum() * area, torch.ones((), dtype=torch.float64), atol=1e-3, rtol=0
+        )
+        difference = (
+            waves(prior().sample((20_000,))) - (waves(points) * density.unsqueeze(-1)).sum(0) * area
+        )
     assert (difference.mean(0).abs() < 4.5 * difference.std(0) / 20_000**0.5).all()
     vae = VAE(prior, Bernoulli(mlp(2, 8, 5)), DiagonalNormal(mlp(5, 8, 4))).double()
     for loss in (Trace_ELBO(), IWAE(3)):
         vae.zero_grad()
         with isolated(validate=True, strict=True):
             loss(vae.model, vae.guide, pixels()).loss.backward()
-        assert [n for n, p in vae.named_parameters() if p.grad is None or not p.grad.abs().sum() > 0] == []
+        assert [
+            n for n, p in vae.named_parameters() if p.grad is None or not p.grad.abs().sum() > 0
+        ] == []
     assert vae.sample(3).shape == (3, 5)
     assert log_likelihood(vae.model, vae.guide, pixels(), num_samples=5).shape == (7,)
 
@@ -239,16 +277,26 @@ def test_priors(name):
 def test_vamp_prior_shares_the_guides_encoder():
     torch.manual_seed(0)
     encoder = FullRankNormal(mlp(5, 8, FullRankNormal.outputs(2)))
-    from pyro_vae.priors import VampPrior
+    from pyro_vae.families.vamp import VampPrior
 
     vae = VAE(VampPrior(encoder, torch.rand(4, 5)), Bernoulli(mlp(2, 8, 5)), encoder)
     assert len(list(vae.parameters())) == 4 + 4 + 1
     z = torch.randn(6, 2)
     parts = encoder(vae.prior.pseudo_inputs())
-    torch.testing.assert_close(vae.prior().log_prob(z), parts.log_prob(z.unsqueeze(1)).logsumexp(1) - torch.log(torch.tensor(4.0)))
+    torch.testing.assert_close(
+        vae.prior().log_prob(z),
+        parts.log_prob(z.unsqueeze(1)).logsumexp(1) - torch.log(torch.tensor(4.0)),
+    )
 
 
-@pytest.mark.parametrize("name", [n for n in DENSITIES if n not in ("diagonal", "laplace", "power spherical", "von mises-fisher")])
+@pytest.mark.parametrize(
+    "name",
+    [
+        n
+        for n in DENSITIES
+        if n not in ("diagonal", "laplace", "power spherical", "von mises-fisher")
+    ],
+)
 def test_analytic_kl_is_refused_where_there_is_none(name):
     vae = vae_with(name)
     with pytest.raises(TypeError, match="closed-form KL"):
@@ -256,9 +304,15 @@ def test_analytic_kl_is_refused_where_there_is_none(name):
 
 
 ERRORS = {
-    "outputs": (lambda: FullRankNormal(nn.Identity())(torch.ones(3, 6)), "as many outputs as FullRankNormal needs (2, 5, 9, ...), got 6"),
+    "outputs": (
+        lambda: FullRankNormal(nn.Identity())(torch.ones(3, 6)),
+        "as many outputs as FullRankNormal needs (2, 5, 9, ...), got 6",
+    ),
     "rank": (lambda: LowRankNormal(nn.Identity(), rank=0), "rank of at least 1, got 0"),
-    "low rank": (lambda: LowRankNormal(nn.Identity(), rank=2)(torch.ones(6)), "(4, 8, 12, ...), got 6"),
+    "low rank": (
+        lambda: LowRankNormal(nn.Identity(), rank=2)(torch.ones(6)),
+        "(4, 8, 12, ...), got 6",
+    ),
     "components": (lambda: MixtureOfNormals(nn.Identity(), 0), "components of at least 1, got 0"),
     "mixture": (
         lambda: MixtureOfNormals(nn.Identity(), 2)(torch.ones(7)),
@@ -330,7 +384,9 @@ def test_diagonal_misses_exactly_the_correlations():
     assert mean_field_gap(truth) > 0.5
     assert abs(gap - mean_field_gap(truth)) < 4 * error + 0.005
     precision = torch.linalg.inv(truth.posterior_cov).diagonal()
-    torch.testing.assert_close(family(truth.data(1)).variance[0].detach(), 1 / precision, rtol=0.1, atol=0)
+    torch.testing.assert_close(
+        family(truth.data(1)).variance[0].detach(), 1 / precision, rtol=0.1, atol=0
+    )
 
 
 @pytest.mark.slow
@@ -342,6 +398,8 @@ def test_other_families_lie_between(name):
     family.net = Constant(family.net[-1].out_features)
     if name == "mixture":  # from afar one component takes all: start around the posterior mean
         start = truth.posterior(truth.data(1)).mean[0]
-        family.net.value.data[:] = torch.cat([torch.zeros(3), (start + 0.3 * inputs(3, 4)).flatten(), torch.full((12,), -3.0)])
+        family.net.value.data[:] = torch.cat(
+            [torch.zeros(3), (start + 0.3 * inputs(3, 4)).flatten(), torch.full((12,), -3.0)]
+        )
     gap, error = fit(truth, family, Trace_ELBO(16), steps=800)
     assert -4 * error < gap < mean_field_gap(truth) - 4 * error

@@ -30,7 +30,9 @@ def test_values_lie_between_start_and_stop(name):
     assert values[0] == start
 
 
-@pytest.mark.parametrize("name", [name for name in SCHEDULES if "cycl" not in name and name != "sawtooth"])
+@pytest.mark.parametrize(
+    "name", [name for name in SCHEDULES if "cycl" not in name and name != "sawtooth"]
+)
 def test_linear_is_monotone_and_stays(name):
     start, stop = ENDS.get(name, (0.0, 1.0))
     values = [SCHEDULES[name](step) for step in STEPS]
@@ -50,7 +52,9 @@ def test_cyclical_repeats_itself(period, growth):
     values = [schedule(step) for step in STEPS]
     assert values[period:] == values[:-period]
     assert values[:period] == sorted(values[:period])
-    assert values[:period] == pytest.approx([min(step / (growth * period), 1.0) for step in range(period)])
+    assert values[:period] == pytest.approx(
+        [min(step / (growth * period), 1.0) for step in range(period)]
+    )
 
 
 WRONG = {
@@ -72,12 +76,21 @@ def test_wrong_arguments(make, message):
 def test_svi_follows_the_schedule(name):
     """At step t the loss is that of beta(t); evaluate_loss uses the beta of the step to come."""
     programs, schedule = PAIRS["vae"](), SCHEDULES[name]
-    svi = SVI(programs.model, programs.guide, torch.optim.SGD(programs.parameters(), lr=1e-3), loss=Trace_ELBO(beta=schedule))
+    svi = SVI(
+        programs.model,
+        programs.guide,
+        torch.optim.SGD(programs.parameters(), lr=1e-3),
+        loss=Trace_ELBO(beta=schedule),
+    )
     for step in range(6):
         loss = svi.step(*programs.args)
-        torch.testing.assert_close(loss, schedule(step) * svi.estimate.kl - svi.estimate.log_likelihood)
+        torch.testing.assert_close(
+            loss, schedule(step) * svi.estimate.kl - svi.estimate.log_likelihood
+        )
         torch.manual_seed(step)
         value = svi.evaluate_loss(*programs.args)
         torch.manual_seed(step)
-        expected = SVI(programs.model, programs.guide, svi.optim, loss=Trace_ELBO(beta=schedule(step + 1))).evaluate_loss(*programs.args)
+        expected = SVI(
+            programs.model, programs.guide, svi.optim, loss=Trace_ELBO(beta=schedule(step + 1))
+        ).evaluate_loss(*programs.args)
         torch.testing.assert_close(value, expected)

@@ -12,11 +12,13 @@ import torch
 from PIL import Image
 from running import SCRIPTS, TINY, script
 
-from pyro_vae.checkpoint import load_checkpoint
-from pyro_vae.data import load
-from pyro_vae.runs import history, judge, load_config, load_run
+from pyro_vae.data.splits import load_data
+from pyro_vae.experiments.runs import history, judge, load_config, load_run
+from pyro_vae.training.checkpoint import load_checkpoint
 
-train, evaluate, sample, anomaly = (script(name) for name in ("train", "evaluate", "sample", "anomaly"))
+train, evaluate, sample, anomaly = (
+    script(name) for name in ("train", "evaluate", "sample", "anomaly")
+)
 
 
 @pytest.fixture(scope="module")
@@ -34,7 +36,14 @@ def weights(folder, name="last.pt"):
 def test_training_as_a_program(tmp_path):
     """Another process, another folder: nothing but Python and the package."""
     command = [sys.executable, SCRIPTS / "train.py", *TINY, "--epochs", "1"]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"}, check=True)
+    done = subprocess.run(
+        command,
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        check=True,
+    )
     (folder,) = (tmp_path / "runs").iterdir()
     assert done.stdout.splitlines()[-1] == f"run folder: runs/{folder.name}"
     assert (folder / "result.json").is_file()
@@ -42,12 +51,27 @@ def test_training_as_a_program(tmp_path):
 
 def test_what_training_leaves_behind(run):
     assert {path.name for path in run.iterdir()} == {
-        *("config.json", "metrics.csv", "last.pt", "previous.pt", "best.pt", "result.json", "figures")
+        *(
+            "config.json",
+            "metrics.csv",
+            "last.pt",
+            "previous.pt",
+            "best.pt",
+            "result.json",
+            "figures",
+        )
     }
     rows = list(csv.DictReader((run / "metrics.csv").read_text().splitlines()))
     assert [row["epoch"] for row in rows] == ["1", "2", "3", "4"]
     figures = {path.stem for path in (run / "figures").iterdir()}
-    assert figures == {"curves", "samples", "reconstructions", "interpolations", "latents", "manifold"}
+    assert figures == {
+        "curves",
+        "samples",
+        "reconstructions",
+        "interpolations",
+        "latents",
+        "manifold",
+    }
     for path in (run / "figures").iterdir():
         with Image.open(path) as image:
             assert np.asarray(image).std() > 1
@@ -83,8 +107,12 @@ def test_a_resumed_run_is_the_same_run(run, tmp_path):
     for name in ("last.pt", "best.pt"):
         for resumed, whole in zip(weights(folder, name), weights(run, name), strict=True):
             torch.testing.assert_close(resumed, whole, rtol=0, atol=0)
-    assert [record.validation_elbo for record in history(folder)] == [record.validation_elbo for record in history(run)]
-    assert json.loads((folder / "result.json").read_text()) == json.loads((run / "result.json").read_text())
+    assert [record.validation_elbo for record in history(folder)] == [
+        record.validation_elbo for record in history(run)
+    ]
+    assert json.loads((folder / "result.json").read_text()) == json.loads(
+        (run / "result.json").read_text()
+    )
     assert load_config(folder / "config.json").epochs == 4
 
 
@@ -98,7 +126,10 @@ def test_evaluating_gives_the_result_again(run, capsys):
     evaluate(run, "--num-samples", 10)
     result = json.loads((run / "result.json").read_text())
     again = json.loads((run / "evaluation-test-10.json").read_text())
-    assert {name: value for name, value in again.items() if not name.startswith("kl_")} == {"split": "test", **result}
+    assert {name: value for name, value in again.items() if not name.startswith("kl_")} == {
+        "split": "test",
+        **result,
+    }
     assert again["kl_mutual_information"] <= again["kl_total"]
     out = capsys.readouterr().out
     for name in ("elbo", "log_px", "rate", "distortion"):
@@ -113,7 +144,13 @@ def test_evaluating_a_part(run):
 
 def test_sampling(run, tmp_path):
     pictures = {}
-    for name, options in {"a": [], "again": [], "other": ["--seed", 1], "mean": ["--mean"], "nine": ["--n", 9]}.items():
+    for name, options in {
+        "a": [],
+        "again": [],
+        "other": ["--seed", 1],
+        "mean": ["--mean"],
+        "nine": ["--n", 9],
+    }.items():
         sample(run, *options, "--output", tmp_path / f"{name}.png")
         pictures[name] = (tmp_path / f"{name}.png").read_bytes()
     assert pictures["a"] == pictures["again"]
@@ -130,13 +167,26 @@ def test_the_best_epoch_counts(tmp_path):
     config, vae, splits = load_run(folder)
     assert config == load_config(folder / "config.json")
     assert [len(part) for part in splits] == [60, 60, 60]
-    torch.testing.assert_close(dict(vae.state_dict()), dict(weights(folder, "best.pt")[0]), rtol=0, atol=0)
-    assert judge(config, vae, splits.test, config.num_samples) == json.loads((folder / "result.json").read_text())
+    torch.testing.assert_close(
+        dict(vae.state_dict()), dict(weights(folder, "best.pt")[0]), rtol=0, atol=0
+    )
+    assert judge(config, vae, splits.test, config.num_samples) == json.loads(
+        (folder / "result.json").read_text()
+    )
 
 
 OPTIONS = {
     "train": (
-        *("--dataset", "--data-dir", "--architecture", "--likelihood", "--latent-dim", "--epochs", "--batch-size", "--lr"),
+        *(
+            "--dataset",
+            "--data-dir",
+            "--architecture",
+            "--likelihood",
+            "--latent-dim",
+            "--epochs",
+            "--batch-size",
+            "--lr",
+        ),
         *("--beta", "--seed", "--device", "--output-dir", "--resume", "--preset"),
     ),
     "evaluate": ("RUN", "--num-samples", "--split", "--max-images", "--device"),
@@ -163,14 +213,33 @@ def data_dir():
 
 def test_the_classic_on_mnist(data_dir, tmp_path):
     """Dynamic binarisation to train on, a static draw of our own to judge by."""
-    options = ["--data-dir", data_dir, "--max-images", 500, "--num-samples", 5, "--epochs", 2, "--device", "cpu"]
+    options = [
+        "--data-dir",
+        data_dir,
+        "--max-images",
+        500,
+        "--num-samples",
+        5,
+        "--epochs",
+        2,
+        "--device",
+        "cpu",
+    ]
     train("--dataset", "mnist", *options, "--output-dir", tmp_path / "run")
     _, vae, splits = load_run(tmp_path / "run")
     assert (splits.train.pixels, splits.test.pixels) == ("dynamic", "static")
-    assert sum(p.numel() for p in vae.parameters()) == 784 * 400 + 400 + 400 * 40 + 40 + 20 * 400 + 400 + 400 * 784 + 784
-    assert torch.equal(splits.test.all(), load("mnist", data_dir, pixels="static").test.subset(slice(500)).all())
+    assert (
+        sum(p.numel() for p in vae.parameters())
+        == 784 * 400 + 400 + 400 * 40 + 40 + 20 * 400 + 400 + 400 * 784 + 784
+    )
+    assert torch.equal(
+        splits.test.all(),
+        load_data("mnist", data_dir, pixels="static").test.subset(slice(500)).all(),
+    )
     train("--preset", "r1", *options, "--output-dir", tmp_path / "preset")
-    torch.testing.assert_close(weights(tmp_path / "preset")[0], weights(tmp_path / "run")[0], rtol=0, atol=0)
+    torch.testing.assert_close(
+        weights(tmp_path / "preset")[0], weights(tmp_path / "run")[0], rtol=0, atol=0
+    )
     moved = tmp_path / "run" / "config.json"
     moved.write_text(moved.read_text().replace(data_dir, "elsewhere"))
     evaluate(tmp_path / "run", "--num-samples", 2, "--max-images", 10, "--data-dir", data_dir)
@@ -178,7 +247,18 @@ def test_the_classic_on_mnist(data_dir, tmp_path):
 
 
 def test_strange_images_are_told_apart(data_dir, tmp_path, run, capsys):
-    options = ["--data-dir", data_dir, "--max-images", 2000, "--num-samples", 5, "--epochs", 4, "--device", "cpu"]
+    options = [
+        "--data-dir",
+        data_dir,
+        "--max-images",
+        2000,
+        "--num-samples",
+        5,
+        "--epochs",
+        4,
+        "--device",
+        "cpu",
+    ]
     train("--dataset", "mnist", *options, "--output-dir", tmp_path / "run")
     anomaly(tmp_path / "run", "--images", 10, "--num-samples", 5, "--fit-steps", 3)
     sets = json.loads((tmp_path / "run" / "anomaly.json").read_text())["sets"]

@@ -12,18 +12,21 @@ from torch import nn
 from torch.distributions import kl_divergence
 
 from pyro_vae import SVI, VAE, Bernoulli, Trace_ELBO, TraceMeanField_ELBO, mlp
-from pyro_vae.bessel import bessel_ratio, log_bessel
-from pyro_vae.spherical import (
+from pyro_vae.families.bessel import bessel_ratio, log_bessel
+from pyro_vae.families.spherical import (
     PowerSphericalDistribution,
     UniformSphere,
     VonMisesFisher,
     VonMisesFisherDistribution,
     log_area,
 )
-from pyro_vae.trace import evaluation
+from pyro_vae.programs.isolation import evaluation
 
 LOSSES = (Trace_ELBO(), TraceMeanField_ELBO())
-DISTRIBUTIONS = {"power spherical": PowerSphericalDistribution, "von mises-fisher": VonMisesFisherDistribution}
+DISTRIBUTIONS = {
+    "power spherical": PowerSphericalDistribution,
+    "von mises-fisher": VonMisesFisherDistribution,
+}
 dims = pytest.mark.parametrize("dim", [2, 3, 10])
 families = pytest.mark.parametrize("family", DISTRIBUTIONS.values(), ids=DISTRIBUTIONS)
 concentrations = pytest.mark.parametrize("kappa", [0.1, 3.0, 60.0])
@@ -37,7 +40,10 @@ def about(family, dim: int, kappa: float):
 def integral(q, dim: int, f):
     """int f(t) q(z) dz over the sphere, t = mu'z, by quadrature in the angle: dz = area(S^(D-2)) sin^(D-2)(a) da."""
     angle = (torch.arange(20_000, dtype=torch.float64) + 0.5) * math.pi / 20_000
-    other = F.normalize(inputs(dim, seed=7) - (inputs(dim, seed=7) @ q.direction).detach() * q.direction.detach(), dim=0)
+    other = F.normalize(
+        inputs(dim, seed=7) - (inputs(dim, seed=7) @ q.direction).detach() * q.direction.detach(),
+        dim=0,
+    )
     z = torch.cos(angle)[:, None] * q.direction.detach() + torch.sin(angle)[:, None] * other
     shell = math.log(2) if dim == 2 else log_area(dim - 1)
     density = (q.log_prob(z) + (dim - 2) * torch.sin(angle).log() + shell).exp()
@@ -50,7 +56,9 @@ def integral(q, dim: int, f):
 def test_integrates_to_one(family, dim, kappa):
     q = about(family, dim, kappa)
     assert float(integral(q, dim, torch.ones_like)) == pytest.approx(1, abs=1e-6)
-    torch.testing.assert_close(integral(q, dim, lambda t: t), q.mean @ q.direction, atol=1e-6, rtol=0)
+    torch.testing.assert_close(
+        integral(q, dim, lambda t: t), q.mean @ q.direction, atol=1e-6, rtol=0
+    )
 
 
 @families
@@ -84,7 +92,10 @@ def test_gradients_match_quadrature(family, dim, kappa):
 
     leaf = raw.clone().requires_grad_()
     q = make(leaf)
-    first, second = (integral(family(q.direction.detach(), q.concentration), dim, lambda t, k=k: t**k) for k in (1, 2))
+    first, second = (
+        integral(family(q.direction.detach(), q.concentration), dim, lambda t, k=k: t**k)
+        for k in (1, 2)
+    )
     along = c @ q.direction
     across = (1 - second) / (dim - 1)
     exact = first * along + second * along**2 + across * (c @ c - along**2)
@@ -116,7 +127,9 @@ def test_bessel_functions_match_scipy():
         keep = torch.from_numpy(trusted[:, 1] > 1e-300)
         value = torch.from_numpy(trusted)[keep]
         torch.testing.assert_close(log_bessel(order, x[keep]), value[:, 0].log(), atol=2e-7, rtol=0)
-        torch.testing.assert_close(bessel_ratio(order, x[keep]), value[:, 1] / value[:, 0], atol=0, rtol=1e-7)
+        torch.testing.assert_close(
+            bessel_ratio(order, x[keep]), value[:, 1] / value[:, 0], atol=0, rtol=1e-7
+        )
 
 
 @families
@@ -126,7 +139,10 @@ def test_kl_to_the_uniform(family):
     z = q.sample((50_000,))
     p = UniformSphere(4).double()()
     difference = q.log_prob(z) - p.log_prob(z)
-    assert abs(float(difference.mean() - kl_divergence(q, p))) < 4 * float(difference.std()) / 50_000**0.5
+    assert (
+        abs(float(difference.mean() - kl_divergence(q, p)))
+        < 4 * float(difference.std()) / 50_000**0.5
+    )
 
 
 @families
@@ -153,7 +169,9 @@ def test_trains_with_the_analytic_kl(name):
         svi.step(x)
     assert float(svi.step(x)) < before - 1
     with evaluation(vae.model, vae.guide):
-        sampled, analytic = (torch.stack([loss(vae.model, vae.guide, x).loss for _ in range(200)]) for loss in LOSSES)
+        sampled, analytic = (
+            torch.stack([loss(vae.model, vae.guide, x).loss for _ in range(200)]) for loss in LOSSES
+        )
     error = (sampled.var() + analytic.var()).sqrt() / 200**0.5
     assert (sampled.mean() - analytic.mean()).abs() < 4 * error
 

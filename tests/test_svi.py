@@ -8,13 +8,37 @@ import pyro.infer
 import pyro.optim
 import pytest
 import torch
-from programs import LATENT, PAIRS, PER_DATUM, PIXELS, ROWS, BottomUp, Pair, PyroStyle, binary, decoder, encoder, pair, plain_vae
+from programs import (
+    LATENT,
+    PAIRS,
+    PER_DATUM,
+    PIXELS,
+    ROWS,
+    BottomUp,
+    Pair,
+    PyroStyle,
+    binary,
+    decoder,
+    encoder,
+    pair,
+    plain_vae,
+)
 from pyro import poutine
 from pyro.infer.autoguide import AutoNormal
 from pyro.nn import PyroModule, PyroParam, pyro_method
 from torch import nn
 
-from pyro_vae import SVI, VAE, Bernoulli, DiagonalNormal, StandardNormal, Trace_ELBO, TraceMeanField_ELBO, linear, mlp
+from pyro_vae import (
+    SVI,
+    VAE,
+    Bernoulli,
+    DiagonalNormal,
+    StandardNormal,
+    Trace_ELBO,
+    TraceMeanField_ELBO,
+    linear,
+    mlp,
+)
 
 LOSSES = {
     "ours": Trace_ELBO,
@@ -22,7 +46,11 @@ LOSSES = {
     "pyro": pyro.infer.Trace_ELBO,
     "pyro analytic": pyro.infer.TraceMeanField_ELBO,
 }
-FLAGS = (pyro.distributions.is_validation_enabled, pyro.infer.is_validation_enabled, pyro.poutine.is_validation_enabled)
+FLAGS = (
+    pyro.distributions.is_validation_enabled,
+    pyro.infer.is_validation_enabled,
+    pyro.poutine.is_validation_enabled,
+)
 
 
 def store():
@@ -31,10 +59,18 @@ def store():
 
 @pytest.fixture(autouse=True)
 def _global_state_is_left_as_found():
-    before = dict(store().items()), [flag() for flag in FLAGS], torch.distributions.Distribution._validate_args
+    before = (
+        dict(store().items()),
+        [flag() for flag in FLAGS],
+        torch.distributions.Distribution._validate_args,
+    )
     assert not before[0]
     yield
-    assert (dict(store().items()), [flag() for flag in FLAGS], torch.distributions.Distribution._validate_args) == before
+    assert (
+        dict(store().items()),
+        [flag() for flag in FLAGS],
+        torch.distributions.Distribution._validate_args,
+    ) == before
 
 
 def adam(module, lr=0.02):
@@ -70,7 +106,9 @@ def test_three_same_named_vaes_in_one_process_all_learn():
     for seed in range(3):
         module = plain_vae(seed)
         before = snapshot(module)
-        assert improvement(Pair(module, module.model, module.guide, (binary(),)), Trace_ELBO()) > 0.3
+        assert (
+            improvement(Pair(module, module.model, module.guide, (binary(),)), Trace_ELBO()) > 0.3
+        )
         assert all(not torch.equal(before[name], p) for name, p in module.named_parameters())
         assert not store()
 
@@ -101,7 +139,9 @@ def test_our_elbos_take_the_very_steps_of_pyros(mine):
 def stock_improvement(programs, loss, steps=100):
     """Pyro's own SVI and optimiser, in a scope of the store."""
     with store().scope():
-        svi = pyro.infer.SVI(programs.model, programs.guide, pyro.optim.Adam({"lr": 0.02}), loss=loss)
+        svi = pyro.infer.SVI(
+            programs.model, programs.guide, pyro.optim.Adam({"lr": 0.02}), loss=loss
+        )
         torch.manual_seed(0)
         before = sum(svi.evaluate_loss(*programs.args) for _ in range(20))
         for _ in range(steps):
@@ -114,14 +154,20 @@ def test_stock_svi_trains_the_same_programs(make):
     assert stock_improvement(make(), pyro.infer.Trace_ELBO()) > 0.3
 
 
-@pytest.mark.parametrize("make", [PAIRS["vae"], PAIRS["pyro style"], lambda: pair(Constrained)], ids=["vae", "pyro style", "constrained"])
+@pytest.mark.parametrize(
+    "make",
+    [PAIRS["vae"], PAIRS["pyro style"], lambda: pair(Constrained)],
+    ids=["vae", "pyro style", "constrained"],
+)
 def test_stock_and_ours_take_turns_on_one_object(make):
     programs, remaining = make(), 1.0
     ours, stock = (improvement, Trace_ELBO()), (stock_improvement, pyro.infer.Trace_ELBO())
     for (train, loss), steps in ((ours, 20), (stock, 20), (ours, 80)):
         before = snapshot(programs.module)
         remaining *= 1 - train(programs, loss, steps)
-        assert all(not torch.equal(before[name], p) for name, p in programs.module.named_parameters())
+        assert all(
+            not torch.equal(before[name], p) for name, p in programs.module.named_parameters()
+        )
     assert remaining < 0.7
 
 
@@ -130,7 +176,11 @@ class Constrained(PyroModule):
 
     def __init__(self):
         super().__init__()
-        self.prior, self.encoder, self.weight = StandardNormal(LATENT), encoder(), nn.Parameter(0.1 * torch.randn(LATENT, PIXELS))
+        self.prior, self.encoder, self.weight = (
+            StandardNormal(LATENT),
+            encoder(),
+            nn.Parameter(0.1 * torch.randn(LATENT, PIXELS)),
+        )
         self.prior_scale = PyroParam(torch.ones(LATENT), constraint=dist.constraints.positive)
 
     @pyro_method
@@ -149,7 +199,9 @@ def test_constrained_and_plain_parameters_of_a_pyro_module_train():
     programs = pair(Constrained)
     before = snapshot(programs.module)
     assert improvement(programs, Trace_ELBO()) > 0.3
-    assert all(not torch.equal(before[name], value) for name, value in programs.module.named_parameters())
+    assert all(
+        not torch.equal(before[name], value) for name, value in programs.module.named_parameters()
+    )
     assert (programs.module.prior_scale > 0).all()
 
 
@@ -190,7 +242,9 @@ def test_one_step_is_that_of_hand_written_pytorch():
         logits = twin.decoder.net(loc + (0.5 * log_variance).exp() * eps)
         log_x = -nn.functional.binary_cross_entropy_with_logits(logits, x, reduction="sum")
         z = loc + (0.5 * log_variance).exp() * eps
-        log_ratio = 0.5 * (eps.square() + log_variance - z.square()).sum()  # log p(z) - log q(z | x)
+        log_ratio = (
+            0.5 * (eps.square() + log_variance - z.square()).sum()
+        )  # log p(z) - log q(z | x)
         expected = -(log_x + log_ratio)
         optim.zero_grad()
         expected.backward()
@@ -216,23 +270,40 @@ def test_the_estimate_tells_the_parts_apart():
 class WithBatchNorm(PyroStyle):
     def __init__(self):
         super().__init__()
-        self.decoder = nn.Sequential(nn.Linear(LATENT, 16), nn.BatchNorm1d(16), nn.ReLU(), nn.Dropout(), nn.Linear(16, PIXELS))
+        self.decoder = nn.Sequential(
+            nn.Linear(LATENT, 16),
+            nn.BatchNorm1d(16),
+            nn.ReLU(),
+            nn.Dropout(),
+            nn.Linear(16, PIXELS),
+        )
 
 
 def as_functions():
     """Programs as plain functions over modules, as one writes them in a notebook."""
     bare = pair(WithBatchNorm)
-    return Pair(bare.module, lambda x: bare.module.model(x), lambda x: bare.module.guide(x), bare.args)
+    return Pair(
+        bare.module, lambda x: bare.module.model(x), lambda x: bare.module.guide(x), bare.args
+    )
 
 
-@pytest.mark.parametrize("make", [lambda: pair(WithBatchNorm), as_functions], ids=["methods", "functions"])
+@pytest.mark.parametrize(
+    "make", [lambda: pair(WithBatchNorm), as_functions], ids=["methods", "functions"]
+)
 def test_evaluate_loss_moves_nothing(make):
     programs = make()
     optim = adam(programs.module)
     svi = SVI(programs.model, programs.guide, optim, loss=Trace_ELBO())
     svi.step(*programs.args)
-    weights, moments, gradients = snapshot(programs.module), optim.state_dict()["state"], programs.named_gradients()
-    moments = {index: {name: value.clone() for name, value in state.items()} for index, state in moments.items()}
+    weights, moments, gradients = (
+        snapshot(programs.module),
+        optim.state_dict()["state"],
+        programs.named_gradients(),
+    )
+    moments = {
+        index: {name: value.clone() for name, value in state.items()}
+        for index, state in moments.items()
+    }
     gradients = {name: value.clone() for name, value in gradients.items()}
     programs.module.encoder.eval()  # a mode of its own, to come back to
     losses = [svi.evaluate_loss(*programs.args) for _ in range(2)]
@@ -247,14 +318,21 @@ def test_evaluate_loss_moves_nothing(make):
     assert not programs.module.encoder.training
 
 
-@pytest.mark.parametrize("make", [lambda: pair(WithBatchNorm), as_functions], ids=["methods", "functions"])
+@pytest.mark.parametrize(
+    "make", [lambda: pair(WithBatchNorm), as_functions], ids=["methods", "functions"]
+)
 def test_evaluation_uses_eval_mode_and_steps_use_training_mode(make):
     programs = make()
     batch_norm, seen = programs.module.decoder[1], []
     batch_norm.register_forward_hook(lambda module, args, out: seen.append(module.training))
     svi = SVI(programs.model, programs.guide, adam(programs.module), loss=Trace_ELBO())
     before = batch_norm.running_mean.clone()
-    for call, training in ((svi.evaluate_loss, False), (svi.step, True), (svi.step, True), (svi.evaluate_loss, False)):
+    for call, training in (
+        (svi.evaluate_loss, False),
+        (svi.step, True),
+        (svi.step, True),
+        (svi.evaluate_loss, False),
+    ):
         seen.clear()
         call(*programs.args)
         assert set(seen) == {training}
@@ -279,11 +357,19 @@ def test_clip_norm_is_the_norm_of_the_whole_gradient(clip_norm):
     module, twin = plain_vae(), plain_vae()
     for each, clip in ((module, clip_norm), (twin, None)):
         torch.manual_seed(0)
-        SVI(each.model, each.guide, torch.optim.SGD(each.parameters(), lr=1.0), loss=Trace_ELBO(), clip_norm=clip).step(binary())
+        SVI(
+            each.model,
+            each.guide,
+            torch.optim.SGD(each.parameters(), lr=1.0),
+            loss=Trace_ELBO(),
+            clip_norm=clip,
+        ).step(binary())
     start = nn.utils.parameters_to_vector(plain_vae().parameters())
     free = nn.utils.parameters_to_vector(twin.parameters()) - start
     clipped = nn.utils.parameters_to_vector(module.parameters()) - start
-    torch.testing.assert_close(clipped, free * min(1.0, clip_norm / float(free.detach().norm())), rtol=1e-4, atol=1e-8)
+    torch.testing.assert_close(
+        clipped, free * min(1.0, clip_norm / float(free.detach().norm())), rtol=1e-4, atol=1e-8
+    )
 
 
 @pytest.mark.parametrize("enabled", [True, False])
@@ -355,8 +441,14 @@ def test_frozen_parameters_stay_and_nothing_warns(loss):
                 svi.step(*programs.args)
             svi.evaluate_loss(*programs.args)
         assert not caught
-        assert_equal(snapshot(programs.module.decoder), {k[8:]: v for k, v in before.items() if k.startswith("decoder.")})
-        assert not torch.equal(nn.utils.parameters_to_vector(programs.module.encoder.parameters()), flat(before, "encoder."))
+        assert_equal(
+            snapshot(programs.module.decoder),
+            {k[8:]: v for k, v in before.items() if k.startswith("decoder.")},
+        )
+        assert not torch.equal(
+            nn.utils.parameters_to_vector(programs.module.encoder.parameters()),
+            flat(before, "encoder."),
+        )
 
 
 def flat(state, prefix):
@@ -366,11 +458,18 @@ def flat(state, prefix):
 def test_part_of_the_parameters_can_be_trained_alone():
     """The E-step and the M-step: two optimisers over disjoint parameters of one pair."""
     module, x = plain_vae(), binary()
-    steps = {name: SVI(module.model, module.guide, adam(getattr(module, name)), loss=Trace_ELBO()) for name in ("encoder", "decoder")}
+    steps = {
+        name: SVI(module.model, module.guide, adam(getattr(module, name)), loss=Trace_ELBO())
+        for name in ("encoder", "decoder")
+    }
     for name, svi in steps.items():
         before = snapshot(module)
         svi.step(x)
-        moved = {key.split(".")[0] for key, value in module.state_dict().items() if not torch.equal(value, before[key])}
+        moved = {
+            key.split(".")[0]
+            for key, value in module.state_dict().items()
+            if not torch.equal(value, before[key])
+        }
         assert moved == {name}
 
 
@@ -423,13 +522,41 @@ class Idle(VAE):
 
 
 REFUSED = {
-    "misspelt site": (lambda m: svi_of(m.model, misspelt(m), m), ValueError, r"missing \['z'\], unknown \['Z'\]"),
-    "observed site in the guide": (lambda m: svi_of(m.model, observing(m), m), ValueError, r"no observed sites in the guide, got \['x'\]"),
-    "no observed site": (lambda m: svi_of(poutine.block(m.model, hide=["x"]), m.guide, m), ValueError, "an observed site in the model"),
-    "bare pyro.param": (lambda m: svi_of(m.model, bare_parameter(m), m), ValueError, "nn.Parameter of a module, got 'loc'"),
-    "lazy pyro.param": (lambda m: svi_of(m.model, lazy_parameter(m), m), ValueError, "nn.Parameter of a module, got 'loc'"),
-    "parameters of another module": (lambda m: svi_of(m.model, m.guide, plain_vae()), ValueError, r"\['one of shape \(16, 3\)'"),
-    "frozen programs": (lambda m: svi_of(m.model, m.guide, m.requires_grad_(False)), ValueError, "depend on trainable parameters"),
+    "misspelt site": (
+        lambda m: svi_of(m.model, misspelt(m), m),
+        ValueError,
+        r"missing \['z'\], unknown \['Z'\]",
+    ),
+    "observed site in the guide": (
+        lambda m: svi_of(m.model, observing(m), m),
+        ValueError,
+        r"no observed sites in the guide, got \['x'\]",
+    ),
+    "no observed site": (
+        lambda m: svi_of(poutine.block(m.model, hide=["x"]), m.guide, m),
+        ValueError,
+        "an observed site in the model",
+    ),
+    "bare pyro.param": (
+        lambda m: svi_of(m.model, bare_parameter(m), m),
+        ValueError,
+        "nn.Parameter of a module, got 'loc'",
+    ),
+    "lazy pyro.param": (
+        lambda m: svi_of(m.model, lazy_parameter(m), m),
+        ValueError,
+        "nn.Parameter of a module, got 'loc'",
+    ),
+    "parameters of another module": (
+        lambda m: svi_of(m.model, m.guide, plain_vae()),
+        ValueError,
+        r"\['one of shape \(16, 3\)'",
+    ),
+    "frozen programs": (
+        lambda m: svi_of(m.model, m.guide, m.requires_grad_(False)),
+        ValueError,
+        "depend on trainable parameters",
+    ),
 }
 
 
@@ -451,10 +578,20 @@ def test_a_parameter_without_gradient_is_named():
     with pytest.raises(ValueError, match=r"got none for \['extra.weight', 'extra.bias'\]"):
         SVI(module.model, module.guide, extra, loss=Trace_ELBO()).step(binary())
     assert_equal(snapshot(module), before)
-    svi_of(module.model, module.guide, module).step(binary())  # a part of the programs' own modules may stay idle
+    svi_of(module.model, module.guide, module).step(
+        binary()
+    )  # a part of the programs' own modules may stay idle
     stranger = nn.Parameter(torch.zeros(2, 2))
-    with pytest.raises(ValueError, match=r"belong to a module that the programs run, got none for \['one of shape \(2, 2\)'\]"):
-        SVI(module.model, module.guide, torch.optim.Adam([*module.parameters(), stranger]), loss=Trace_ELBO()).step(binary())
+    with pytest.raises(
+        ValueError,
+        match=r"belong to a module that the programs run, got none for \['one of shape \(2, 2\)'\]",
+    ):
+        SVI(
+            module.model,
+            module.guide,
+            torch.optim.Adam([*module.parameters(), stranger]),
+            loss=Trace_ELBO(),
+        ).step(binary())
 
 
 def test_wrong_arguments_are_refused():
@@ -472,13 +609,21 @@ def test_wrong_arguments_are_refused():
 @pytest.mark.parametrize("bad", ["evaluate_loss", "step"])
 def test_data_outside_the_support_are_refused(bad):
     module = plain_vae()
-    with pytest.raises(ValueError, match=r"site 'x' in the support .* of its Bernoulli, got values in \[0.5, 0.5\]"):
-        getattr(svi_of(module.model, module.guide, module), bad)(torch.full((3, PIXELS), 0.5).double())
+    with pytest.raises(
+        ValueError, match=r"site 'x' in the support .* of its Bernoulli, got values in \[0.5, 0.5\]"
+    ):
+        getattr(svi_of(module.model, module.guide, module), bad)(
+            torch.full((3, PIXELS), 0.5).double()
+        )
 
 
 def test_batches_of_any_size():
     torch.manual_seed(0)
-    module = VAE(StandardNormal(LATENT), Bernoulli(mlp(LATENT, 8, PIXELS)), DiagonalNormal(mlp(PIXELS, 8, 2 * LATENT))).double()
+    module = VAE(
+        StandardNormal(LATENT),
+        Bernoulli(mlp(LATENT, 8, PIXELS)),
+        DiagonalNormal(mlp(PIXELS, 8, 2 * LATENT)),
+    ).double()
     svi = svi_of(module.model, module.guide, module)
     for rows in (ROWS, 1, 3, ROWS):
         assert torch.isfinite(svi.step(binary(rows)))

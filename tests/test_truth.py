@@ -8,7 +8,7 @@ from linear_gaussian import Affine, LinearGaussian, Standard
 from torch import nn
 
 from pyro_vae import SVI, VAE, Trace_ELBO, TraceMeanField_ELBO, log_likelihood, log_weights
-from pyro_vae.conditionals import Normal
+from pyro_vae.families.normal import Normal
 
 
 def test_exact_guide_has_zero_variance():
@@ -18,7 +18,9 @@ def test_exact_guide_has_zero_variance():
     weights = log_weights(vae.model, vae.guide, x, num_samples=20)
     torch.testing.assert_close(weights, truth.log_likelihood(x).expand(20, -1), atol=1e-5, rtol=0)
     estimate = Trace_ELBO()(vae.model, vae.guide, x)
-    torch.testing.assert_close(-estimate.loss.detach(), truth.log_likelihood(x).sum(), atol=1e-5, rtol=0)
+    torch.testing.assert_close(
+        -estimate.loss.detach(), truth.log_likelihood(x).sum(), atol=1e-5, rtol=0
+    )
 
 
 def test_wrong_guide_within_three_standard_errors():
@@ -28,7 +30,9 @@ def test_wrong_guide_within_three_standard_errors():
     vae = truth.vae(truth.wrong_encoder())
     w = (log_weights(vae.model, vae.guide, x, num_samples=10_000) - truth.log_likelihood(x)).exp()
     standard_error = w.std(0) / 100  # of mean w / p(x), whose expectation is 1
-    assert (((w.mean(0) - 1) / standard_error).abs() < 4).all()  # 50 data: each within 4, together within 3
+    assert (
+        ((w.mean(0) - 1) / standard_error).abs() < 4
+    ).all()  # 50 data: each within 4, together within 3
     assert abs(float((w.mean(0) - 1).sum() / standard_error.square().sum().sqrt())) < 3
     torch.manual_seed(0)
     again = log_likelihood(vae.model, vae.guide, x, num_samples=10_000, chunk_size=777)
@@ -44,10 +48,16 @@ def test_log_px_is_elbo_plus_kl(objective, spread, shift):
     x = truth.data(5)
     vae = truth.vae(truth.wrong_encoder(shift, spread))
     q = vae.encoder(x)
-    kl = torch.distributions.kl_divergence(torch.distributions.MultivariateNormal(q.loc, scale_tril=q.scale_tril), truth.posterior(x))
+    kl = torch.distributions.kl_divergence(
+        torch.distributions.MultivariateNormal(q.loc, scale_tril=q.scale_tril), truth.posterior(x)
+    )
     expected = float(truth.log_likelihood(x).sum() - kl.detach().sum())
     if objective is TraceMeanField_ELBO:  # torch knows KL(full normal to full normal) only
-        vae.prior = Affine(torch.zeros(truth.latent, 1).double(), torch.zeros(truth.latent).double(), torch.eye(truth.latent).double())
+        vae.prior = Affine(
+            torch.zeros(truth.latent, 1).double(),
+            torch.zeros(truth.latent).double(),
+            torch.eye(truth.latent).double(),
+        )
         prior = vae.prior(torch.zeros(1).double())
         vae.prior.forward = lambda: prior
     torch.manual_seed(0)
@@ -67,7 +77,9 @@ def maximum_log_likelihood(x, latent):
     return float(-0.5 * (observed * math.log(2 * math.pi) + log_det + observed))
 
 
-@pytest.mark.parametrize("objective", [Trace_ELBO(), Trace_ELBO(num_particles=4)], ids=["one particle", "four"])
+@pytest.mark.parametrize(
+    "objective", [Trace_ELBO(), Trace_ELBO(num_particles=4)], ids=["one particle", "four"]
+)
 def test_svi_reaches_the_maximum_likelihood_of_probabilistic_pca(objective):
     latent, observed = 3, 8
     x = LinearGaussian(latent, observed).data(300)
@@ -84,9 +96,15 @@ def test_svi_reaches_the_maximum_likelihood_of_probabilistic_pca(objective):
 
     W, noise = decoder.net.weight.detach(), decoder.log_scale.detach().exp()
     covariance = W @ W.T + noise.square() * torch.eye(observed).double()
-    reached = float(torch.distributions.MultivariateNormal(decoder.net.bias.detach(), covariance).log_prob(x).mean())
+    reached = float(
+        torch.distributions.MultivariateNormal(decoder.net.bias.detach(), covariance)
+        .log_prob(x)
+        .mean()
+    )
     best = maximum_log_likelihood(x, latent)
     assert best - 0.1 < reached <= best + 1e-9
     torch.manual_seed(1)
     elbo = -sum(float(svi.evaluate_loss(x)) for _ in range(20)) / 20 / len(x)
-    assert best - 0.1 < elbo < best + 0.01  # one draw of the ELBO per datum: its spread is that of a nearly exact guide
+    assert (
+        best - 0.1 < elbo < best + 0.01
+    )  # one draw of the ELBO per datum: its spread is that of a nearly exact guide

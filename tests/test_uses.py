@@ -11,10 +11,10 @@ from pyro_examples import ExampleVAE
 from torch import Tensor, nn
 
 from pyro_vae import SVI, VAE, Bernoulli, DiagonalNormal, StandardNormal, Trace_ELBO, mlp
-from pyro_vae.anomaly import auroc, likelihood_regret, surprise
-from pyro_vae.gaps import FullRankLocal, LocalFit
-from pyro_vae.imputation import bit_flips, denoise, impute
-from pyro_vae.probes import linear_probe, nearest_neighbours
+from pyro_vae.evaluation.anomaly import auroc, likelihood_regret, surprise
+from pyro_vae.evaluation.classifiers import linear_probe, nearest_neighbours
+from pyro_vae.evaluation.imputation import bit_flips, denoise, impute
+from pyro_vae.evaluation.suboptimality import FullRankLocal, LocalFit
 
 
 class IndependentPixels(nn.Module):
@@ -45,7 +45,9 @@ def conditional(truth: LinearGaussian, x: Tensor, seen: Tensor) -> tuple[Tensor,
     """Mean and covariance of x[~seen] given x[seen], in closed form."""
     S = truth.marginal_cov
     gain = torch.linalg.solve(S[seen][:, seen], S[seen][:, ~seen]).T
-    return truth.mu[~seen] + (x[:, seen] - truth.mu[seen]) @ gain.T, S[~seen][:, ~seen] - gain @ S[seen][:, ~seen]
+    return truth.mu[~seen] + (x[:, seen] - truth.mu[seen]) @ gain.T, S[~seen][:, ~seen] - gain @ S[
+        seen
+    ][:, ~seen]
 
 
 # Imputation
@@ -55,19 +57,35 @@ def conditional(truth: LinearGaussian, x: Tensor, seen: Tensor) -> tuple[Tensor,
 def test_imputed_means_are_conditional_means(truth, chunk_size):
     vae, x, seen = pixelwise(truth), truth.data(8), torch.tensor([True, False, True, True, False])
     fill = conditional(truth, x, seen)[0].new_zeros(5) + truth.mu
-    filled = impute(vae.model, vae.guide, x, seen.expand(8, -1), num_samples=20_000, fill=fill, chunk_size=chunk_size)
+    filled = impute(
+        vae.model,
+        vae.guide,
+        x,
+        seen.expand(8, -1),
+        num_samples=20_000,
+        fill=fill,
+        chunk_size=chunk_size,
+    )
     mean, covariance = conditional(truth, x, seen)
     torch.testing.assert_close(filled[:, seen], x[:, seen])
-    assert float((filled[:, ~seen] - mean).abs().max()) < 0.15 * float(covariance.diagonal().max().sqrt())  # ESS above 1000
+    assert float((filled[:, ~seen] - mean).abs().max()) < 0.15 * float(
+        covariance.diagonal().max().sqrt()
+    )  # ESS above 1000
 
 
 def test_imputed_draws_have_the_conditional_covariance(truth):
     vae, seen = pixelwise(truth), torch.tensor([True, False, True, True, False])
     x = truth.data(1).expand(3000, -1)
-    draws = impute(vae.model, vae.guide, x, seen.expand(3000, -1), num_samples=200, fill=truth.mu, sample=True)
+    draws = impute(
+        vae.model, vae.guide, x, seen.expand(3000, -1), num_samples=200, fill=truth.mu, sample=True
+    )
     mean, covariance = conditional(truth, x, seen)
-    assert float((draws[:, ~seen].T.cov() - covariance).abs().max()) < 0.12 * float(covariance.diagonal().max())
-    assert float((draws[:, ~seen].mean(0) - mean[0]).abs().max()) < 0.1 * float(covariance.diagonal().max().sqrt())
+    assert float((draws[:, ~seen].T.cov() - covariance).abs().max()) < 0.12 * float(
+        covariance.diagonal().max()
+    )
+    assert float((draws[:, ~seen].mean(0) - mean[0]).abs().max()) < 0.1 * float(
+        covariance.diagonal().max().sqrt()
+    )
 
 
 def test_draws_come_from_all_chunks():
@@ -75,7 +93,15 @@ def test_draws_come_from_all_chunks():
     torch.manual_seed(0)
     truth = LinearGaussian(latent=2, observed=5, noise=0.15)
     vae, x, seen = pixelwise(truth), truth.data(2), torch.tensor([True, False, True, True, False])
-    draws = impute(vae.model, lambda x: prior_guide(x, 2), x, seen.expand(2, -1), num_samples=800, sample=True, chunk_size=2)
+    draws = impute(
+        vae.model,
+        lambda x: prior_guide(x, 2),
+        x,
+        seen.expand(2, -1),
+        num_samples=800,
+        sample=True,
+        chunk_size=2,
+    )
     mean, covariance = conditional(truth, x, seen)
     assert float(((draws[:, ~seen] - mean) / covariance.diagonal().sqrt()).abs().max()) < 4
 
@@ -86,13 +112,23 @@ def test_hidden_values_do_not_matter(truth):
     torch.manual_seed(0)
     clean = impute(vae.model, vae.guide, x, seen, num_samples=50)
     torch.manual_seed(0)
-    torch.testing.assert_close(impute(vae.model, vae.guide, x.where(seen, torch.nan), seen, num_samples=50), clean)
+    torch.testing.assert_close(
+        impute(vae.model, vae.guide, x.where(seen, torch.nan), seen, num_samples=50), clean
+    )
 
 
 def test_nothing_hidden_and_everything_hidden(truth):
     vae, x = pixelwise(truth), truth.data(4)
-    torch.testing.assert_close(impute(vae.model, vae.guide, x, torch.ones_like(x, dtype=torch.bool), num_samples=5), x)
-    blind = impute(vae.model, lambda x: prior_guide(x, 2), x, torch.zeros_like(x, dtype=torch.bool), num_samples=20_000)
+    torch.testing.assert_close(
+        impute(vae.model, vae.guide, x, torch.ones_like(x, dtype=torch.bool), num_samples=5), x
+    )
+    blind = impute(
+        vae.model,
+        lambda x: prior_guide(x, 2),
+        x,
+        torch.zeros_like(x, dtype=torch.bool),
+        num_samples=20_000,
+    )
     torch.testing.assert_close(blind, truth.mu.expand(4, -1), atol=0.1, rtol=0)
 
 
@@ -109,14 +145,18 @@ def test_pyros_example_imputes_and_denoises_images():
     filled = impute(vae.model, vae.guide, x, seen, num_samples=50)
     assert filled.shape == x.shape
     assert bool(((filled >= 0) & (filled <= 1)).all())
-    assert set(impute(vae.model, vae.guide, x, seen, num_samples=50, sample=True).unique().tolist()) == {0.0, 1.0}
+    assert set(
+        impute(vae.model, vae.guide, x, seen, num_samples=50, sample=True).unique().tolist()
+    ) == {0.0, 1.0}
     assert denoise(vae.model, vae.guide, x, bit_flips(0.1), num_samples=50).shape == x.shape
 
 
 def test_denoising_is_the_posterior_mean(truth):
     vae, x = pixelwise(truth), truth.data(8)
     mean = denoise(vae.model, vae.guide, x, num_samples=20_000)
-    torch.testing.assert_close(mean, truth.posterior(x).mean @ truth.W.T + truth.mu, atol=0.05, rtol=0)
+    torch.testing.assert_close(
+        mean, truth.posterior(x).mean @ truth.W.T + truth.mu, atol=0.05, rtol=0
+    )
 
 
 def test_flips_are_undone_as_by_enumeration():
@@ -137,7 +177,9 @@ def test_flips_are_undone_as_by_enumeration():
     p = 0.3 + 0.4 * torch.sigmoid(weight)
     posterior = torch.distributions.Bernoulli(p).log_prob(x.unsqueeze(1)).sum(-1).softmax(-1)
     expected = posterior @ torch.sigmoid(weight)
-    torch.testing.assert_close(denoise(model, guide, x, bit_flips(0.3), num_samples=5000), expected, atol=0.03, rtol=0)
+    torch.testing.assert_close(
+        denoise(model, guide, x, bit_flips(0.3), num_samples=5000), expected, atol=0.03, rtol=0
+    )
 
 
 @pytest.mark.parametrize(
@@ -148,8 +190,14 @@ def test_flips_are_undone_as_by_enumeration():
             "expected a boolean mask of shape \\(4, 5\\), got torch.bool of \\(1, 5\\)",
         ),
         (lambda vae, x: impute(vae.model, vae.guide, x, x), "expected a boolean mask of shape"),
-        (lambda vae, x: impute(vae.model, vae.guide, x, x > 0, num_samples=0), "expected num_samples and chunk_size of at least 1, got 0"),
-        (lambda vae, x: impute(vae.model, vae.guide, x, x > 0), "expected pixels that are independent given z, got a MultivariateNormal"),
+        (
+            lambda vae, x: impute(vae.model, vae.guide, x, x > 0, num_samples=0),
+            "expected num_samples and chunk_size of at least 1, got 0",
+        ),
+        (
+            lambda vae, x: impute(vae.model, vae.guide, x, x > 0),
+            "expected pixels that are independent given z, got a MultivariateNormal",
+        ),
         (lambda vae, x: bit_flips(0.7), "expected a rate of flips in \\[0, 0.5\\], got 0.7"),
     ],
 )
@@ -163,14 +211,19 @@ def test_errors(truth, call, message):
 
 def test_regret_is_the_divergence_from_the_posterior(truth):
     vae, x = truth.vae(truth.wrong_encoder(shift=0.4, spread=1.0)), truth.data(20)
-    regret = likelihood_regret(vae.model, vae.guide, x, fit=LocalFit(FullRankLocal), num_samples=2000)
+    regret = likelihood_regret(
+        vae.model, vae.guide, x, fit=LocalFit(FullRankLocal), num_samples=2000
+    )
     kl = torch.distributions.kl_divergence(vae.encoder(x), truth.posterior(x)).detach()
     torch.testing.assert_close(regret.mean(), kl.mean(), rtol=0.05, atol=0)
 
 
 def test_surprise_finds_outliers(truth):
     vae, x = truth.vae(), truth.data(100)
-    scores = surprise(vae.model, vae.guide, x, num_samples=5), surprise(vae.model, vae.guide, x + 5, num_samples=5)
+    scores = (
+        surprise(vae.model, vae.guide, x, num_samples=5),
+        surprise(vae.model, vae.guide, x + 5, num_samples=5),
+    )
     torch.testing.assert_close(scores[0], -truth.log_likelihood(x))
     assert auroc(*scores) > 0.95
     assert auroc(scores[0], scores[0]) == 0.5
@@ -183,19 +236,24 @@ def test_raw_likelihood_fails_where_regret_does_not():
     root = os.environ.get("PYRO_VAE_DATA")
     if not root:
         pytest.skip("set PYRO_VAE_DATA to a folder with torchvision's MNIST")
-    from pyro_vae.data import load
+    from pyro_vae.data.splits import load_data
 
     torch.manual_seed(0)
-    train, _, test = load("mnist", root)
+    train, _, test = load_data("mnist", root)
     vae = VAE(StandardNormal(20), Bernoulli(mlp(20, 200, 784)), DiagonalNormal(mlp(784, 200, 40)))
     svi = SVI(vae.model, vae.guide, torch.optim.Adam(vae.parameters(), lr=2e-3), loss=Trace_ELBO())
     for indices in torch.randperm(len(train)).split(128):
         svi.step(train.batch(indices))
     grey = (test.values[:100].float() / test.levels).reshape(-1, 1, 28, 28)
     thin = -nn.functional.max_pool2d(-grey, 3, 1, 1)
-    familiar, noise, thinned = (torch.bernoulli(image.flatten(1)) for image in (grey, torch.full_like(grey, 0.5), thin))
+    familiar, noise, thinned = (
+        torch.bernoulli(image.flatten(1)) for image in (grey, torch.full_like(grey, 0.5), thin)
+    )
     scores = [surprise(vae.model, vae.guide, x) for x in (familiar, noise, thinned)]
-    regrets = [likelihood_regret(vae.model, vae.guide, x, fit=LocalFit(num_steps=100, num_particles=4)) for x in (familiar, noise, thinned)]
+    regrets = [
+        likelihood_regret(vae.model, vae.guide, x, fit=LocalFit(num_steps=100, num_particles=4))
+        for x in (familiar, noise, thinned)
+    ]
     assert auroc(scores[0], scores[1]) > 0.99
     assert auroc(scores[0], scores[2]) < 0.3  # the known failure
     assert auroc(regrets[0], regrets[2]) > auroc(scores[0], scores[2])

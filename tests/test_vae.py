@@ -9,8 +9,20 @@ from programs import LATENT, PIXELS, binary, plain_vae
 from pyro import poutine
 from torch import nn
 
-from pyro_vae import SVI, VAE, Bernoulli, DiagonalNormal, StandardNormal, Trace_ELBO, log_likelihood, mlp
-from pyro_vae.conditionals import Binomial, ContinuousBernoulli, DiscretizedLogistic, Normal
+from pyro_vae import (
+    SVI,
+    VAE,
+    Bernoulli,
+    DiagonalNormal,
+    StandardNormal,
+    Trace_ELBO,
+    log_likelihood,
+    mlp,
+)
+from pyro_vae.families.bernoulli import ContinuousBernoulli
+from pyro_vae.families.counts import Binomial
+from pyro_vae.families.logistic import DiscretizedLogistic
+from pyro_vae.families.normal import Normal
 
 DECODERS = {
     "Bernoulli": lambda: Bernoulli(mlp(LATENT, 16, PIXELS)),
@@ -37,18 +49,29 @@ class Own(nn.Module):
 @pytest.fixture(params=DECODERS.values(), ids=DECODERS)
 def vae(request):
     torch.manual_seed(0)
-    net = nn.Sequential(nn.LayerNorm(PIXELS), mlp(PIXELS, 16, 2 * LATENT))  # whatever the range of the pixels
+    net = nn.Sequential(
+        nn.LayerNorm(PIXELS), mlp(PIXELS, 16, 2 * LATENT)
+    )  # whatever the range of the pixels
     return VAE(StandardNormal(LATENT), request.param(), DiagonalNormal(net))
 
 
 def test_sites_and_plate():
     module, x = plain_vae(), binary()
     with pyro.get_param_store().scope():
-        model, guide = (poutine.trace(program).get_trace(x) for program in (module.model, module.guide))
+        model, guide = (
+            poutine.trace(program).get_trace(x) for program in (module.model, module.guide)
+        )
     for trace, names in ((model, {"z", "x"}), (guide, {"z"})):
-        sites = {name: site for name, site in trace.nodes.items() if site["type"] == "sample" and name != "data"}
+        sites = {
+            name: site
+            for name, site in trace.nodes.items()
+            if site["type"] == "sample" and name != "data"
+        }
         assert sites.keys() == names
-        assert all([frame.name for frame in site["cond_indep_stack"]] == ["data"] for site in sites.values())
+        assert all(
+            [frame.name for frame in site["cond_indep_stack"]] == ["data"]
+            for site in sites.values()
+        )
         assert all(site["fn"].batch_shape == (len(x),) for site in sites.values())
     assert model.nodes["x"]["is_observed"]
     assert model.nodes["x"]["value"] is x
@@ -86,7 +109,9 @@ def test_means_are_means(vae):
     torch.testing.assert_close(vae.reconstruct(x), p.mean)
     for distribution in (q, p):
         draws = distribution.sample((4000,))
-        assert ((draws.mean(0) - distribution.mean).abs() <= 5 * draws.std(0) / math.sqrt(4000) + 1e-5).all()
+        assert (
+            (draws.mean(0) - distribution.mean).abs() <= 5 * draws.std(0) / math.sqrt(4000) + 1e-5
+        ).all()
 
 
 def test_mean_samples_vary_and_mean_reconstructions_do_not(vae):
@@ -111,24 +136,52 @@ def test_a_reconstruction_without_mean_draws_both(vae):
 
 def test_nothing_of_it_needs_a_gradient_or_the_store(vae):
     x = vae.sample(2)
-    assert not any(value.requires_grad for value in (x, vae.encode(x), vae.reconstruct(x), vae.sample(2, mean=True)))
+    assert not any(
+        value.requires_grad
+        for value in (x, vae.encode(x), vae.reconstruct(x), vae.sample(2, mean=True))
+    )
     assert not dict(pyro.get_param_store().items())
 
 
 def with_sizes(prior=LATENT, decoder=LATENT, encoder=LATENT, pixels=PIXELS, seen=PIXELS):
-    return VAE(StandardNormal(prior), Bernoulli(mlp(decoder, 8, pixels)), DiagonalNormal(mlp(seen, 8, 2 * encoder)))
+    return VAE(
+        StandardNormal(prior),
+        Bernoulli(mlp(decoder, 8, pixels)),
+        DiagonalNormal(mlp(seen, 8, 2 * encoder)),
+    )
 
 
 GOOD = torch.ones(4, PIXELS)
 REFUSED = {
-    "prior of another size": (lambda: (with_sizes(prior=5), GOOD), r"site 'z' in the model's shape \(4, 5\), got \(4, 3\)"),
-    "decoder of another size": (lambda: (with_sizes(decoder=5), GOOD), r"expected input \(\.\.\., 5\), got \(4, 3\)"),
-    "encoder of another size": (lambda: (with_sizes(encoder=5), GOOD), r"site 'z' in the model's shape \(4, 3\), got \(4, 5\)"),
-    "images of another size": (lambda: (with_sizes(), GOOD[:, :9]), r"expected input \(\.\.\., 12\), got \(4, 9\)"),
-    "images that are not flat": (lambda: (with_sizes(), GOOD.reshape(4, 1, 3, 4)), r"expected input \(\.\.\., 12\), got \(4, 1, 3, 4\)"),
+    "prior of another size": (
+        lambda: (with_sizes(prior=5), GOOD),
+        r"site 'z' in the model's shape \(4, 5\), got \(4, 3\)",
+    ),
+    "decoder of another size": (
+        lambda: (with_sizes(decoder=5), GOOD),
+        r"expected input \(\.\.\., 5\), got \(4, 3\)",
+    ),
+    "encoder of another size": (
+        lambda: (with_sizes(encoder=5), GOOD),
+        r"site 'z' in the model's shape \(4, 3\), got \(4, 5\)",
+    ),
+    "images of another size": (
+        lambda: (with_sizes(), GOOD[:, :9]),
+        r"expected input \(\.\.\., 12\), got \(4, 9\)",
+    ),
+    "images that are not flat": (
+        lambda: (with_sizes(), GOOD.reshape(4, 1, 3, 4)),
+        r"expected input \(\.\.\., 12\), got \(4, 1, 3, 4\)",
+    ),
     "decoder of another image size": (lambda: (with_sizes(pixels=10), GOOD), r"\[4, 12\].*4, 10\]"),
-    "grey pixels": (lambda: (with_sizes(), GOOD * 0.5), "in the support .*Bernoulli, got values in .0.5, 0.5.: choose a likelihood"),
-    "8-bit pixels": (lambda: (with_sizes(), GOOD * 255), "in the support .*Bernoulli, got values in .255, 255.: choose a likelihood"),
+    "grey pixels": (
+        lambda: (with_sizes(), GOOD * 0.5),
+        "in the support .*Bernoulli, got values in .0.5, 0.5.: choose a likelihood",
+    ),
+    "8-bit pixels": (
+        lambda: (with_sizes(), GOOD * 255),
+        "in the support .*Bernoulli, got values in .255, 255.: choose a likelihood",
+    ),
     "NaN": (lambda: (with_sizes(), GOOD * math.nan), "nan"),
 }
 

@@ -32,7 +32,9 @@ def test_every_requirement_has_one_lower_bound():
 
 @pytest.mark.parametrize("requirement", ["numpy", "numpy<3", "numpy>=2,>=2.1"])
 def test_a_requirement_without_one_lower_bound_is_refused(requirement):
-    with pytest.raises(ValueError, match=r"expected one lower bound, such as numpy>=2\.0, got numpy"):
+    with pytest.raises(
+        ValueError, match=r"expected one lower bound, such as numpy>=2\.0, got numpy"
+    ):
         module.oldest(Requirement(requirement))
 
 
@@ -44,7 +46,9 @@ def test_oldest_installs_the_pins_and_hands_options_to_pytest(commands):
     main("--oldest", "--", "-n", 1, "-k", "compiled")
     (install,) = [command for command in commands if "install" in command]
     assert {module.oldest(requirement) for requirement in module.requirements()} <= set(install)
-    assert [command[-4:] for command in commands if "pytest" in command] == [["-n", "1", "-k", "compiled"]]
+    assert [command[-4:] for command in commands if "pytest" in command] == [
+        ["-n", "1", "-k", "compiled"]
+    ]
 
 
 def test_newest_installs_no_pins(commands):

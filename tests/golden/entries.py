@@ -23,10 +23,10 @@ from torch import Tensor
 
 # The only place that knows the package's names.
 from pyro_vae import log_likelihood
-from pyro_vae.data import load
-from pyro_vae.evaluate import evaluate
-from pyro_vae.experiment import GUIDES, OBJECTIVES, SPHERICAL, Config, build_svi, build_vae
-from pyro_vae.presets import PRESETS
+from pyro_vae.data.splits import load_data
+from pyro_vae.evaluation.report import evaluate
+from pyro_vae.experiments.config import GUIDES, OBJECTIVES, SPHERICAL, Config, build_svi, build_vae
+from pyro_vae.experiments.presets import PRESETS
 
 STEPS, ROWS, BATCH, SAMPLES = 100, 32, 8, 64
 PAIRS = ("vae", "bottom-up", "top-down", "pyro style", "nested plates")
@@ -91,7 +91,7 @@ def _untrained_loss(config: Config) -> Callable[[int], float]:
 
 @cache
 def _digits(pixels: str) -> Any:
-    return load("digits", pixels=pixels).train.subset(slice(ROWS))
+    return load_data("digits", pixels=pixels).train.subset(slice(ROWS))
 
 
 def _inference(config: Config) -> tuple[Any, list[Tensor]]:

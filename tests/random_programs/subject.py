@@ -1,12 +1,13 @@
 """What is tested: the only file of this package that imports pyro_vae."""
 
 from pyro_vae import SVI, Trace_ELBO, TraceMeanField_ELBO, log_likelihood, log_weights
-from pyro_vae.ais import AIS
-from pyro_vae.collapse import FreeBits
-from pyro_vae.discrete import ScoreFunction_ELBO
-from pyro_vae.evaluate import evaluate
-from pyro_vae.iwae import IWAE, STL, DReG
-from pyro_vae.objectives import Renyi
+from pyro_vae.evaluation.ais import AIS
+from pyro_vae.evaluation.report import evaluate
+from pyro_vae.objectives.doubly_reparameterised import STL, DReG
+from pyro_vae.objectives.free_bits import FreeBits
+from pyro_vae.objectives.importance_weighted import IWAE
+from pyro_vae.objectives.renyi import Renyi
+from pyro_vae.objectives.score_function import ScoreFunction_ELBO
 
 GUMBEL = "from pyro_vae.discrete import RelaxedOneHot"  # a line of the generated programs
 

@@ -1,0 +1,73 @@
+"""Data sets by name: the embedded digits, torchvision's sets, arrays, folders of images.
+
+Everything is in memory; batches are drawn by index, without a ``DataLoader``:
+
+>>> import torch
+>>> train, validation, test = load_data("digits")
+>>> for indices in torch.randperm(len(train)).split(128):
+...     x = train.batch(indices)
+>>> len(train), len(validation), len(test), train.pixels
+(1297, 200, 300, <Pixels.COUNTS: 'counts'>)
+"""
+
+from pathlib import Path
+from typing import NamedTuple
+
+from .images import Images, Pixels
+from .sources import open_source
+
+
+class Splits(NamedTuple):
+    """The three parts of a data set."""
+
+    train: Images
+    validation: Images
+    test: Images
+
+
+def load_data(
+    name: str | Path,
+    root: Path | str | None = None,
+    *,
+    pixels: Pixels | str | None = None,
+    validation_size: int | float | None = None,
+    seed: int = 0,
+    download: bool = False,
+) -> Splits:
+    """Load a data set and split it; the same call gives the same images.
+
+    ``name`` is one of :data:`NAMES`, or the path of an ``.npy`` file, of an ``.npz`` file (``x`` and perhaps ``y``; or
+    ``train``, ``test`` and perhaps ``validation``, ``train_labels``, ``validation_labels``, ``test_labels``), or of a folder
+    of images, whose subfolders, if all images are in some, are the classes.
+    ``root`` is the folder of torchvision's data sets (``data`` unless given), which ``download`` fills.
+    ``pixels`` is the kind of pixels, unless the usual one: counts for digits, 8bit for CIFAR10, dynamic for the other named
+    sets; see :func:`from_array` for the rest.
+    ``validation_size`` images, or that fraction (a float), of those that are not for testing are for validation. Named sets
+    keep their own test set; digits, arrays and folders are shuffled by ``seed``, and a tenth is for each of validation and test.
+
+    Where the training set is *dynamic*, validation and test sets are one draw with ``seed``, so that an evaluation can be
+    repeated: they are the very images of the same call with ``pixels="static"``, and say so.
+
+    Raises ``ValueError``, ``TypeError``, ``FileNotFoundError`` or ``ImportError`` (no torchvision), each saying what was
+    expected.
+    """
+    kind = None if pixels is None else Pixels(pixels)
+    images, pool, test, num_validation = open_source(
+        name, Path("data" if root is None else root), seed, download
+    )
+    images = images if kind is None else images.as_pixels(kind, seed)
+    fixed = images.as_pixels(Pixels.STATIC, seed) if images.pixels == Pixels.DYNAMIC else images
+    cut = len(pool) - _count(
+        num_validation if validation_size is None else validation_size, len(pool)
+    )
+    return Splits(images.subset(pool[:cut]), fixed.subset(pool[cut:]), fixed.subset(test))
+
+
+def _count(size: int | float, available: int) -> int:
+    """The number of validation images that ``size`` asks for."""
+    count = round(size * available) if isinstance(size, float) and 0 <= size <= 1 else size
+    if not (0 <= count < available and count == int(count)):
+        raise ValueError(
+            f"expected a validation_size of 0 to {available - 1} images, or a fraction that leaves one to train on, got {size}"
+        )
+    return int(count)

@@ -1,0 +1,77 @@
+"""Evaluation of a pair: log p(x) by importance weighting, its errors, diagnostics, and uses.
+
+May import: families, objectives, programs.
+"""
+
+from .ais import AIS, Sandwich
+from .anomaly import auroc, likelihood_regret, surprise
+from .calibration import Calibration, simulation_based_calibration
+from .classifiers import linear_probe, nearest_neighbours
+from .estimators import bounds, effective_sample_size, jackknife_bias, log_mean_exp, standard_error
+from .importance import (
+    Block,
+    compiled_joint,
+    count_rows,
+    log_likelihood,
+    log_weights,
+    stream,
+    take_rows,
+)
+from .imputation import Channel, bit_flips, denoise, impute, only
+from .kl import KLDecomposition, kl_decomposition, marginals
+from .latents import active_units, continuous_sites, latent_means, site_means
+from .pareto import Smoothed, fit_generalized_pareto, pareto_k, pareto_smoothed
+from .predictive import PredictiveCheck, posterior_predictive_check
+from .report import MEANS_BLOCK, Evaluation, evaluate, stream_columns
+from .suboptimality import DiagonalLocal, FullRankLocal, Gaps, LocalFit, gaps
+
+__all__ = [
+    "AIS",
+    "MEANS_BLOCK",
+    "Block",
+    "Calibration",
+    "Channel",
+    "DiagonalLocal",
+    "Evaluation",
+    "FullRankLocal",
+    "Gaps",
+    "KLDecomposition",
+    "LocalFit",
+    "PredictiveCheck",
+    "Sandwich",
+    "Smoothed",
+    "active_units",
+    "auroc",
+    "bit_flips",
+    "bounds",
+    "compiled_joint",
+    "continuous_sites",
+    "count_rows",
+    "denoise",
+    "effective_sample_size",
+    "evaluate",
+    "fit_generalized_pareto",
+    "gaps",
+    "impute",
+    "jackknife_bias",
+    "kl_decomposition",
+    "latent_means",
+    "likelihood_regret",
+    "linear_probe",
+    "log_likelihood",
+    "log_mean_exp",
+    "log_weights",
+    "marginals",
+    "nearest_neighbours",
+    "only",
+    "pareto_k",
+    "pareto_smoothed",
+    "posterior_predictive_check",
+    "simulation_based_calibration",
+    "site_means",
+    "standard_error",
+    "stream",
+    "stream_columns",
+    "surprise",
+    "take_rows",
+]

@@ -1,0 +1,73 @@
+"""Anomaly scores, larger for stranger data, and how well they tell two sets apart."""
+
+from typing import Any
+
+import torch
+from sklearn.metrics import roc_auc_score
+from torch import Tensor
+
+from ..programs.sites import Program
+from .importance import log_likelihood
+from .report import stream_columns
+from .suboptimality import LocalFit
+
+
+def surprise(
+    model: Program,
+    guide: Program,
+    *args: Any,
+    num_samples: int = 100,
+    chunk_size: int = 2048,
+    **kwargs: Any,
+) -> Tensor:
+    """-log p(x), (B,), in nats: known to fail where the strange data are simpler, hence likelier, than the familiar ones.
+
+    Source of the warning: Nalisnick et al., *Do Deep Generative Models Know What They Don't Know?*, 2019.
+
+    >>> from pyro_vae import VAE, Bernoulli, DiagonalNormal, StandardNormal, mlp
+    >>> vae = VAE(StandardNormal(2), Bernoulli(mlp(2, 16, 64)), DiagonalNormal(mlp(64, 16, 4)))
+    >>> surprise(vae.model, vae.guide, torch.ones(3, 64)).shape
+    torch.Size([3])
+    """
+    return -log_likelihood(
+        model, guide, *args, num_samples=num_samples, chunk_size=chunk_size, **kwargs
+    )
+
+
+def likelihood_regret(
+    model: Program,
+    guide: Program,
+    *args: Any,
+    fit: LocalFit | None = None,
+    num_samples: int = 100,
+    chunk_size: int = 2048,
+    progress: bool = False,
+    **kwargs: Any,
+) -> Tensor:
+    """max_q ELBO(q) - ELBO(q(z | x)), (B,), in nats: how much the encoder, which knows only familiar data, leaves behind.
+
+    It is the amortisation gap of :mod:`pyro_vae.evaluation.suboptimality`; ``fit`` says how the best q of each datum is found, ``num_samples``
+    draws give the ELBO of the guide.
+
+    Source: Xiao, Yan & Amit, *Likelihood Regret: An Out-of-Distribution Detection Score for Variational Auto-encoder*, 2020.
+
+    >>> from pyro_vae import VAE, Bernoulli, DiagonalNormal, StandardNormal, mlp
+    >>> vae = VAE(StandardNormal(2), Bernoulli(mlp(2, 16, 64)), DiagonalNormal(mlp(64, 16, 4)))
+    >>> likelihood_regret(vae.model, vae.guide, torch.ones(3, 64), fit=LocalFit(num_steps=5)).shape
+    torch.Size([3])
+    """
+    columns = stream_columns(model, guide, args, kwargs, num_samples, chunk_size)
+    elbo = torch.cat([column.log_weight.mean(0) for column in columns])
+    return (fit or LocalFit()).elbo(
+        model, guide, *args, chunk_size=chunk_size, progress=progress, **kwargs
+    ) - elbo
+
+
+def auroc(familiar: Tensor, strange: Tensor) -> float:
+    """The chance that a strange datum scores above a familiar one: 1 is perfect, 0.5 is blind, below it is backwards.
+
+    >>> auroc(torch.tensor([1.0, 2.0]), torch.tensor([1.5, 3.0]))
+    0.75
+    """
+    labels = torch.cat([torch.zeros(len(familiar)), torch.ones(len(strange))])
+    return float(roc_auc_score(labels.numpy(), torch.cat([familiar, strange]).cpu().numpy()))

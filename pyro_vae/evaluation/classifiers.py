@@ -1,0 +1,44 @@
+"""How much the latent means know of labels that no one showed them."""
+
+from sklearn.linear_model import LogisticRegression
+from sklearn.neighbors import KNeighborsClassifier
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+from torch import Tensor
+
+
+def linear_probe(train: Tensor, train_labels: Tensor, test: Tensor, test_labels: Tensor) -> float:
+    """The test accuracy of logistic regression on the latent means (N, D), standardised.
+
+    Source: Alain & Bengio, *Understanding Intermediate Layers Using Linear Classifier Probes*, 2016.
+
+    >>> import torch
+    >>> z = torch.tensor([[-2.0], [-1.0], [1.0], [2.0]])
+    >>> linear_probe(z, z[:, 0] > 0, z / 2, z[:, 0] > 0)
+    1.0
+    """
+    return _accuracy(
+        make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000)),
+        train,
+        train_labels,
+        test,
+        test_labels,
+    )
+
+
+def nearest_neighbours(
+    train: Tensor, train_labels: Tensor, test: Tensor, test_labels: Tensor, num_neighbours: int = 5
+) -> float:
+    """The test accuracy of a vote of the nearest latent means (N, D).
+
+    >>> import torch
+    >>> z = torch.tensor([[-2.0], [-1.0], [1.0], [2.0]])
+    >>> nearest_neighbours(z, z[:, 0] > 0, z / 2, z[:, 0] > 0, num_neighbours=1)
+    1.0
+    """
+    return _accuracy(KNeighborsClassifier(num_neighbours), train, train_labels, test, test_labels)
+
+
+def _accuracy(classifier: "LogisticRegression | KNeighborsClassifier", *data: Tensor) -> float:
+    train, train_labels, test, test_labels = (part.cpu().numpy() for part in data)
+    return float(classifier.fit(train, train_labels).score(test, test_labels))

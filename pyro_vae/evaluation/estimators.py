@@ -1,0 +1,96 @@
+"""What K importance weights say about log p(x), and how far to trust them.
+
+Everywhere ``log_weight`` is (K, ...), samples first, in nats; every result is (...), one number per datum. With
+W_k = w_k / sum_j w_j, the normalised weights, and
+
+L = log 1/K sum_k w_k.
+"""
+
+import math
+
+import torch
+from torch import Tensor
+
+
+def log_mean_exp(log_weight: Tensor) -> Tensor:
+    """L = log 1/K sum_k w_k: the estimate of log p(x), too low in expectation.
+
+    >>> log_mean_exp(torch.tensor([1.0, 3.0]).log()).exp()
+    tensor(2.)
+    """
+    return log_weight.logsumexp(0) - math.log(len(log_weight))
+
+
+def effective_sample_size(log_weight: Tensor) -> Tensor:
+    """ESS = 1 / sum_k W_k^2, between 1 and K: how many draws from the posterior itself would serve as well.
+
+    Source: Kong, *A note on importance sampling using standardized weights*, 1992.
+
+    >>> effective_sample_size(torch.zeros(8))
+    tensor(8.)
+    """
+    return log_weight.softmax(0).square().sum(0).reciprocal()
+
+
+def standard_error(log_weight: Tensor) -> Tensor:
+    """The standard error of L, in nats, by the delta method; NaN for K = 1.
+
+    se^2 = Var(w) / (K mean(w)^2) = (K / ESS - 1) / (K - 1)
+
+    It is never above 1, however poor the guide: beyond about 0.3 it is itself an underestimate.
+
+    >>> standard_error(torch.tensor([1.0, 2.0, 3.0, 4.0]).log())  # sqrt((5/3) / 4) / 2.5
+    tensor(0.2582)
+    """
+    K = len(log_weight)
+    if K == 1:
+        return torch.full_like(log_weight[0], torch.nan)
+    return ((K / effective_sample_size(log_weight) - 1) / (K - 1)).clamp(min=0).sqrt()
+
+
+def jackknife_bias(log_weight: Tensor) -> Tensor:
+    """The jackknife's estimate of E[L] - log p(x), which is negative, in nats; NaN for K = 1.
+
+    bias = (K - 1) (1/K sum_k L_(-k) - L),     L_(-k): the estimate without sample k
+
+    L - bias is the jackknife variational lower bound of first order: its own bias falls as 1 / K^2.
+
+    Source: Nowozin, *Debiasing Evidence Approximations*, 2018.
+
+    >>> jackknife_bias(torch.zeros(8))
+    tensor(0.)
+    """
+    K = len(log_weight)
+    if K == 1:
+        return torch.full_like(log_weight[0], torch.nan)
+    share = log_weight.softmax(0)
+    left = torch.log1p(
+        -share
+    )  # log(1 - W_k), exact but where W_k is close to 1, which only the largest can be
+    largest = share.argmax(0, keepdim=True)
+    others = log_weight.scatter(0, largest, -torch.inf).logsumexp(
+        0, keepdim=True
+    ) - log_weight.logsumexp(0, keepdim=True)
+    left = left.scatter(0, largest, others)
+    return (K - 1) * (left.mean(0) - math.log1p(-1 / K))  # L_(-k) - L = log(1 - W_k) - log(1 - 1/K)
+
+
+def bounds(log_weight: Tensor) -> dict[int, Tensor]:
+    """The importance-weighted bounds E[L_k] for k = 1, 2, 4, ... and K itself, each the mean over disjoint groups of k samples.
+
+    The first is the ELBO, the last the estimate of log p(x); in expectation they grow with k.
+
+    Source: Burda, Grosse & Salakhutdinov, *Importance Weighted Autoencoders*, 2015, theorem 1.
+
+    >>> list(bounds(torch.zeros(10, 3)))
+    [1, 2, 4, 8, 10]
+    """
+    K = len(log_weight)
+    sizes = [2**i for i in range(K.bit_length()) if 2**i < K]
+    return {size: _grouped(log_weight, size).mean(0) for size in [*sizes, K]}
+
+
+def _grouped(log_weight: Tensor, size: int) -> Tensor:
+    """The estimates L of disjoint groups of ``size`` samples, (K // size, ...)."""
+    groups = len(log_weight) // size
+    return log_mean_exp(log_weight[: groups * size].reshape(size, groups, *log_weight.shape[1:]))

@@ -1,0 +1,216 @@
+"""What the model makes of damaged data: missing pixels filled in, noise removed, both by importance weighting.
+
+E[h(z) | x] ~ sum_k W_k h(z_k),   z_k ~ q(z | x),   W_k proportional to p(x | z_k) p(z_k) / q(z_k | x),
+
+where p(x | z) is the likelihood of what was seen: of the observed pixels only, or through a noisy channel.
+
+Source: Mattei & Frellsen, *MIWAE: Deep Generative Modelling and Imputation of Incomplete Data*, 2019.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import pyro.distributions as dist
+import torch
+from pyro.poutine import Trace
+from pyro.poutine.messenger import Messenger
+from pyro.poutine.util import site_is_subsample
+from torch import Tensor
+from torch.distributions import Distribution, Independent
+
+from ..programs.isolation import evaluation
+from ..programs.scoring import draw, terms
+from ..programs.sites import Program, base_name, data_dim, nesting, stochastic_sites
+from .importance import count_rows, take_rows
+
+Channel = Callable[[Any], Any]
+"""From the distribution of clean data p(x | z) to the distribution of what is seen."""
+
+
+CLEAN = "clean"  # where a site keeps its distribution before the channel
+
+
+class seen_through(Messenger):  # type: ignore[misc]
+    """Observe through a channel: the distribution p(x | z) of every observed site becomes ``channel(p)``."""
+
+    def __init__(self, channel: Channel) -> None:
+        super().__init__()
+        self.channel = channel
+
+    def _pyro_sample(self, msg: Any) -> None:
+        if msg["is_observed"] and not site_is_subsample(msg):
+            msg["infer"] = {**msg["infer"], CLEAN: msg["fn"]}
+            msg["fn"] = self.channel(msg["fn"])
+
+
+def only(observed: Tensor) -> Channel:
+    """The channel that shows the pixels where ``observed`` (B, ...) is true: log p = sum over those pixels alone."""
+
+    def channel(p: Any) -> Any:
+        base, event_dim = _pixels(p)
+        return base.mask(observed.reshape(len(observed), *p.event_shape)).to_event(event_dim)
+
+    return channel
+
+
+def bit_flips(rate: float) -> Channel:
+    """The channel that flips each binary pixel with probability ``rate``: P(x = 1) = rate + (1 - 2 rate) p."""
+    if not 0 <= rate <= 0.5:
+        raise ValueError(f"expected a rate of flips in [0, 0.5], got {rate}")
+
+    def channel(p: Any) -> Any:
+        base, event_dim = _pixels(p)
+        return dist.Bernoulli(probs=rate + (1 - 2 * rate) * base.mean).to_event(event_dim)
+
+    return channel
+
+
+def impute(
+    model: Program,
+    guide: Program,
+    x: Tensor,
+    observed: Tensor,
+    *,
+    num_samples: int = 1000,
+    sample: bool = False,
+    fill: float | Tensor = 0.0,
+    chunk_size: int = 2048,
+) -> Tensor:
+    """Fill the pixels of x (B, ...) where ``observed`` is false, by E[x_missing | x_observed] or with ``sample`` a draw from it.
+
+    The guide sees ``fill`` in their place (a number, or an image such as the mean), the model's likelihood skips them. The
+    programs are called with x alone. What x holds there does not matter, NaN included.
+
+    Raises ``ValueError`` for a mask of another shape than x, or a likelihood whose pixels are not independent given z.
+
+    >>> from pyro_vae import VAE, Bernoulli, DiagonalNormal, StandardNormal, mlp
+    >>> vae = VAE(StandardNormal(2), Bernoulli(mlp(2, 16, 64)), DiagonalNormal(mlp(64, 16, 4)))
+    >>> impute(vae.model, vae.guide, torch.ones(3, 64), torch.arange(64).expand(3, -1) < 32).shape
+    torch.Size([3, 64])
+    """
+    if observed.shape != x.shape or observed.dtype != torch.bool:
+        raise ValueError(
+            f"expected a boolean mask of shape {tuple(x.shape)}, got {observed.dtype} of {tuple(observed.shape)}"
+        )
+
+    def masked(observed: Tensor, x: Tensor, _: Tensor) -> None:
+        with seen_through(only(observed)):
+            model(x)
+
+    def filled(observed: Tensor, _: Tensor, x: Tensor) -> None:
+        guide(x)
+
+    args = observed, x.where(observed, 0), x.where(observed, torch.as_tensor(fill).to(x))
+    with evaluation(model, guide):
+        recovered = _recover(masked, filled, args, num_samples, chunk_size)
+    return x.where(observed, (recovered.draw if sample else recovered.mean).reshape(x.shape))
+
+
+def denoise(
+    model: Program,
+    guide: Program,
+    x: Tensor,
+    channel: Channel | None = None,
+    *,
+    num_samples: int = 1000,
+    chunk_size: int = 2048,
+) -> Tensor:
+    """Return E[clean x' | x] for noisy x (B, ...) seen through a ``channel``, such as :func:`bit_flips`.
+
+    Without one, the likelihood of the model itself is all the noise there is. The programs are called with x alone.
+
+    >>> from pyro_vae import VAE, Bernoulli, DiagonalNormal, StandardNormal, mlp
+    >>> vae = VAE(StandardNormal(2), Bernoulli(mlp(2, 16, 64)), DiagonalNormal(mlp(64, 16, 4)))
+    >>> denoise(vae.model, vae.guide, torch.ones(3, 64), bit_flips(0.1)).shape
+    torch.Size([3, 64])
+    """
+
+    def noisy(x: Tensor) -> None:
+        with seen_through(channel or (lambda p: p)):
+            model(x)
+
+    with evaluation(model, guide):
+        return _recover(noisy, guide, (x,), num_samples, chunk_size).mean.reshape(x.shape)
+
+
+class _Recovered(NamedTuple):
+    """Of the clean data given what was seen, (B, ...)."""
+
+    mean: Tensor
+    draw: Tensor
+
+
+def _recover(
+    model: Program, guide: Program, args: tuple[Tensor, ...], num_samples: int, chunk_size: int
+) -> _Recovered:
+    """The posterior mean of the clean data and one draw, for all data, a few at a time."""
+    if num_samples < 1 or chunk_size < 1:
+        raise ValueError(
+            f"expected num_samples and chunk_size of at least 1, got {num_samples} and {chunk_size}"
+        )
+    width = max(1, chunk_size // num_samples)
+    starts = range(0, count_rows(args, {}), width)
+    parts = [
+        _recover_rows(
+            model,
+            guide,
+            take_rows(args, {}, slice(start, start + width))[0],
+            num_samples,
+            chunk_size,
+        )
+        for start in starts
+    ]
+    return _Recovered(*(torch.cat(part) for part in zip(*parts, strict=True)))
+
+
+def _recover_rows(
+    model: Program, guide: Program, args: tuple[Any, ...], num_samples: int, chunk_size: int
+) -> _Recovered:
+    """A running weighted mean, and a running weighted draw, over the samples of some data."""
+    parts = (
+        _weighted(*draw(model, guide, args, {}, min(chunk_size, num_samples - start)))
+        for start in range(0, num_samples, chunk_size)
+    )
+    total, (mean, kept) = next(parts)
+    for log_weight, (new_mean, new_draw) in parts:
+        total = torch.logaddexp(total, log_weight)
+        share = (log_weight - total).exp()
+        mean = torch.lerp(mean, new_mean, _like(share, mean).to(mean))
+        kept = torch.where(_like(torch.rand_like(share) < share, kept), new_draw, kept)
+    return _Recovered(mean, kept)
+
+
+def _weighted(model_trace: Trace, guide_trace: Trace) -> tuple[Tensor, _Recovered]:
+    """Return log sum_k w_k, (B,), and the weighted mean and a weighted draw of the clean data."""
+    if (data_dim(model_trace, guide_trace), nesting(model_trace, guide_trace)) != (-1, 1):
+        raise ValueError("expected one plate, over the data, around every sample site")
+    log_weight = terms(model_trace, guide_trace, scaled=False).log_weight
+    p = _clean(model_trace)
+    mean = (_like(log_weight.softmax(0), p.mean) * p.mean).sum(0)
+    index = log_weight.T.softmax(-1).multinomial(1).squeeze(-1)
+    return log_weight.logsumexp(0), _Recovered(
+        mean, p.sample()[index, torch.arange(len(index), device=index.device)]
+    )
+
+
+def _like(value: Tensor, other: Tensor) -> Tensor:
+    """The same values, with dimensions of size one on the right, as many as ``other`` has."""
+    return value.reshape(*value.shape, *[1] * (other.ndim - value.ndim))
+
+
+def _clean(model_trace: Trace) -> Any:
+    """The distribution of the clean data."""
+    sites = [site for site in stochastic_sites(model_trace) if CLEAN in site["infer"]]
+    if len(sites) != 1:
+        raise ValueError(f"expected one observed site, got {[site['name'] for site in sites]}")
+    return sites[0]["infer"][CLEAN]
+
+
+def _pixels(p: Distribution) -> tuple[Any, int]:
+    """The distribution of single pixels, and how many of its dimensions are one image's."""
+    base, event_dim = p, 0
+    while isinstance(base, Independent):
+        base, event_dim = base.base_dist, event_dim + base.reinterpreted_batch_ndims
+    if base.event_shape:
+        raise ValueError(f"expected pixels that are independent given z, got a {base_name(p)}")
+    return base, event_dim

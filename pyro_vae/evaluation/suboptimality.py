@@ -1,0 +1,200 @@
+"""Where the nats between log p(x) and the ELBO are lost: in the guide's family, or in its encoder.
+
+log p(x) - ELBO = [log p(x) - max_q ELBO(q)] + [max_q ELBO(q) - ELBO(q(z | x))] = approximation gap + amortisation gap,
+
+the best q being found for each datum by itself.
+
+Source: Cremer, Li & Duvenaud, *Inference Suboptimality in Variational Autoencoders*, 2018.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import pyro
+import torch
+from torch import Tensor, nn
+from torch.distributions import Distribution, Independent, Normal
+from tqdm import tqdm
+
+from ..families.full_rank import FullRank
+from ..programs.checks import check_density
+from ..programs.isolation import evaluation
+from ..programs.sites import Program
+from ..programs.unconstrained import Unconstrained
+from .estimators import log_mean_exp
+from .importance import count_rows, take_rows
+from .report import stream_columns
+
+START_DRAWS = 64  # of the guide, for where the local q starts
+
+
+class DiagonalLocal(nn.Module):
+    """q_b = N(loc_b, diag(scale_b^2)) for each of B data, in the unconstrained latents; starts at the moments of ``draws`` (K, B, D)."""
+
+    def __init__(self, draws: Tensor) -> None:
+        super().__init__()
+        self.loc = nn.Parameter(draws.mean(0))
+        self.log_scale = nn.Parameter(draws.std(0).log())
+
+    def forward(self) -> Distribution:
+        return Independent(Normal(self.loc, self.log_scale.exp()), 1)
+
+
+class FullRankLocal(DiagonalLocal):
+    """q_b = N(loc_b, L_b L_b'), L_b lower triangular: scales as in :class:`DiagonalLocal`, times a unit triangle."""
+
+    def __init__(self, draws: Tensor) -> None:
+        super().__init__(draws)
+        self.below = nn.Parameter(torch.zeros(*self.loc.shape, self.loc.shape[-1]).to(self.loc))
+
+    def forward(self) -> Distribution:
+        unit = self.below.tril(-1) + torch.eye(self.loc.shape[-1]).to(self.loc)
+        return FullRank(self.loc, scale_tril=self.log_scale.exp().unsqueeze(-1) * unit)
+
+
+Family = Callable[[Tensor], nn.Module]
+
+
+FAMILIES: dict[str, Family] = {"diagonal": DiagonalLocal, "full_rank": FullRankLocal}
+
+
+@dataclass(frozen=True)
+class Gaps:
+    """The three numbers for each of B data, (B,) in nats, and their differences."""
+
+    log_px: Tensor
+    """The estimate of log p(x)."""
+    local_elbo: Tensor
+    """The ELBO of the best q of the family, found for this datum."""
+    elbo: Tensor
+    """The ELBO of the guide."""
+
+    @property
+    def approximation(self) -> Tensor:
+        """log p(x) - local ELBO: what the family cannot express."""
+        return self.log_px - self.local_elbo
+
+    @property
+    def amortisation(self) -> Tensor:
+        """Local ELBO - ELBO: what the encoder does not find (negative where the guide is richer than the family)."""
+        return self.local_elbo - self.elbo
+
+
+@dataclass(frozen=True)
+class LocalFit:
+    """How the best q of a ``family`` is found for each datum: Adam from the guide's moments, its rate falling to zero.
+
+    The gradient is the path derivative, whose noise vanishes where q is the posterior (Roeder, Wu & Duvenaud, *Sticking the
+    Landing*, 2017). ``num_particles`` draws per step; ``num_samples`` for the ELBO in the end.
+
+    Raises ``ValueError`` for counts below one, or latents that are not continuous.
+    """
+
+    family: Family = DiagonalLocal
+    num_steps: int = 300
+    lr: float = 0.1
+    num_particles: int = 8
+    num_samples: int = 500
+
+    def __post_init__(self) -> None:
+        if min(self.num_steps, self.num_particles, self.num_samples) < 1:
+            raise ValueError(
+                "expected num_steps, num_particles and num_samples of at least 1, "
+                f"got {self.num_steps}, {self.num_particles} and {self.num_samples}"
+            )
+
+    def elbo(
+        self,
+        model: Program,
+        guide: Program,
+        *args: Any,
+        chunk_size: int = 2048,
+        progress: bool = False,
+        **kwargs: Any,
+    ) -> Tensor:
+        """Return max_q E_q[log p(x, z) - log q(z)] for each datum, (B,), in nats.
+
+        >>> from pyro_vae import VAE, Bernoulli, DiagonalNormal, StandardNormal, mlp
+        >>> vae = VAE(StandardNormal(2), Bernoulli(mlp(2, 16, 64)), DiagonalNormal(mlp(64, 16, 4)))
+        >>> LocalFit(num_steps=5).elbo(vae.model, vae.guide, torch.ones(3, 64)).shape
+        torch.Size([3])
+        """
+        parts, width = [], max(1, chunk_size // self.num_particles)
+        for start in tqdm(
+            range(0, count_rows(args, kwargs), width), unit="chunk", disable=not progress
+        ):
+            with evaluation(model, guide):
+                space = Unconstrained(
+                    model, guide, *take_rows(args, kwargs, slice(start, start + width))
+                )
+                check_density(space.guide_trace)  # the best q starts from the guide's moments
+                with pyro.validation_enabled(False):  # the programs are checked
+                    q = self.fit(space)
+                    draws = [
+                        self._log_weight(space, q())
+                        for _ in range(-(-self.num_samples // self.num_particles))
+                    ]
+            parts.append(torch.cat(draws)[: self.num_samples].mean(0))
+        return torch.cat(parts)
+
+    @torch.enable_grad()
+    def fit(self, space: Unconstrained) -> nn.Module:
+        """Return the family's module with the best q of each datum."""
+        q = self.family(space.draw_guide(START_DRAWS).detach())
+        optimiser = torch.optim.Adam(q.parameters(), lr=self.lr)
+        schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, self.num_steps)
+        for _ in range(self.num_steps):
+            loss = -self._log_weight(space, q(), detached(q)).mean(0).sum()
+            for parameter, gradient in zip(
+                q.parameters(), torch.autograd.grad(loss, list(q.parameters())), strict=True
+            ):
+                parameter.grad = gradient  # those of the programs are left alone
+            optimiser.step()
+            schedule.step()
+        return q
+
+    def _log_weight(
+        self, space: Unconstrained, q: Distribution, score: Distribution | None = None
+    ) -> Tensor:
+        """log p(x, z) - log q(z) at draws z ~ q, (K, B), log q by ``score``."""
+        u = q.rsample((self.num_particles,))
+        log_likelihood, log_prior = space.log_joint(u)
+        return log_likelihood + log_prior - (score or q).log_prob(u)
+
+
+def detached(module: nn.Module) -> Any:
+    """What the module returns, with parameters that are constants to the gradient."""
+    return torch.func.functional_call(
+        module, {name: p.detach() for name, p in module.named_parameters()}, ()
+    )
+
+
+def gaps(
+    model: Program,
+    guide: Program,
+    *args: Any,
+    fit: LocalFit | None = None,
+    log_px: Tensor | None = None,
+    num_samples: int = 1000,
+    chunk_size: int = 2048,
+    progress: bool = False,
+    **kwargs: Any,
+) -> Gaps:
+    """Decompose log p(x) - ELBO for each datum; ``fit`` says of which family the best q is, and how it is found.
+
+    The guide's ELBO is the mean of ``num_samples`` log weights; they also estimate log p(x), unless ``log_px`` (B,) is a
+    better one (by more samples, or by :class:`pyro_vae.evaluation.ais.AIS`).
+
+    >>> from pyro_vae import VAE, Bernoulli, DiagonalNormal, StandardNormal, mlp
+    >>> vae = VAE(StandardNormal(2), Bernoulli(mlp(2, 16, 64)), DiagonalNormal(mlp(64, 16, 4)))
+    >>> gaps(vae.model, vae.guide, torch.ones(3, 64), fit=LocalFit(FullRankLocal, num_steps=5)).amortisation.shape
+    torch.Size([3])
+    """
+    columns = stream_columns(model, guide, args, kwargs, num_samples, chunk_size)
+    means = [(log_mean_exp(column.log_weight), column.log_weight.mean(0)) for column in columns]
+    weighted, elbo = (torch.cat(part) for part in zip(*means, strict=True))
+    local_elbo = (fit or LocalFit()).elbo(
+        model, guide, *args, chunk_size=chunk_size, progress=progress, **kwargs
+    )
+    return Gaps(weighted if log_px is None else log_px, local_elbo, elbo)

@@ -1,0 +1,29 @@
+"""The base of distributions that are elementwise over their parameters."""
+
+import copy
+from typing import Any, Self
+
+import pyro.distributions as dist
+import torch
+from torch import Tensor
+
+
+class Elementwise(dist.TorchDistribution):  # type: ignore[misc]
+    """A distribution whose batch shape is the shape of its parameters, those named in ``arg_constraints``."""
+
+    def __init__(self, validate_args: bool | None = None, **parameters: Tensor) -> None:
+        for name, value in zip(
+            parameters, torch.broadcast_tensors(*parameters.values()), strict=True
+        ):  # type: ignore[no-untyped-call]
+            setattr(self, name, value)
+        super().__init__(value.shape, validate_args=validate_args)
+
+    def expand(self, batch_shape: Any, _instance: Any = None) -> Self:
+        new = copy.copy(self)
+        for name in self.arg_constraints:
+            setattr(new, name, getattr(self, name).expand(batch_shape))
+        new._batch_shape = torch.Size(batch_shape)
+        return new
+
+    def _uniform(self, sample_shape: Any, like: Tensor) -> Tensor:
+        return torch.rand(self._extended_shape(sample_shape), dtype=like.dtype, device=like.device)

@@ -1,0 +1,100 @@
+"""The Normal family with a covariance of low rank plus a diagonal."""
+
+import copy
+import math
+from typing import Any, ClassVar, Self, cast
+
+import pyro.distributions as dist
+import torch
+from pyro.distributions import constraints
+from torch import Tensor, nn
+
+from .conditional import Conditional, at_least_one, solve_outputs
+
+
+class LowRankNormal(Conditional):
+    """N(loc, W W' + diag(scale^2)) with W of shape (D, rank), with (loc, 2 log scale, W) = net(h).
+
+    Source: Rezende, Mohamed & Wierstra, *Stochastic Backpropagation*, 2014, section 4.3.
+
+    >>> LowRankNormal(nn.Linear(8, LowRankNormal.outputs(3, rank=2)), rank=2)(torch.ones(5, 8)).sample().shape
+    torch.Size([5, 3])
+    """
+
+    def __init__(self, net: nn.Module, rank: int = 1) -> None:
+        super().__init__(net)
+        self.rank = at_least_one(rank=rank)
+
+    @staticmethod
+    def outputs(dim: int, rank: int = 1) -> int:
+        return (2 + rank) * dim
+
+    def forward(self, h: Tensor) -> dist.Distribution:
+        output = self.parameter(h)
+        dim = solve_outputs(
+            output.shape[-1],
+            lambda dim: self.outputs(dim, self.rank),
+            f"{type(self).__name__} of rank {self.rank}",
+        )
+        loc, log_variance, factor = torch.split_with_sizes(output, [dim, dim, dim * self.rank], -1)
+        return LowRank(
+            loc, factor.reshape(*factor.shape[:-1], dim, self.rank), (0.5 * log_variance).exp()
+        )
+
+
+class LowRank(dist.TorchDistribution):  # type: ignore[misc]
+    """N(loc, W W' + diag(scale^2)), the density by the Woodbury identity in O(D rank^2).
+
+    Unlike ``torch.distributions.LowRankMultivariateNormal`` it never asks the device whether a Cholesky factor exists.
+    """
+
+    arg_constraints: ClassVar[dict[str, Any]] = {}
+    support = constraints.real_vector
+    has_rsample = True
+
+    def __init__(self, loc: Tensor, factor: Tensor, scale: Tensor) -> None:
+        self.loc, self.factor, self.scale = loc, factor, scale
+        super().__init__(loc.shape[:-1], loc.shape[-1:])
+
+    def expand(self, batch_shape: Any, _instance: Any = None) -> Self:
+        new = copy.copy(self)
+        new.loc = self.loc.expand(*batch_shape, *self.loc.shape[-1:])
+        new._batch_shape = torch.Size(batch_shape)
+        return new
+
+    @property
+    def mean(self) -> Tensor:
+        return self.loc
+
+    @property
+    def variance(self) -> Tensor:
+        return (self.factor.square().sum(-1) + self.scale.square()).expand(self.loc.shape)
+
+    def rsample(self, sample_shape: Any = ()) -> Tensor:
+        shape = self._extended_shape(sample_shape)
+        common = torch.randn(
+            (*shape[:-1], self.factor.shape[-1], 1), dtype=self.loc.dtype, device=self.loc.device
+        )
+        return (
+            self.loc
+            + (self.factor @ common).squeeze(-1)
+            + self.scale * torch.randn(shape, dtype=self.loc.dtype, device=self.loc.device)
+        )
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        """-1/2 (D log 2 pi + log|S| + d' S^-1 d), with S^-1 and |S| from the Cholesky factor of I + V'V, V = W / scale."""
+        if self._validate_args:
+            self._validate_sample(value)
+        white, factor = (value - self.loc) / self.scale, self.factor / self.scale.unsqueeze(-1)
+        capacitance = factor.mT @ factor + torch.eye(
+            factor.shape[-1], dtype=factor.dtype, device=factor.device
+        )
+        tril = torch.linalg.cholesky_ex(capacitance).L
+        explained = torch.linalg.solve_triangular(
+            tril, factor.mT @ white.unsqueeze(-1), upper=False
+        ).squeeze(-1)
+        half_log_det = tril.diagonal(dim1=-2, dim2=-1).log().sum(-1) + self.scale.log().sum(-1)
+        distance = white.square().sum(-1) - explained.square().sum(-1)
+        return cast(
+            Tensor, -0.5 * (white.shape[-1] * math.log(2 * math.pi) + distance) - half_log_det
+        )

@@ -1,0 +1,77 @@
+"""Normal families: the standard Normal, one scale for all dimensions, one scale for each."""
+
+import math
+
+import pyro.distributions as dist
+import torch
+from torch import Tensor, nn
+
+from .conditional import Conditional
+
+
+class StandardNormal(nn.Module):
+    """N(0, I) on R^D."""
+
+    loc: Tensor
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        if dim < 1:
+            raise ValueError(f"expected a dimension of at least 1, got {dim}")
+        self.register_buffer("loc", torch.zeros(dim))
+        self.register_buffer("scale", torch.ones(dim))
+
+    def forward(self) -> dist.Distribution:
+        return NormalDistribution(self.loc, self.scale).to_event(1)
+
+
+class DiagonalNormal(Conditional):
+    """N(loc, diag(scale^2)), with (loc, 2 log scale) = net(h); in float32 the scale is finite for |2 log scale| < 174."""
+
+    @staticmethod
+    def outputs(dim: int) -> int:
+        return 2 * dim
+
+    def forward(self, h: Tensor) -> dist.Distribution:
+        loc, log_variance = self.parameter_pair(h)
+        return NormalDistribution(loc, (0.5 * log_variance).exp()).to_event(self.event_dim)
+
+
+class Normal(Conditional):
+    """N(loc, scale^2 I), with loc = net(h) and one ``scale`` for all dimensions, which is fixed or ``learned``."""
+
+    pixels = frozenset({"grey"})
+    log_scale: Tensor
+
+    def __init__(
+        self, net: nn.Module, scale: float = 1.0, learned: bool = False, event_dim: int = 1
+    ) -> None:
+        super().__init__(net, event_dim)
+        if not 0.0 < scale < math.inf:
+            raise ValueError(f"expected a positive, finite scale, got {scale}")
+        log_scale = torch.tensor(math.log(scale))
+        if learned:
+            self.log_scale = nn.Parameter(log_scale)
+        else:
+            self.register_buffer("log_scale", log_scale)
+
+    def forward(self, h: Tensor) -> dist.Distribution:
+        return dist.Normal(self.parameter(h), self.log_scale.exp()).to_event(self.event_dim)
+
+
+class NormalDistribution(dist.Normal):  # type: ignore[misc]
+    """N(loc, scale^2), its density in half as many operations as torch's: for a few latents, their number is the cost.
+
+    log p(x) = -1/2 ((x - loc) / scale)^2 - log scale - 1/2 log 2 pi
+
+    >>> Normal(0.0, 1.0).log_prob(torch.tensor(0.0))
+    tensor(-0.9189)
+    """
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        if self._validate_args:
+            self._validate_sample(value)
+        eps = (value - self.loc) / self.scale
+        return torch.addcmul(
+            self.scale.log().neg().sub(0.5 * math.log(2 * math.pi)), eps, eps, value=-0.5
+        )

@@ -1,0 +1,39 @@
+"""The VampPrior: a mixture of the guide's own distributions at learned pseudo-inputs."""
+
+import pyro.distributions as dist
+import torch
+from torch import Tensor, nn
+
+
+class VampPrior(nn.Module):
+    """1/J sum_j q(z | u_j): the guide's own family at J learned pseudo-inputs u in [0, peak].
+
+    ``pseudo_inputs`` is (J, ...), where the search starts: a few data, or noise in [0, ``peak``]. The encoder is shared with the
+    guide, whose family must know the density of any point (a Delta does not; an inverse autoregressive flow is slow at it).
+
+    Source: Tomczak & Welling, *VAE with a VampPrior*, 2018.
+
+    >>> from pyro_vae import DiagonalNormal, mlp
+    >>> VampPrior(DiagonalNormal(mlp(64, 16, 4)), torch.rand(10, 64))().sample((3,)).shape
+    torch.Size([3, 2])
+    """
+
+    def __init__(self, encoder: nn.Module, pseudo_inputs: Tensor, peak: float = 1.0) -> None:
+        super().__init__()
+        low, high = (float(value) for value in torch.aminmax(pseudo_inputs))
+        if not pseudo_inputs.is_floating_point() or low < 0 or high > peak:
+            raise ValueError(
+                f"expected floating-point pseudo_inputs in [0, {peak:g}], got {pseudo_inputs.dtype} in [{low:g}, {high:g}]"
+            )
+        self.encoder, self.peak = encoder, peak
+        self.raw = nn.Parameter(torch.logit((pseudo_inputs / peak).clamp(0.05, 0.95)))
+        self.register_buffer("logits", torch.zeros(len(pseudo_inputs)))
+
+    def forward(self) -> dist.Distribution:
+        return dist.MixtureSameFamily(
+            dist.Categorical(logits=self.logits), self.encoder(self.pseudo_inputs())
+        )
+
+    def pseudo_inputs(self) -> Tensor:
+        """u = peak sigmoid(raw)."""
+        return self.peak * self.raw.sigmoid()

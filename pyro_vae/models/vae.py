@@ -1,0 +1,65 @@
+"""The heart: a variational autoencoder as two literal Pyro programs."""
+
+from typing import cast
+
+import pyro
+import torch
+from pyro.nn import PyroModule
+from torch import Tensor, nn
+
+from ..families.moments import mean as mean_of
+from ..programs.isolation import program
+
+
+class VAE(PyroModule):
+    """A variational autoencoder: p(x, z) = p(z) p(x | z) and q(z | x).
+
+    ``prior()`` is p(z), ``decoder(z)`` is p(x | z) and ``encoder(x)`` is q(z | x): modules whose call
+    returns a distribution (see :mod:`pyro_vae.families`).
+
+    Shapes: ``x`` is ``(B, ...)``, one datum per row; ``z`` is ``(B, D)``.
+
+    Source: Kingma & Welling, *Auto-Encoding Variational Bayes*, 2013.
+
+    >>> from pyro_vae import Bernoulli, DiagonalNormal, StandardNormal, mlp
+    >>> vae = VAE(StandardNormal(2), Bernoulli(mlp(2, 16, 64)), DiagonalNormal(mlp(64, 16, 4)))
+    >>> vae.sample(5).shape
+    torch.Size([5, 64])
+    """
+
+    def __init__(self, prior: nn.Module, decoder: nn.Module, encoder: nn.Module) -> None:
+        super().__init__()
+        self.prior = prior
+        self.decoder = decoder
+        self.encoder = encoder
+
+    @program
+    def model(self, x: Tensor) -> None:
+        """p(x, z) = p(z) p(x | z)."""
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", self.prior())
+            pyro.sample("x", self.decoder(z), obs=x)
+
+    @program
+    def guide(self, x: Tensor) -> None:
+        """q(z | x)."""
+        with pyro.plate("data", len(x)):
+            pyro.sample("z", self.encoder(x))
+
+    @torch.no_grad()
+    def sample(self, n: int, *, mean: bool = False) -> Tensor:
+        """Draw z ~ p(z), ``n`` times; return draws x ~ p(x | z), or with ``mean`` the means E[x | z]."""
+        p = self.decoder(self.prior().sample((n,)))
+        return cast(Tensor, p.mean if mean else p.sample())
+
+    @torch.no_grad()
+    def encode(self, x: Tensor, *, mean: bool = True) -> Tensor:
+        """Return the mean of q(z | x), ``(B, D)``, or without ``mean`` one draw from it."""
+        q = self.encoder(x)
+        return mean_of(q) if mean else q.sample()
+
+    @torch.no_grad()
+    def reconstruct(self, x: Tensor, *, mean: bool = True) -> Tensor:
+        """Return E[x | z] at z = E_q[z | x], or without ``mean`` a draw x' ~ p(x' | z), z ~ q(z | x)."""
+        p = self.decoder(self.encode(x, mean=mean))
+        return cast(Tensor, p.mean if mean else p.sample())

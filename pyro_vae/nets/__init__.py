@@ -1,0 +1,25 @@
+"""Neural networks. They know nothing of distributions or programs.
+
+May import: nothing of the package.
+"""
+
+from .batch_norm import BatchNormMean
+from .conv import conv_decoder, conv_encoder
+from .linear import Linear
+from .mlp import Flat, mlp, set_output_bias
+from .precision import BFloat16
+from .residual import ResidualBlock, residual_decoder, residual_encoder
+
+__all__ = [
+    "BFloat16",
+    "BatchNormMean",
+    "Flat",
+    "Linear",
+    "ResidualBlock",
+    "conv_decoder",
+    "conv_encoder",
+    "mlp",
+    "residual_decoder",
+    "residual_encoder",
+    "set_output_bias",
+]

@@ -1,0 +1,80 @@
+"""Networks. Every one maps ``(..., in)`` to ``(..., out)``, whatever the leading dimensions.
+
+Images travel as flat vectors ``(..., C * H * W)``; the networks that need their ``shape`` (C, H, W) are told it. A network
+knows nothing of distributions: ask the family how many ``outputs`` it wants.
+
+>>> from pyro_vae import DiagonalNormal
+>>> encoder = DiagonalNormal(conv_encoder((1, 28, 28), outputs=DiagonalNormal.outputs(2)))
+>>> encoder(torch.rand(5, 3, 784)).sample().shape
+torch.Size([5, 3, 2])
+"""
+
+import itertools
+import math
+
+import torch
+from torch import Tensor, nn
+
+from .linear import Linear
+
+
+class Flat(nn.Sequential):
+    """Layers that see one batch of inputs of a fixed ``shape``, for flat inputs with any leading dimensions.
+
+    (..., prod(shape)) -> (N, *shape) -> layers -> (N, ...) -> (..., out)
+
+    Raises ``ValueError`` for an input of another size.
+
+    >>> Flat(nn.Conv2d(1, 4, 3), shape=(1, 8, 8))(torch.zeros(2, 3, 64)).shape
+    torch.Size([2, 3, 144])
+    """
+
+    def __init__(self, *layers: nn.Module, shape: tuple[int, ...]) -> None:
+        super().__init__(*layers)
+        self.shape = shape
+        self.size = math.prod(shape)
+
+    def forward(self, input: Tensor) -> Tensor:
+        if input.shape[-1] != self.size:
+            raise ValueError(f"expected input (..., {self.size}), got {tuple(input.shape)}")
+        output = input.reshape(-1, *self.shape)
+        for layer in self:
+            output = layer(output)
+        output = output.flatten(1)
+        return output.reshape(*input.shape[:-1], output.shape[-1])
+
+
+def mlp(*sizes: int, activation: type[nn.Module] = nn.ReLU) -> Flat:
+    """A multilayer perceptron: ``mlp(784, 400, 40)`` has one hidden layer of 400 units.
+
+    Raises ``ValueError`` for fewer than two sizes, or one below 1.
+    """
+    if len(sizes) < 2 or min(sizes) < 1:
+        raise ValueError(f"expected at least two positive sizes, got {sizes}")
+    layers: list[nn.Module] = []
+    for size_in, size_out in itertools.pairwise(sizes):
+        layers += [Linear(size_in, size_out), activation()]
+    return Flat(*layers[:-1], shape=sizes[:1])
+
+
+@torch.no_grad()
+def set_output_bias(net: nn.Module, bias: Tensor) -> None:
+    """Start a network from ``bias``, of shape (out,): the bias of the linear layer it ends in.
+
+    A Bernoulli decoder learns sooner from the logits of the mean image (Burda, Grosse & Salakhutdinov 2015).
+
+    Raises ``TypeError`` where the last layer is not an ``nn.Linear`` with a bias, ``ValueError`` where the size differs.
+
+    >>> net, x = mlp(2, 16, 64), torch.rand(100, 64).round()
+    >>> set_output_bias(net, x.mean(0).clamp(0.001, 0.999).logit())
+    """
+    *_, last = net.modules()
+    if not isinstance(last, nn.Linear) or last.bias is None:
+        raise TypeError(
+            f"expected a network that ends in nn.Linear with a bias, got {type(last).__name__}"
+        )
+    if bias.shape != last.bias.shape:
+        raise ValueError(
+            f"expected a bias of shape {tuple(last.bias.shape)}, got {tuple(bias.shape)}"
+        )
+    last.bias.copy_(bias)

@@ -1,0 +1,73 @@
+"""Residual convolutional networks with batch normalisation."""
+
+import itertools
+import math
+
+from torch import Tensor, nn
+
+from .conv import Shape, channels_for, check_shape, halved
+from .linear import Linear
+from .mlp import Flat
+
+
+def residual_encoder(shape: Shape, outputs: int) -> Flat:
+    """Four convolutions of [4, 8, 16, 32] channels, each halving the image, with batch normalisation and leaky ReLUs.
+
+    Raises ``ValueError`` for images below 8 x 8.
+    """
+    channels, height, width = check_shape(shape, least=8)
+    widths = (channels, 4, 8, 16, 32)
+    layers = [_normalised(a, b, stride=2) for a, b in itertools.pairwise(widths)]
+    return Flat(
+        *layers,
+        nn.Flatten(),
+        Linear(32 * halved(height, 4) * halved(width, 4), outputs),
+        shape=shape,
+    )
+
+
+def residual_decoder(latent: int, shape: Shape, outputs: int | None = None) -> Flat:
+    """A dense 8-channel image of a quarter of the side, upsampled bilinearly, then residual blocks of [8, 32, 16, 8] channels.
+
+    ``outputs`` and errors are those of :func:`conv_decoder`, for images of at least 8 x 8.
+
+    Source of the blocks: He et al., *Deep Residual Learning for Image Recognition*, 2015.
+    """
+    _, height, width = check_shape(shape, least=8)
+    small = (8, halved(height, 2), halved(width, 2))
+    return Flat(
+        Linear(latent, math.prod(small), bias=False),
+        nn.Unflatten(1, small),
+        nn.BatchNorm2d(8),
+        nn.LeakyReLU(),
+        nn.Upsample((height, width), mode="bilinear"),
+        ResidualBlock(8, 32),
+        ResidualBlock(32, 16),
+        _normalised(16, 8),
+        nn.Conv2d(8, channels_for(shape, outputs), 3, padding=1),
+        shape=(latent,),
+    )
+
+
+class ResidualBlock(nn.Module):
+    """h -> LeakyReLU(skip(h) + F(h)), with two normalised convolutions in F; the skip is a 1 x 1 convolution."""
+
+    def __init__(self, channels_in: int, channels_out: int) -> None:
+        super().__init__()
+        self.skip = nn.Conv2d(channels_in, channels_out, 1, bias=False)
+        self.residual = nn.Sequential(
+            _normalised(channels_in, channels_out),
+            nn.Conv2d(channels_out, channels_out, 3, padding=1, bias=False),
+            nn.BatchNorm2d(channels_out),
+        )
+        self.activation = nn.LeakyReLU()
+
+    def forward(self, h: Tensor) -> Tensor:
+        output: Tensor = self.activation(self.skip(h) + self.residual(h))
+        return output
+
+
+def _normalised(channels_in: int, channels_out: int, stride: int = 1) -> nn.Sequential:
+    """Convolution (without the bias that the normalisation would remove), batch normalisation, leaky ReLU."""
+    conv = nn.Conv2d(channels_in, channels_out, 3, stride=stride, padding=1, bias=False)
+    return nn.Sequential(conv, nn.BatchNorm2d(channels_out), nn.LeakyReLU())

@@ -1,0 +1,40 @@
+"""Objectives: how a draw becomes a loss; and schedules.
+
+May import: programs.
+"""
+
+from .doubly_reparameterised import STL, DReG, fixed
+from .elbo import Trace_ELBO, TraceMeanField_ELBO, check_analytic
+from .estimate import Estimate, Objective, Schedule, Scheduled
+from .free_bits import FreeBits
+from .importance_weighted import IWAE, ImportanceWeighted
+from .info import InfoVAE, mmd
+from .renyi import Renyi
+from .schedules import cyclical, linear
+from .score_function import ScoreFunction_ELBO
+from .stratified import Stratified_ELBO
+from .wake_sleep import ReweightedWakeSleep
+
+__all__ = [
+    "IWAE",
+    "STL",
+    "DReG",
+    "Estimate",
+    "FreeBits",
+    "ImportanceWeighted",
+    "InfoVAE",
+    "Objective",
+    "Renyi",
+    "ReweightedWakeSleep",
+    "Schedule",
+    "Scheduled",
+    "ScoreFunction_ELBO",
+    "Stratified_ELBO",
+    "TraceMeanField_ELBO",
+    "Trace_ELBO",
+    "check_analytic",
+    "cyclical",
+    "fixed",
+    "linear",
+    "mmd",
+]

@@ -1,0 +1,45 @@
+"""Schedules of beta: functions of the optimisation step."""
+
+import math
+
+from .estimate import Schedule
+
+
+def linear(steps: int, start: float = 0.0, stop: float = 1.0) -> Schedule:
+    """Grow from ``start`` to ``stop`` over ``steps`` optimisation steps, then stay.
+
+    beta(t) = start + (stop - start) min(t / steps, 1)
+
+    Source: Bowman et al., *Generating Sentences from a Continuous Space*, 2016; Sønderby et al., *Ladder VAEs*, 2016.
+    Raises ``ValueError`` for fewer than one step.
+
+    >>> linear(10)(5)
+    0.5
+    """
+    _check_positive(steps=steps)
+    return lambda step: start + (stop - start) * min(step / steps, 1.0)
+
+
+def cyclical(period: int, growth: float = 0.5, start: float = 0.0, stop: float = 1.0) -> Schedule:
+    """Repeat, every ``period`` steps: grow linearly over the fraction ``growth`` of the period, then stay at ``stop``.
+
+    beta(t) = start + (stop - start) min((t mod period) / (growth period), 1)
+
+    Source: Fu et al., *Cyclical Annealing Schedule*, 2019.
+    Raises ``ValueError`` for a period below one, or a growth outside (0, 1].
+
+    >>> [cyclical(4)(step) for step in range(6)]
+    [0.0, 0.5, 1.0, 1.0, 0.0, 0.5]
+    """
+    _check_positive(period=period)
+    if not 0.0 < growth <= 1.0:
+        raise ValueError(f"expected growth in (0, 1], got {growth}")
+    return lambda step: (
+        start + (stop - start) * min(math.fmod(step, period) / (growth * period), 1.0)
+    )
+
+
+def _check_positive(**values: int) -> None:
+    for name, value in values.items():
+        if value < 1:
+            raise ValueError(f"expected {name} of at least 1, got {value}")

@@ -1,0 +1,34 @@
+"""Figures.
+
+May import: data, evaluation, models, training.
+"""
+
+from .diagnostics import convergence, extremes, pareto, ranks, weight_tails
+from .panels import (
+    curves,
+    images,
+    interpolations,
+    latent_scatter,
+    manifold,
+    reconstructions,
+    samples,
+    save,
+    traversal,
+)
+
+__all__ = [
+    "convergence",
+    "curves",
+    "extremes",
+    "images",
+    "interpolations",
+    "latent_scatter",
+    "manifold",
+    "pareto",
+    "ranks",
+    "reconstructions",
+    "samples",
+    "save",
+    "traversal",
+    "weight_tails",
+]

@@ -1,0 +1,213 @@
+"""One pass over the data, as a function of the state it starts from, the seed and its number.
+
+Every draw comes from a generator seeded with the seed and the epoch; the caller's generators, and the modules' modes, are
+as they were afterwards.
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Protocol, cast
+
+import numpy as np
+import torch
+from pyro.poutine import Trace
+from torch import Tensor
+
+from ..evaluation.latents import active_units, continuous_sites, site_means
+from ..inference.distributed import all_reduce_sum, rank, world_size
+from ..inference.svi import SVI
+from ..objectives.estimate import Estimate
+from ..programs.isolation import evaluation, modules_of
+from ..programs.scoring import draw, terms
+from ..programs.sites import Program, data_dim
+
+CHECK_EVERY = 50
+"""On an accelerator, which a look at a number keeps waiting, losses are looked at once in so many steps."""
+
+
+VALIDATION_BATCH = 1000
+
+
+Batch = tuple[Tensor, ...]
+
+
+class Data(Protocol):
+    """What :func:`pyro_vae.training.loop` trains on: so many data, and batches of them by index."""
+
+    def __len__(self) -> int: ...
+
+    def batch(self, indices: Tensor) -> Tensor | tuple[Tensor, ...]:
+        """The arguments of model and guide for some data; the indices lie on the device of the weights.
+
+        Draws, if any, come from torch's default generators.
+        """
+        ...
+
+
+class NonFinite(FloatingPointError):
+    """Training broke at a batch of an epoch."""
+
+    def __init__(self, what: str, number: int, batch: Batch) -> None:
+        super().__init__(what)
+        self.number, self.batch = number, batch
+
+
+def train_epoch(
+    svi: SVI,
+    data: Data,
+    batches: list[Tensor],
+    seed: int,
+    epoch: int,
+    after_step: Callable[[], object] = bool,
+) -> Estimate:
+    """Take a step per batch; return the sums of loss, log-likelihood and KL over the data of all processes.
+
+    Nothing waits for the device but the check of the losses, every ``CHECK_EVERY`` steps (on the CPU, every step).
+    Raises :class:`NonFinite` where a loss, or a weight after the last step, is not finite.
+    """
+    table = None
+    unchecked: list[Batch] = []
+    with seeded(seed, epoch, 1 + rank()), training(svi.model, svi.guide):
+        for number, batch in enumerate(steps(svi, data, batches)):
+            estimate = cast(Estimate, svi.estimate)
+            if table is None:
+                table = estimate.loss.new_empty(len(batches), 3)
+            torch.stack(estimate, out=table[number])
+            unchecked.append(batch)
+            if (
+                table.device.type == "cpu"
+                or len(unchecked) == CHECK_EVERY
+                or number + 1 == len(batches)
+            ):
+                _check_losses(table[: number + 1, 0], unchecked)
+                unchecked.clear()
+            after_step()
+    _check_weights(svi, len(batches) - 1, batch)
+    return Estimate(*all_reduce_sum(cast(Tensor, table).sum(0)))
+
+
+def steps(svi: SVI, data: Data, batches: list[Tensor]) -> Iterator[Batch]:
+    """Take a step per batch of indices; yield each batch after its step."""
+    moved = torch.cat(batches).to(device_of(svi))  # one transfer for them all
+    for indices in torch.split(moved, [len(indices) for indices in batches]):
+        batch = take(data, indices)
+        svi.step(*batch)
+        yield batch
+
+
+def take(data: Data, indices: Tensor) -> Batch:
+    """A batch as a tuple of arguments."""
+    batch = data.batch(indices)
+    return (batch,) if isinstance(batch, Tensor) else batch
+
+
+def device_of(svi: SVI) -> torch.device:
+    """Where the weights lie."""
+    return cast(Tensor, svi.optim.param_groups[0]["params"][0]).device
+
+
+def _check_losses(losses: Tensor, unchecked: list[Batch]) -> None:
+    finite = losses[-len(unchecked) :].isfinite()
+    if not finite.all():
+        late = int((~finite).int().argmax())  # the first of them
+        number = len(losses) - len(unchecked) + late
+        raise NonFinite(f"a loss of {float(losses[number])}", number, unchecked[late])
+
+
+def _check_weights(svi: SVI, number: int, batch: Batch) -> None:
+    """A last loss that is finite may have had a gradient that was not."""
+    if not all(
+        bool(p.isfinite().all()) for group in svi.optim.param_groups for p in group["params"]
+    ):
+        raise NonFinite("weights that are not finite", number, batch)
+
+
+def validate(svi: SVI, data: Data, seed: int) -> tuple[Estimate, int | None]:
+    """Return the sums of -ELBO, log-likelihood and KL over the data, from one draw each, and the number of active units.
+
+    The noise depends on the seed alone, so that the figures of two epochs differ by the weights only.
+    """
+    total, means = None, []
+    indices = torch.arange(rank(), len(data), world_size()).to(device_of(svi))
+    with seeded(seed, 0, 1 + rank()), evaluation(svi.model, svi.guide):
+        for rows in torch.split(indices, VALIDATION_BATCH):
+            traces = draw(svi.model, svi.guide, take(data, rows), {})
+            log_likelihood, log_prior, log_guide = (value.sum() for value in terms(*traces))
+            kl = log_guide - log_prior
+            sums = torch.stack([kl - log_likelihood, log_likelihood, kl])
+            total = sums if total is None else total + sums
+            means.append(_means(traces[1]))
+    estimate = Estimate(*all_reduce_sum(cast(Tensor, total)))
+    if means[0] is None:
+        return estimate, None
+    twice = _gather(torch.cat(cast(list[Tensor], means)), indices, len(data))
+    return estimate, active_units(*twice.chunk(2, -1))
+
+
+def _means(guide_trace: Trace) -> Tensor | None:
+    """E[z | x] of the continuous sites side by side, estimated twice, (B, 2 D), where the guide has such sites and one row per datum."""
+    sites, dim = continuous_sites(guide_trace), data_dim(guide_trace)
+    if not sites or dim is None:
+        return None
+    return site_means(sites + sites, dim)
+
+
+def _gather(rows: Tensor, indices: Tensor, total: int) -> Tensor:
+    """The rows of all processes, in order, on each of them."""
+    out = rows.new_zeros(total, rows.shape[-1])
+    out[indices.to(rows.device)] = rows
+    return all_reduce_sum(out)
+
+
+def epoch_batches(
+    num_data: int, batch_size: int, seed: int, epoch: int, rank: int = 0, world_size: int = 1
+) -> list[Tensor]:
+    """The indices of an epoch's batches, shuffled, the last one shorter; of several processes each has equally many data.
+
+    >>> [len(batch) for batch in epoch_batches(10, batch_size=4, seed=0, epoch=1)]
+    [4, 4, 2]
+    """
+    generator = torch.Generator().manual_seed(_mix(seed, epoch, 0))
+    share = torch.randperm(num_data, generator=generator)[rank::world_size][
+        : num_data // world_size
+    ]
+    return list(torch.split(share, batch_size))
+
+
+@contextmanager
+def seeded(*key: int) -> Iterator[None]:
+    """Draw from generators seeded with the key, on the CPU and the accelerator in use; leave the caller's as they were."""
+    cuda = range(torch.cuda.device_count() if torch.cuda.is_initialized() else 0)  # type: ignore[no-untyped-call]
+    mps = torch.mps.get_rng_state() if torch.backends.mps.is_available() else None
+    with torch.random.fork_rng(cuda, device_type="cuda"):
+        torch.default_generator.manual_seed(
+            _mix(*key)
+        )  # torch.manual_seed would reach devices that are not restored
+        if cuda:
+            torch.cuda.manual_seed_all(_mix(*key))
+        if mps is not None:
+            torch.mps.manual_seed(_mix(*key))
+        try:
+            yield
+        finally:
+            if mps is not None:
+                torch.mps.set_rng_state(mps)
+
+
+def _mix(*key: int) -> int:
+    """A seed of its own for every key."""
+    return int(np.random.SeedSequence(key).generate_state(1)[0])
+
+
+@contextmanager
+def training(*programs: Program) -> Iterator[None]:
+    """Run programs with their modules in ``train`` mode; put each module's mode back afterwards."""
+    owners = modules_of(*programs)
+    modes = [(module, module.training) for owner in owners for module in owner.modules()]
+    for owner in owners:
+        owner.train()
+    try:
+        yield
+    finally:
+        for module, mode in modes:
+            module.training = mode

@@ -100,7 +100,7 @@ def nesting(*traces: Trace) -> int:
 
 def base_name(fn: Any) -> str:
     """The name of a distribution's family, below ``.to_event`` and ``.expand``."""
-    return type(base_dist(fn)).__name__
+    return type(base_dist(fn)).__name__.removesuffix("Distribution")
 
 
 def base_dist(fn: Any) -> Any:

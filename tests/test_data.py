@@ -813,7 +813,7 @@ def fresh(code: str) -> str:
 
 
 def test_torchvision_is_imported_only_where_needed():
-    code = "import sys, pyro_vae.data as d; d.load('digits'); print(any(m.partition('.')[0] == 'torchvision' for m in sys.modules))"
+    code = "import sys, pyro_vae.data as d; d.load_data('digits'); print(any(m.partition('.')[0] == 'torchvision' for m in sys.modules))"
     assert fresh(code) == "False"
 
 

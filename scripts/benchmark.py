@@ -38,7 +38,7 @@ from pyro_vae import (
 )
 from pyro_vae.data.images import Images
 from pyro_vae.data.splits import load_data
-from pyro_vae.evaluation.importance import compiled_joint
+from pyro_vae.evaluation.importance import Scorer
 from pyro_vae.evaluation.report import evaluate
 from pyro_vae.experiments.command_line import user_errors
 from pyro_vae.nets.conv import conv_decoder, conv_encoder
@@ -427,7 +427,9 @@ def evaluation_rows(options: Options) -> Rows:
             for row in x:
                 renyi.loss(plain.model, plain.guide, row[None])
 
-    graph = compiled_joint(pair.model)  # its compilation, some seconds once, is not counted
+    graph = Scorer(
+        pair.model, pair.guide, compile=True
+    )  # its compilation, some seconds once, is not counted
     return {
         "decoder's matrix products alone": bare,
         "hand-written PyTorch": by_hand,

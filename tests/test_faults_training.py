@@ -8,6 +8,7 @@ import pytest
 import torch
 from pyro.infer.autoguide import AutoMultivariateNormal, AutoNormal
 from pyro.nn import PyroModule, pyro_method
+from pyro_vae.objectives.estimate import Estimate
 from sentences import refused, result_or_refusal
 from torch import nn
 
@@ -25,7 +26,6 @@ from pyro_vae import (
 from pyro_vae.evaluation.importance import compiled_joint
 from pyro_vae.families.categorical import GumbelSoftmax, UniformOneHot
 from pyro_vae.objectives.doubly_reparameterised import STL, DReG
-from pyro_vae.objectives.estimate import Estimate
 from pyro_vae.objectives.importance_weighted import IWAE
 
 B, D = 8, 6

@@ -9,26 +9,20 @@ from .calibration import Calibration, simulation_based_calibration
 from .classifiers import linear_probe, nearest_neighbours
 from .estimators import bounds, effective_sample_size, jackknife_bias, log_mean_exp, standard_error
 from .importance import (
-    Block,
-    compiled_joint,
-    count_rows,
+    Scorer,
     log_likelihood,
     log_weights,
-    stream,
-    take_rows,
 )
 from .imputation import Channel, bit_flips, denoise, impute, only
 from .kl import KLDecomposition, kl_decomposition, marginals
-from .latents import active_units, continuous_sites, latent_means, site_means
+from .latents import active_units, latent_means, site_means
 from .pareto import Smoothed, fit_generalized_pareto, pareto_k, pareto_smoothed
 from .predictive import PredictiveCheck, posterior_predictive_check
-from .report import MEANS_BLOCK, Evaluation, evaluate, stream_columns
+from .report import Evaluation, evaluate
 from .suboptimality import DiagonalLocal, FullRankLocal, Gaps, LocalFit, gaps
 
 __all__ = [
     "AIS",
-    "MEANS_BLOCK",
-    "Block",
     "Calibration",
     "Channel",
     "DiagonalLocal",
@@ -39,14 +33,12 @@ __all__ = [
     "LocalFit",
     "PredictiveCheck",
     "Sandwich",
+    "Scorer",
     "Smoothed",
     "active_units",
     "auroc",
     "bit_flips",
     "bounds",
-    "compiled_joint",
-    "continuous_sites",
-    "count_rows",
     "denoise",
     "effective_sample_size",
     "evaluate",
@@ -70,8 +62,5 @@ __all__ = [
     "simulation_based_calibration",
     "site_means",
     "standard_error",
-    "stream",
-    "stream_columns",
     "surprise",
-    "take_rows",
 ]

@@ -9,22 +9,23 @@ Decoder-Based Generative Models*, 2017; Grosse, Ghahramani & Adams, *Sandwiching
 Monte Carlo*, 2015.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, cast
 
 import pyro
 import torch
 from torch import Tensor
+from torch.utils import _pytree as pytree
 from tqdm import tqdm
 
-from ..programs.isolation import evaluation
+from ..programs.pair import Pair
+from ..programs.rows import Call
 from ..programs.simulation import simulate
 from ..programs.sites import Program
 from ..programs.unconstrained import Unconstrained
 from .estimators import log_mean_exp
-from .importance import count_rows, take_rows
 
 TARGET_ACCEPTANCE = 0.65
 
@@ -89,8 +90,9 @@ class AIS:
     with a quarter of the temperatures, whose draws are thrown away: with them fixed, E[w] = p(x) exactly. Modules are used
     in ``eval`` mode.
 
-    Raises ``ValueError`` for fewer than one particle, step or leapfrog step, an unknown start, discrete latents, or a start
-    from a guide that has no density (``Delta``) or a random one (semi-amortised, dropout): f_0 must be one function.
+    Raises ``ValueError`` for fewer than one particle, step or leapfrog step, an unknown start,
+    discrete latents, or a start from a guide without a density (``Delta``) or with a random one
+    (semi-amortised, dropout): f_0 must be one function.
 
     >>> from pyro_vae import VAE, Bernoulli, DiagonalNormal, StandardNormal, mlp
     >>> vae = VAE(StandardNormal(2), Bernoulli(mlp(2, 16, 64)), DiagonalNormal(mlp(64, 16, 4)))
@@ -118,18 +120,20 @@ class AIS:
         model: Program,
         guide: Program,
         *args: Any,
-        chunk_size: int = 2048,
+        chunk_chains: int = 2048,
         progress: bool = False,
         **kwargs: Any,
     ) -> Tensor:
-        """Return log w, of shape (K, B); ``log_mean_exp`` of it is the estimate of log p(x), a lower bound in expectation.
+        """Return log w, of shape (K, B).
 
-        ``chunk_size`` chains run at a time.
+        ``log_mean_exp`` of it is the estimate of log p(x), a lower bound in expectation.
+        ``chunk_chains`` chains run at a time.
         """
-        weights = []
-        for rows in self._chunks(count_rows(args, kwargs), chunk_size, progress):
-            with self._path(model, guide, *take_rows(args, kwargs, rows)) as path:
-                weights.append(path.anneal(path.draw(), self.schedule(self.num_steps), path.tune()))
+        pair, weights = Pair(model, guide), []
+        for call in self._parts(pair, (args, kwargs), chunk_chains, progress):
+            with self._path(pair, call) as path:
+                betas = self.schedule(self.num_steps)
+                weights.append(path.anneal(path.draw(), betas, path.tune()))
         return torch.cat(weights, 1)
 
     def sandwich(
@@ -137,43 +141,48 @@ class AIS:
         model: Program,
         guide: Program,
         *args: Any,
-        chunk_size: int = 2048,
+        chunk_chains: int = 2048,
         progress: bool = False,
         **kwargs: Any,
     ) -> Sandwich:
-        """Replace the data by simulated ones and bound their log p(x) from both sides (bidirectional Monte Carlo).
+        """Replace the data by simulated ones and bound their log p(x) from both sides.
 
-        The gap between the bounds also bounds the error of either, in nats, on data like these.
+        Bidirectional Monte Carlo: the gap between the bounds also bounds the error of either, in
+        nats, on data like these.
         """
-        with evaluation(model, guide):
-            args, kwargs, latents = simulate(model, *args, **kwargs)
-        betas, weights = self.schedule(self.num_steps), []
-        for rows in self._chunks(count_rows(args, kwargs), chunk_size, progress):
-            with self._path(model, guide, *take_rows(args, kwargs, rows)) as path:
-                exact = path.space.unconstrain(latents)[:, rows].expand(self.num_particles, -1, -1)
-                step_sizes = path.tune()
-                weights.append(
-                    (
-                        path.anneal(path.draw(), betas, step_sizes),
-                        path.anneal(exact, betas, step_sizes, reverse=True),
-                    )
-                )
+        pair, betas, weights = Pair(model, guide), self.schedule(self.num_steps), []
+        simulated = []
+        for part_args, part_kwargs in self._parts(pair, (args, kwargs), chunk_chains, progress):
+            with pair.looking():
+                simulation = simulate(model, *part_args, **part_kwargs)
+            simulated.append(simulation)
+            with self._path(pair, (simulation.args, simulation.kwargs)) as path:
+                exact = path.space.unconstrain_run(simulation.latents)
+                exact = exact.expand(self.num_particles, -1, -1)
+                sizes = path.tune()
+                forward = path.anneal(path.draw(), betas, sizes)
+                weights.append((forward, path.anneal(exact, betas, sizes, reverse=True)))
         forward, reverse = (torch.cat(part, 1) for part in zip(*weights, strict=True))
-        return Sandwich(args, kwargs, forward, reverse)
+        joined = pytree.tree_map(_joined, *((s.args, s.kwargs) for s in simulated))
+        return Sandwich(*joined, forward, reverse)
 
-    def _chunks(self, num_data: int, chunk_size: int, progress: bool) -> Iterator[slice]:
-        width = max(1, chunk_size // self.num_particles)
-        for start in tqdm(range(0, num_data, width), unit="chunk", disable=not progress):
-            yield slice(start, min(start + width, num_data))
+    def _parts(self, pair: Pair, call: Call, chunk_chains: int, progress: bool) -> Iterable[Call]:
+        parts = pair.parts(call, chunk_chains // self.num_particles)
+        return cast(Iterable[Call], tqdm(parts, unit="chunk", disable=not progress))
 
     @contextmanager
-    def _path(self, model: Program, guide: Program, args: Any, kwargs: Any) -> Iterator["_Path"]:
-        with evaluation(model, guide):
-            space = Unconstrained(model, guide, args, kwargs)
+    def _path(self, pair: Pair, call: Call) -> Iterator["_Path"]:
+        with pair.looking():
+            space = Unconstrained(pair, call)
             if self.start == "guide":
                 space.check_guide()
             with pyro.validation_enabled(False):  # the programs are checked: the chains need not be
                 yield _Path(self, space)
+
+
+def _joined(first: Any, *others: Any) -> Any:
+    """The rows of all parts of a call."""
+    return torch.cat([first, *others]) if isinstance(first, Tensor) and first.ndim else first
 
 
 class _State(NamedTuple):

@@ -7,8 +7,7 @@ from sklearn.metrics import roc_auc_score
 from torch import Tensor
 
 from ..programs.sites import Program
-from .importance import log_likelihood
-from .report import stream_columns
+from .importance import Scorer, columns, log_likelihood
 from .suboptimality import LocalFit
 
 
@@ -17,7 +16,6 @@ def surprise(
     guide: Program,
     *args: Any,
     num_samples: int = 100,
-    chunk_size: int = 2048,
     **kwargs: Any,
 ) -> Tensor:
     """-log p(x), (B,), in nats: known to fail where the strange data are simpler, hence likelier, than the familiar ones.
@@ -29,9 +27,7 @@ def surprise(
     >>> surprise(vae.model, vae.guide, torch.ones(3, 64)).shape
     torch.Size([3])
     """
-    return -log_likelihood(
-        model, guide, *args, num_samples=num_samples, chunk_size=chunk_size, **kwargs
-    )
+    return -log_likelihood(model, guide, *args, num_samples=num_samples, **kwargs)
 
 
 def likelihood_regret(
@@ -40,7 +36,7 @@ def likelihood_regret(
     *args: Any,
     fit: LocalFit | None = None,
     num_samples: int = 100,
-    chunk_size: int = 2048,
+    chunk_draws: int = 2048,
     progress: bool = False,
     **kwargs: Any,
 ) -> Tensor:
@@ -56,11 +52,11 @@ def likelihood_regret(
     >>> likelihood_regret(vae.model, vae.guide, torch.ones(3, 64), fit=LocalFit(num_steps=5)).shape
     torch.Size([3])
     """
-    columns = stream_columns(model, guide, args, kwargs, num_samples, chunk_size)
-    elbo = torch.cat([column.log_weight.mean(0) for column in columns])
-    return (fit or LocalFit()).elbo(
-        model, guide, *args, chunk_size=chunk_size, progress=progress, **kwargs
-    ) - elbo
+    blocks = columns(Scorer(model, guide), (args, kwargs), num_samples)
+    elbo = torch.cat([block.log_weight.mean(0) for block in blocks])
+    local = fit or LocalFit()
+    best = local.elbo(model, guide, *args, chunk_draws=chunk_draws, progress=progress, **kwargs)
+    return best - elbo
 
 
 def auroc(familiar: Tensor, strange: Tensor) -> float:

@@ -6,11 +6,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..programs.isolation import evaluation
+from ..programs.pair import Pair
 from ..programs.simulation import simulate
 from ..programs.sites import Program
 from ..programs.unconstrained import Unconstrained
-from .importance import count_rows, take_rows
 
 
 @dataclass(frozen=True)
@@ -50,31 +49,32 @@ def simulation_based_calibration(
     guide: Program,
     *args: Any,
     num_draws: int = 99,
-    chunk_size: int = 2048,
+    chunk_draws: int = 2048,
     **kwargs: Any,
 ) -> Calibration:
-    """Check a guide by simulation: z* ~ p(z), x ~ p(x | z*), and the rank of each z*_d among L = ``num_draws`` draws z ~ q(z | x).
+    """Check a guide by simulation: the rank of the latent that made a datum among its draws.
 
-    One simulation for each datum in the call, whose values do not matter. Bounded latents are ranked in unconstrained
-    coordinates, which keeps the order. Modules are used in ``eval`` mode.
+    z* ~ p(z), x ~ p(x | z*), and the rank of each z*_d among L = ``num_draws`` draws z ~ q(z | x).
+    One simulation for each datum in the call, whose values do not matter. Bounded latents are
+    ranked in unconstrained coordinates, which keeps the order. ``chunk_draws`` are made at a time.
+    Modules are used in ``eval`` mode.
 
-    Source: Talts, Betancourt, Simpson, Vehtari & Gelman, *Validating Bayesian Inference Algorithms with Simulation-Based
-    Calibration*, 2018.
+    Source: Talts, Betancourt, Simpson, Vehtari & Gelman, *Validating Bayesian Inference Algorithms
+    with Simulation-Based Calibration*, 2018.
 
     Raises ``ValueError`` for discrete latents, or where no argument holds the observed data.
 
     >>> from pyro_vae import VAE, Bernoulli, DiagonalNormal, StandardNormal, mlp
     >>> vae = VAE(StandardNormal(2), Bernoulli(mlp(2, 16, 64)), DiagonalNormal(mlp(64, 16, 4)))
-    >>> calibration(vae.model, vae.guide, torch.zeros(50, 64), num_draws=9).histogram(5).shape
+    >>> x = torch.zeros(50, 64)
+    >>> simulation_based_calibration(vae.model, vae.guide, x, num_draws=9).histogram(5).shape
     torch.Size([5, 2])
     """
-    width, ranks = max(1, chunk_size // num_draws), []
-    for start in range(0, count_rows(args, kwargs), width):
-        chunk_args, chunk_kwargs = take_rows(args, kwargs, slice(start, start + width))
-        with evaluation(model, guide):
-            simulated = simulate(model, *chunk_args, **chunk_kwargs)
-            space = Unconstrained(model, guide, simulated.args, simulated.kwargs)
-            ranks.append(
-                (space.draw_guide(num_draws) < space.unconstrain(simulated.latents)).sum(0)
-            )
+    pair, ranks = Pair(model, guide), []
+    for part_args, part_kwargs in pair.parts((args, kwargs), chunk_draws // num_draws):
+        with pair.looking():
+            simulated = simulate(model, *part_args, **part_kwargs)
+            space = Unconstrained(pair, (simulated.args, simulated.kwargs))
+            truth = space.unconstrain_run(simulated.latents)
+            ranks.append((space.draw_guide(num_draws) < truth).sum(0))
     return Calibration(torch.cat(ranks), num_draws)

@@ -18,10 +18,10 @@ from pyro.poutine.util import site_is_subsample
 from torch import Tensor
 from torch.distributions import Distribution, Independent
 
-from ..programs.isolation import evaluation
-from ..programs.scoring import draw, terms
-from ..programs.sites import Program, base_name, data_dim, nesting, stochastic_sites
-from .importance import count_rows, take_rows
+from ..programs.draw import Draw
+from ..programs.pair import Pair
+from ..programs.rows import Call, chunks
+from ..programs.sites import Program, base_name, stochastic_sites
 
 Channel = Callable[[Any], Any]
 """From the distribution of clean data p(x | z) to the distribution of what is seen."""
@@ -74,7 +74,7 @@ def impute(
     num_samples: int = 1000,
     sample: bool = False,
     fill: float | Tensor = 0.0,
-    chunk_size: int = 2048,
+    chunk_draws: int = 2048,
 ) -> Tensor:
     """Fill the pixels of x (B, ...) where ``observed`` is false, by E[x_missing | x_observed] or with ``sample`` a draw from it.
 
@@ -101,8 +101,7 @@ def impute(
         guide(x)
 
     args = observed, x.where(observed, 0), x.where(observed, torch.as_tensor(fill).to(x))
-    with evaluation(model, guide):
-        recovered = _recover(masked, filled, args, num_samples, chunk_size)
+    recovered = _recover(Pair(masked, filled), args, num_samples, chunk_draws)
     return x.where(observed, (recovered.draw if sample else recovered.mean).reshape(x.shape))
 
 
@@ -113,7 +112,7 @@ def denoise(
     channel: Channel | None = None,
     *,
     num_samples: int = 1000,
-    chunk_size: int = 2048,
+    chunk_draws: int = 2048,
 ) -> Tensor:
     """Return E[clean x' | x] for noisy x (B, ...) seen through a ``channel``, such as :func:`bit_flips`.
 
@@ -129,8 +128,8 @@ def denoise(
         with seen_through(channel or (lambda p: p)):
             model(x)
 
-    with evaluation(model, guide):
-        return _recover(noisy, guide, (x,), num_samples, chunk_size).mean.reshape(x.shape)
+    pair = Pair(noisy, guide)
+    return _recover(pair, (x,), num_samples, chunk_draws).mean.reshape(x.shape)
 
 
 class _Recovered(NamedTuple):
@@ -141,56 +140,50 @@ class _Recovered(NamedTuple):
 
 
 def _recover(
-    model: Program, guide: Program, args: tuple[Tensor, ...], num_samples: int, chunk_size: int
+    pair: Pair, args: tuple[Tensor, ...], num_samples: int, chunk_draws: int
 ) -> _Recovered:
     """The posterior mean of the clean data and one draw, for all data, a few at a time."""
-    if num_samples < 1 or chunk_size < 1:
+    if num_samples < 1 or chunk_draws < 1:
         raise ValueError(
-            f"expected num_samples and chunk_size of at least 1, got {num_samples} and {chunk_size}"
+            "expected num_samples and chunk_draws of at least 1, "
+            f"got {num_samples} and {chunk_draws}"
         )
-    width = max(1, chunk_size // num_samples)
-    starts = range(0, count_rows(args, {}), width)
     parts = [
-        _recover_rows(
-            model,
-            guide,
-            take_rows(args, {}, slice(start, start + width))[0],
-            num_samples,
-            chunk_size,
-        )
-        for start in starts
+        _recover_rows(pair, call, num_samples, chunk_draws)
+        for call in pair.parts((args, {}), chunk_draws // num_samples)
     ]
     return _Recovered(*(torch.cat(part) for part in zip(*parts, strict=True)))
 
 
-def _recover_rows(
-    model: Program, guide: Program, args: tuple[Any, ...], num_samples: int, chunk_size: int
-) -> _Recovered:
+def _recover_rows(pair: Pair, call: Call, num_samples: int, chunk_draws: int) -> _Recovered:
     """A running weighted mean, and a running weighted draw, over the samples of some data."""
-    parts = (
-        _weighted(*draw(model, guide, args, {}, min(chunk_size, num_samples - start)))
-        for start in range(0, num_samples, chunk_size)
-    )
-    total, (mean, kept) = next(parts)
-    for log_weight, (new_mean, new_draw) in parts:
-        total = torch.logaddexp(total, log_weight)
-        share = (log_weight - total).exp()
-        mean = torch.lerp(mean, new_mean, _like(share, mean).to(mean))
-        kept = torch.where(_like(torch.rand_like(share) < share, kept), new_draw, kept)
+    with pair.looking():
+        sizes = [part.stop - part.start for part in chunks(num_samples, chunk_draws)]
+        parts = (_weighted(pair.draw(*call, num_particles=size)) for size in sizes)
+        total, (mean, kept) = next(parts)
+        for log_weight, (new_mean, new_draw) in parts:
+            total = torch.logaddexp(total, log_weight)
+            share = (log_weight - total).exp()
+            mean = torch.lerp(mean, new_mean, _like(share, mean).to(mean))
+            kept = torch.where(_like(torch.rand_like(share) < share, kept), new_draw, kept)
     return _Recovered(mean, kept)
 
 
-def _weighted(model_trace: Trace, guide_trace: Trace) -> tuple[Tensor, _Recovered]:
+def _weighted(draw: Draw) -> tuple[Tensor, _Recovered]:
     """Return log sum_k w_k, (B,), and the weighted mean and a weighted draw of the clean data."""
-    if (data_dim(model_trace, guide_trace), nesting(model_trace, guide_trace)) != (-1, 1):
+    plate = draw.structure.plate
+    if plate is None or plate.dim != -1:
         raise ValueError("expected one plate, over the data, around every sample site")
-    log_weight = terms(model_trace, guide_trace, scaled=False).log_weight
-    p = _clean(model_trace)
-    mean = (_like(log_weight.softmax(0), p.mean) * p.mean).sum(0)
-    index = log_weight.T.softmax(-1).multinomial(1).squeeze(-1)
-    return log_weight.logsumexp(0), _Recovered(
-        mean, p.sample()[index, torch.arange(len(index), device=index.device)]
+    log_weight = draw.log_weight
+    clean = [_clean(trace) for trace in draw.model_traces]
+    means, draws = (
+        torch.cat(each).reshape(*log_weight.shape, *each[0].shape[1:])
+        for each in ([p.mean for p in clean], [p.sample() for p in clean])
     )
+    mean = (_like(log_weight.softmax(0), means) * means).sum(0)
+    index = log_weight.T.softmax(-1).multinomial(1).squeeze(-1)
+    chosen = draws[index, torch.arange(len(index), device=index.device)]
+    return log_weight.logsumexp(0), _Recovered(mean, chosen)
 
 
 def _like(value: Tensor, other: Tensor) -> Tensor:

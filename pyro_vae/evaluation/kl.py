@@ -8,20 +8,20 @@ Variational Autoencoders*, 2018.
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
 import torch
-from pyro import poutine
 from pyro.poutine import Trace
 from torch import Tensor
 from torch.distributions import Independent, LowRankMultivariateNormal, MultivariateNormal, Normal
 
-from ..programs.checks import check_density, no_subsample
-from ..programs.isolation import evaluation
-from ..programs.scoring import draw, terms, vectorized
-from ..programs.sites import Program, data_dim, densities, log_prob_sum, nesting
-from .importance import count_rows, take_rows
+from ..programs.draw import Draw
+from ..programs.pair import Pair
+from ..programs.rows import Call, Rows, chunks
+from ..programs.sites import Program, Site, stochastic_sites
+from .importance import CHUNK_BYTES
 
 
 @dataclass(frozen=True)
@@ -64,16 +64,18 @@ def kl_decomposition(
     guide: Program,
     *args: Any,
     num_draws: int = 1000,
-    chunk_size: int = 2048,
+    chunk_bytes: int = CHUNK_BYTES,
+    rows: Sequence[int | str] | None = None,
     **kwargs: Any,
 ) -> KLDecomposition:
-    """Decompose the mean KL over all N data, from ``num_draws`` = S draws z_s ~ q(z | x_n), n uniform.
+    """Decompose the mean KL over all N data, from S = ``num_draws`` draws z_s ~ q(z | x_n).
 
-    log q(z_s) = log 1/N sum_n q(z_s | x_n) is summed over all N data, so nothing is biased as an estimate for *these* data
-    (over a minibatch, as in training, I(x; z) would be at most the log of its size). The encoder sees each datum once more
-    than it is drawn; the cost grows as S N D, the memory as S D and ``chunk_size``.
+    log q(z_s) = log 1/N sum_n q(z_s | x_n) is summed over all N data, so nothing is biased as an
+    estimate for *these* data (over a minibatch, as in training, I(x; z) would be at most the log of
+    its size). The encoder sees each datum once more than it is drawn; the cost grows as S N D, the
+    memory as S D and ``chunk_bytes``.
 
-    Raises ``ValueError`` for fewer than two draws, or a guide with auxiliary sites or points (``Delta``).
+    Raises ``ValueError`` for fewer than two draws, and as :func:`pyro_vae.log_weights`.
 
     >>> from pyro_vae import VAE, Bernoulli, DiagonalNormal, StandardNormal, mlp
     >>> vae = VAE(StandardNormal(2), Bernoulli(mlp(2, 16, 64)), DiagonalNormal(mlp(64, 16, 4)))
@@ -81,79 +83,69 @@ def kl_decomposition(
     >>> abs(parts.kl - parts.mutual_information - parts.marginal_kl) < 1e-4
     True
     """
+    return decompose(Pair(model, guide, rows=rows), (args, kwargs), num_draws, chunk_bytes)
+
+
+def decompose(pair: Pair, call: Call, num_draws: int, chunk_bytes: int) -> KLDecomposition:
+    """As :func:`kl_decomposition`, of a pair on a call."""
     if num_draws < 2:
         raise ValueError(f"expected num_draws of at least 2, got {num_draws}")
-    N = count_rows(args, kwargs)
-    index = torch.cat([torch.randperm(N) for _ in range(math.ceil(num_draws / N))])[:num_draws]
-    with evaluation(model, guide), no_subsample(num_draws):
-        traces = model_trace, guide_trace = draw(
-            model, guide, *take_rows(args, kwargs, cast(Any, index))
-        )
-        check_density(guide_trace)
-        _, log_prior, log_guide = terms(*traces, scaled=False)
-        log_q, log_q_d = _log_aggregate(
-            guide, args, kwargs, traces, max(1, 16 * chunk_size // num_draws)
-        )
-        log_p_d = _log_factors(model_trace, guide_trace)
+    with pair.looking():
+        rows = pair.sliced(call).rows
+        N = rows.size
+        index = torch.cat([torch.randperm(N) for _ in range(math.ceil(num_draws / N))])[:num_draws]
+        draws = pair.draw(*rows.take(call, index))
+        log_guide = (draws.log_guide.local - draws.factors).reshape(-1)
+        log_prior = draws.log_prior.local.reshape(-1)
+        log_q, log_q_d = _log_aggregate(pair, call, rows, draws, chunk_bytes)
+        log_p_d = _log_factors(draws)
+    known = log_q_d is not None and log_p_d is not None
     return KLDecomposition(
         kl=float((log_guide - log_prior).mean()),
         mutual_information=float((log_guide - log_q).mean()),
         mutual_information_standard_error=float((log_guide - log_q).std()) / math.sqrt(num_draws),
         marginal_kl=float((log_q - log_prior).mean()),
-        total_correlation=None
-        if log_q_d is None or log_p_d is None
-        else float((log_q - log_q_d.sum(-1)).mean()),
-        dimension_wise_kl=None
-        if log_q_d is None or log_p_d is None
-        else (log_q_d - log_p_d).mean(0).cpu(),
+        total_correlation=float((log_q - log_q_d.sum(-1)).mean()) if known else None,
+        dimension_wise_kl=(log_q_d - log_p_d).mean(0).cpu() if known else None,
     )
 
 
 def _log_aggregate(
-    guide: Program, args: Any, kwargs: Any, traces: tuple[Trace, Trace], width: int
+    pair: Pair, call: Call, rows: Rows, draws: Draw, chunk_bytes: int
 ) -> tuple[Tensor, Tensor | None]:
-    """Return log q(z_s), (S,), and where the marginals are known log q(z_sd), (S, D): sums over all data, ``width`` at a time."""
-    N, dim, depth = count_rows(args, kwargs), data_dim(*traces), nesting(*traces)
-    sites = densities(traces[1])
-    if dim is None or any(site["infer"].get("is_auxiliary") for site in sites):
-        raise ValueError(
-            "expected a plate over the data around every site, and no auxiliary sites in the guide"
-        )
-    num_draws = sites[0]["value"].shape[dim - sites[0]["fn"].event_dim]
-    total, totals = [], []
-    for start in range(0, N, width):
-        rows = slice(start, min(start + width, N))
-        z = {site["name"]: _facing(site, dim, depth, rows.stop - rows.start) for site in sites}
-        everywhere = poutine.condition(vectorized(guide, num_draws, depth), data=z)
-        chunk_args, chunk_kwargs = take_rows(args, kwargs, rows)
-        trace = poutine.trace(everywhere).get_trace(*chunk_args, **chunk_kwargs)
-        total.append(log_prob_sum(densities(trace), {-1 - depth, dim}, scaled=False).logsumexp(1))
-        q = marginals(trace.nodes[sites[0]["name"]]["fn"]) if len(sites) == depth == 1 else None
+    """Return log q(z_s), (S,), and where the marginals are known log q(z_sd), (S, D).
+
+    Sums over all data, some rows at a time.
+    """
+    z = {name: value[0].unsqueeze(1) for name, value in draws.values.items()}  # (S, 1, ...)
+    S, total, totals = len(draws.log_prior.local.reshape(-1)), [], []
+    single = draws.structure.single and draws.structure.plate is not None
+    bytes_of_row = 8 * S * max(value[0].numel() for value in z.values())
+    for part in chunks(rows.size, max(1, chunk_bytes // bytes_of_row)):
+        some = rows.take(call, part)
+        size = part.stop - part.start
+        values = {name: v.expand(-1, size, *v.shape[2:]) for name, v in z.items()}
+        total.append(pair.score_guide(some, values, S).logsumexp(1))
+        q = marginals(_only_site(pair.guide_trace(some))["fn"]) if single else None
         if q is not None:
-            totals.append(q.log_prob(z[sites[0]["name"]]).logsumexp(1))
-    log_q_d = torch.stack(totals).logsumexp(0) - math.log(N) if totals else None
-    return torch.stack(total).logsumexp(0) - math.log(N), log_q_d
+            (value,) = values.values()
+            totals.append(q.log_prob(value).logsumexp(1))
+    log_q_d = torch.stack(totals).logsumexp(0) - math.log(rows.size) if totals else None
+    return torch.stack(total).logsumexp(0) - math.log(rows.size), log_q_d
 
 
-def _facing(site: Any, dim: int, depth: int, num_data: int) -> Tensor:
-    """A site's S draws, one per datum, as S particles each facing ``num_data`` data: (S, ..., num_data, ...)."""
-    value, at = site["value"], dim - site["fn"].event_dim
-    value = value.movedim(at, 0).unsqueeze(at)
-    value = value.reshape(
-        len(value), *[1] * (1 + depth + site["fn"].event_dim - value.ndim), *value.shape[1:]
-    )
-    shape = list(value.shape)
-    shape[at] = num_data
-    return cast(Tensor, value.expand(shape))
+def _only_site(trace: Trace) -> Site:
+    (site,) = stochastic_sites(trace)
+    return site
 
 
-def _log_factors(model_trace: Trace, guide_trace: Trace) -> Tensor | None:
+def _log_factors(draws: Draw) -> Tensor | None:
     """log p(z_sd), (S, D), where one site has a factorised prior."""
-    latent = [model_trace.nodes[site["name"]] for site in densities(guide_trace)]
-    if len(latent) > 1 or not isinstance(latent[0]["fn"], Independent):
+    if not draws.structure.single:
         return None
-    p = marginals(latent[0]["fn"])
-    return None if p is None else cast(Tensor, p.log_prob(latent[0]["value"]))
+    site = draws.model_traces[0].nodes[_only_site(draws.guide_traces[0])["name"]]
+    p = marginals(site["fn"]) if isinstance(site["fn"], Independent) else None
+    return None if p is None else cast(Tensor, p.log_prob(site["value"]))
 
 
 def marginals(distribution: Any) -> Any:

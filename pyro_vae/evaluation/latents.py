@@ -8,46 +8,53 @@ from pyro.poutine import Trace
 from torch import Tensor
 
 from ..families.moments import mean
-from ..programs.checks import dtypes_explained
-from ..programs.isolation import evaluation
-from ..programs.sites import Program, Site, data_dim, densities
+from ..programs.isolation import looking
+from ..programs.modules import modules_of
+from ..programs.sites import Plate, Program, Site, data_plate, in_plate, stochastic_sites
+from ..programs.structure import Latent, Structure
 
 
 def latent_means(guide: Program, *args: Any, num_samples: int = 64, **kwargs: Any) -> Tensor:
     """Return E[z | x] under the guide, all continuous sites side by side, of shape (B, D).
 
-    Where a family knows no mean in closed form, the mean of ``num_samples`` draws stands for it. Modules are used in
-    ``eval`` mode.
+    Where a family knows no mean in closed form, the mean of ``num_samples`` draws stands for it.
+    Modules are used in ``eval`` mode.
+
+    Raises ``ValueError`` where the guide has no continuous site with one row per datum.
 
     >>> from pyro_vae import VAE, Bernoulli, DiagonalNormal, StandardNormal, mlp
     >>> vae = VAE(StandardNormal(2), Bernoulli(mlp(2, 16, 64)), DiagonalNormal(mlp(64, 16, 4)))
     >>> latent_means(vae.guide, torch.ones(3, 64)).shape
     torch.Size([3, 2])
     """
-    with evaluation(guide), dtypes_explained(args, kwargs, guide):
+    with looking(modules_of(guide)):
         trace = poutine.trace(guide).get_trace(*args, **kwargs)
-        sites = continuous_sites(trace)
-        if not sites:  # categories have no mean
-            return torch.zeros(
-                next(len(x) for x in (*args, *kwargs.values()) if isinstance(x, Tensor) and x.ndim),
-                0,
-            )
-        return site_means(sites, data_dim(trace), num_samples)
+        means = _means(trace, data_plate(trace), num_samples)
+    if means is None:
+        raise ValueError("expected a continuous latent site with one row per datum, got none")
+    return means
 
 
-def continuous_sites(guide_trace: Trace) -> list[Site]:
-    """The sites of a trace whose values have a mean."""
-    return [site for site in densities(guide_trace) if site["value"].is_floating_point()]
+def site_means(guide_trace: Trace, found: Structure, num_samples: int = 64) -> Tensor | None:
+    """E[z | x] of the continuous sites in the data plate side by side, (B, D); None without any."""
+    return _means(guide_trace, found.plate, num_samples)
 
 
-def site_means(sites: list[Site], dim: int | None, num_samples: int = 64) -> Tensor:
-    """E[z | x] of some sites side by side, (B, D); ``dim`` is the dimension of the data, the first where it is None."""
-    means = [mean(site["fn"], num_samples) for site in sites]
-    first = [
-        value if dim is None else value.movedim(dim - site["fn"].event_dim, 0)
-        for site, value in zip(sites, means, strict=True)
+def _means(trace: Trace, plate: Plate | None, num_samples: int) -> Tensor | None:
+    sites = [site for site in stochastic_sites(trace) if _has_mean(site, plate)]
+    if plate is None or not sites:
+        return None
+    rows = [
+        Latent(site["fn"].event_dim, plate.dim).from_rows(mean(site["fn"], num_samples), 1)[0]
+        for site in sites
     ]
-    return torch.cat([value.reshape(len(value), -1) for value in first], -1)
+    return torch.cat([row.flatten(1) if row.ndim > 1 else row.unsqueeze(1) for row in rows], -1)
+
+
+def _has_mean(site: Site, plate: Plate | None) -> bool:
+    """Whether a site's values are real numbers, one row per datum."""
+    discrete = not site["value"].is_floating_point() or site["fn"].support.is_discrete
+    return not discrete and not site["is_observed"] and in_plate(site, plate)
 
 
 def active_units(means: Tensor, again: Tensor | None = None, *, threshold: float = 0.01) -> int:

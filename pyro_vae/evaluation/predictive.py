@@ -8,9 +8,9 @@ import torch
 from pyro import poutine
 from torch import Tensor
 
-from ..programs.isolation import evaluation
-from ..programs.scoring import draw
-from ..programs.sites import Program, stochastic_sites
+from ..programs.pair import Pair
+from ..programs.rows import Call
+from ..programs.sites import Program, is_factor, stochastic_sites
 
 
 @dataclass(frozen=True)
@@ -50,27 +50,21 @@ def posterior_predictive_check(
     >>> float(ink.p_value)  # an untrained model draws fewer lit pixels
     0.0
     """
-    with evaluation(model, guide):
-        observed = [
-            site
-            for site in stochastic_sites(draw(model, guide, args, kwargs)[0])
-            if site["is_observed"]
-        ]
+    pair, call = Pair(model, guide), (args, kwargs)
+    with pair.looking():
+        sites = stochastic_sites(pair.draw(*call).model_traces[0])
+        observed = [site for site in sites if site["is_observed"] and not is_factor(site)]
         if len(observed) != 1:
-            raise ValueError(
-                f"expected one observed site, got {[site['name'] for site in observed]}"
-            )
-        name = observed[0]["name"]
-        replicated = [
-            statistic(_replicate(model, guide, args, kwargs)[name]) for _ in range(num_replications)
-        ]
-        return PredictiveCheck(statistic(observed[0]["value"]), torch.stack(replicated))
+            names = [site["name"] for site in observed]
+            raise ValueError(f"expected one observed site, got {names}")
+        name, value = observed[0]["name"], observed[0]["value"]
+        replicated = [statistic(_replicate(pair, call, name)) for _ in range(num_replications)]
+        return PredictiveCheck(statistic(value), torch.stack(replicated))
 
 
-def _replicate(model: Program, guide: Program, args: Any, kwargs: Any) -> dict[str, Tensor]:
-    """One draw x_rep ~ p(x | z), z ~ q(z | x), by site."""
-    guide_trace = poutine.trace(guide).get_trace(*args, **kwargs)
-    trace = poutine.trace(poutine.replay(poutine.uncondition(model), trace=guide_trace)).get_trace(
-        *args, **kwargs
-    )
-    return {site["name"]: site["value"] for site in stochastic_sites(trace)}
+def _replicate(pair: Pair, call: Call, name: str) -> Tensor:
+    """One draw x_rep ~ p(x | z), z ~ q(z | x)."""
+    args, kwargs = call
+    free = poutine.replay(poutine.uncondition(pair.model), trace=pair.guide_trace(call))
+    value: Tensor = poutine.trace(free).get_trace(*args, **kwargs).nodes[name]["value"]
+    return value

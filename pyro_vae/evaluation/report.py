@@ -1,30 +1,27 @@
-"""How good a pair (model, guide) is on held-out data, how far to trust that number, and where the nats go."""
+"""How good a pair is on held-out data, how far to trust that number, and where the nats go."""
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import groupby
 from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from ..programs.graphs import GraphFunction
-from ..programs.isolation import evaluation
-from ..programs.scoring import draw
-from ..programs.sites import Program, stochastic_sites
+from ..programs.pair import Pair
+from ..programs.rows import Call, chunks
+from ..programs.sites import Program
 from .estimators import bounds, effective_sample_size, jackknife_bias, log_mean_exp, standard_error
-from .importance import Block, count_rows, stream, take_rows
-from .kl import KLDecomposition, kl_decomposition
-from .latents import active_units, latent_means
+from .importance import CHUNK_BYTES, Scorer, columns, scorer_of
+from .kl import KLDecomposition, decompose
+from .latents import active_units, site_means
 from .pareto import pareto_smoothed
 
-MEANS_BLOCK = 2048
-"""How many data the guide sees at once for its means. Fixed, so that random numbers do not depend on the chunk size."""
-
-
 Key = TypeVar("Key", int, str)
+
+MEANS_ROWS = 2048
+"""How many data the encoder sees at once for the posterior means."""
 
 
 @dataclass(frozen=True)
@@ -49,8 +46,8 @@ class Evaluation:
     """The shape of the weights' tail."""
     smoothed_log_px: Tensor
     """The Pareto-smoothed estimate of log p(x)."""
-    active_units: int
-    """How many latent dimensions the guide uses."""
+    active_units: int | None
+    """How many latent dimensions the guide uses; None without continuous latents."""
     kl: KLDecomposition | None
     """What E_x KL(q(z | x) || p(z)) is made of; None where it was left out."""
 
@@ -87,7 +84,7 @@ class Evaluation:
         """Where Pareto k < min(1 - 1 / log10(K), 0.7) (Vehtari et al. 2024): elsewhere the error bar means little."""
         return self.pareto_k < min(1 - 1 / math.log10(max(self.num_samples, 2)), 0.7)
 
-    def summary(self) -> dict[str, float]:
+    def summary(self) -> dict[str, float | None]:
         """Means over the data, in nats per datum unless said, as numbers for a table or JSON.
 
         ``log_px_standard_error`` is the Monte-Carlo error of the mean over these data; ``log_px_data_error`` that of these
@@ -128,18 +125,21 @@ def evaluate(
     guide: Program,
     *args: Any,
     num_samples: int,
-    chunk_size: int = 2048,
-    compile: bool | GraphFunction = False,
+    chunk_bytes: int = CHUNK_BYTES,
+    compile: bool | Scorer = False,
+    rows: Sequence[int | str] | None = None,
     kl_draws: int = 1000,
     progress: bool = False,
     **kwargs: Any,
 ) -> Evaluation:
-    """Evaluate any pair of programs on data; the arguments and errors are those of :func:`pyro_vae.log_likelihood`.
+    """Evaluate any pair of programs on data.
 
-    The weights of a few data at a time are in memory, whatever K and the size of the data; the same seed gives the same
-    result for any ``chunk_size``, but for rounding. The encoder sees each datum once for the weights, once for the
-    aggregate posterior and twice for the posterior means. The decomposition of the KL takes the density of ``kl_draws`` draws under
-    the posterior of every datum (slow for autoregressive flows); 0 leaves it out. ``progress`` shows a bar.
+    The arguments and errors are those of :func:`pyro_vae.log_weights`. The weights of a few data at
+    a time are in memory, whatever K and the size of the data; the same seed gives the same result
+    for any ``chunk_bytes``, but for rounding. The encoder sees each datum once for the weights, once
+    for the aggregate posterior and twice for the posterior means. The decomposition of the KL takes
+    the density of ``kl_draws`` draws under the posterior of every datum (slow for autoregressive
+    flows); 0 leaves it out. ``progress`` shows a bar.
 
     >>> from pyro_vae import VAE, Bernoulli, DiagonalNormal, StandardNormal, mlp
     >>> vae = VAE(StandardNormal(2), Bernoulli(mlp(2, 16, 64)), DiagonalNormal(mlp(64, 16, 4)))
@@ -147,37 +147,28 @@ def evaluate(
     >>> result.log_px.shape, result.pareto_k.shape, result.num_observed
     (torch.Size([3]), torch.Size([3]), 64)
     """
-    bounds, rest = zip(
-        *_statistics(model, guide, args, kwargs, num_samples, chunk_size, compile, progress),
-        strict=True,
-    )
+    scorer, call = scorer_of(model, guide, compile, rows), (args, kwargs)
+    bounds, rest = zip(*_statistics(scorer, call, num_samples, chunk_bytes, progress), strict=True)
+    pair = scorer.pair
+    with pair.looking():
+        found = pair.sliced(call)
+    twice = [_latent_means(pair, call) for _ in range(2)]
     return Evaluation(
         num_samples=num_samples,
-        num_observed=_num_observed(model, guide, args, kwargs),
+        num_observed=found.observed,
         bounds=_joined(bounds),
         **_joined(rest),
-        active_units=active_units(*(_latent_means(guide, args, kwargs) for _ in range(2))),
-        kl=kl_decomposition(
-            model, guide, *args, num_draws=kl_draws, chunk_size=chunk_size, **kwargs
-        )
-        if kl_draws
-        else None,
+        active_units=active_units(*twice) if twice[0] is not None else None,
+        kl=decompose(pair, call, kl_draws, chunk_bytes) if kl_draws else None,
     )
 
 
 def _statistics(
-    model: Program,
-    guide: Program,
-    args: Any,
-    kwargs: Any,
-    num_samples: int,
-    chunk_size: int,
-    compile: bool | GraphFunction,
-    progress: bool,
+    scorer: Scorer, call: Call, num_samples: int, chunk_bytes: int, progress: bool
 ) -> Iterator[tuple[dict[int, Tensor], dict[str, Tensor]]]:
-    """What is kept of the weights of some data, all of their samples at once: the bounds by size, the rest by name."""
-    with tqdm(total=count_rows(args, kwargs), unit="data", disable=not progress) as bar:
-        for column in stream_columns(model, guide, args, kwargs, num_samples, chunk_size, compile):
+    """The statistics of the weights of a few data: the bounds by size, the rest by name."""
+    with tqdm(unit="data", disable=not progress) as bar:
+        for column in columns(scorer, call, num_samples, chunk_bytes):
             log_weight = column.log_weight.cpu().double()
             smoothed = pareto_smoothed(log_weight)
             yield (
@@ -194,30 +185,6 @@ def _statistics(
             bar.update(column.rows.stop - column.rows.start)
 
 
-def stream_columns(
-    model: Program,
-    guide: Program,
-    args: Any,
-    kwargs: Any,
-    num_samples: int,
-    chunk_size: int,
-    compile: bool | GraphFunction = False,
-) -> Iterator[Block]:
-    """Yield the weights of a few data at a time, all of their samples at once: see :func:`pyro_vae.evaluation.importance.stream`."""
-    for rows, same in groupby(
-        stream(model, guide, args, kwargs, num_samples, chunk_size, compile),
-        key=lambda block: block.rows,
-    ):
-        blocks = list(same)
-        log_weight = torch.cat([block.log_weight for block in blocks])
-        yield Block(
-            rows,
-            slice(0, num_samples),
-            log_weight,
-            torch.cat([block.log_likelihood for block in blocks]),
-        )
-
-
 def _joined(parts: Iterable[dict[Key, Tensor]]) -> dict[Key, Tensor]:
     """The tensors of all parts, key by key."""
     columns: dict[Key, list[Tensor]] = {}
@@ -227,15 +194,11 @@ def _joined(parts: Iterable[dict[Key, Tensor]]) -> dict[Key, Tensor]:
     return {key: torch.cat(values) for key, values in columns.items()}
 
 
-def _num_observed(model: Program, guide: Program, args: Any, kwargs: Any) -> int:
-    """How many numbers the model observes of one datum."""
-    with evaluation(model, guide):
-        trace, _ = draw(model, guide, *take_rows(args, kwargs, slice(0, 1)))
-    return sum(site["value"].numel() for site in stochastic_sites(trace) if site["is_observed"])
-
-
-def _latent_means(guide: Program, args: Any, kwargs: Any) -> Tensor:
-    """E_q[z | x] of all the data, (B, D), a block at a time."""
-    starts = range(0, count_rows(args, kwargs), MEANS_BLOCK)
-    chunks = (take_rows(args, kwargs, slice(start, start + MEANS_BLOCK)) for start in starts)
-    return torch.cat([latent_means(guide, *chunk, **named) for chunk, named in chunks])
+def _latent_means(pair: Pair, call: Call) -> Tensor | None:
+    """E_q[z | x] of all the data, (B, D), some rows at a time; None without continuous latents."""
+    with pair.looking():
+        rows = pair.sliced(call).rows
+        parts = (rows.take(call, part) for part in chunks(rows.size, MEANS_ROWS))
+        means = [site_means(pair.guide_trace(part), pair.structure(part)) for part in parts]
+    known = [mean for mean in means if mean is not None]
+    return torch.cat(known) if known else None

@@ -18,13 +18,11 @@ from torch.distributions import Distribution, Independent, Normal
 from tqdm import tqdm
 
 from ..families.full_rank import FullRank
-from ..programs.checks import check_density
-from ..programs.isolation import evaluation
+from ..programs.pair import Pair
 from ..programs.sites import Program
 from ..programs.unconstrained import Unconstrained
 from .estimators import log_mean_exp
-from .importance import count_rows, take_rows
-from .report import stream_columns
+from .importance import Scorer, columns
 
 START_DRAWS = 64  # of the guide, for where the local q starts
 
@@ -109,7 +107,7 @@ class LocalFit:
         model: Program,
         guide: Program,
         *args: Any,
-        chunk_size: int = 2048,
+        chunk_draws: int = 2048,
         progress: bool = False,
         **kwargs: Any,
     ) -> Tensor:
@@ -120,23 +118,17 @@ class LocalFit:
         >>> LocalFit(num_steps=5).elbo(vae.model, vae.guide, torch.ones(3, 64)).shape
         torch.Size([3])
         """
-        parts, width = [], max(1, chunk_size // self.num_particles)
-        for start in tqdm(
-            range(0, count_rows(args, kwargs), width), unit="chunk", disable=not progress
-        ):
-            with evaluation(model, guide):
-                space = Unconstrained(
-                    model, guide, *take_rows(args, kwargs, slice(start, start + width))
-                )
-                check_density(space.guide_trace)  # the best q starts from the guide's moments
+        pair, elbos = Pair(model, guide), []
+        parts = pair.parts((args, kwargs), chunk_draws // self.num_particles)
+        for call in tqdm(parts, unit="chunk", disable=not progress):
+            with pair.looking():
+                space = Unconstrained(pair, call)
                 with pyro.validation_enabled(False):  # the programs are checked
                     q = self.fit(space)
-                    draws = [
-                        self._log_weight(space, q())
-                        for _ in range(-(-self.num_samples // self.num_particles))
-                    ]
-            parts.append(torch.cat(draws)[: self.num_samples].mean(0))
-        return torch.cat(parts)
+                    times = -(-self.num_samples // self.num_particles)
+                    draws = [self._log_weight(space, q()) for _ in range(times)]
+            elbos.append(torch.cat(draws)[: self.num_samples].mean(0))
+        return torch.cat(elbos)
 
     @torch.enable_grad()
     def fit(self, space: Unconstrained) -> nn.Module:
@@ -177,7 +169,7 @@ def gaps(
     fit: LocalFit | None = None,
     log_px: Tensor | None = None,
     num_samples: int = 1000,
-    chunk_size: int = 2048,
+    chunk_draws: int = 2048,
     progress: bool = False,
     **kwargs: Any,
 ) -> Gaps:
@@ -191,10 +183,11 @@ def gaps(
     >>> gaps(vae.model, vae.guide, torch.ones(3, 64), fit=LocalFit(FullRankLocal, num_steps=5)).amortisation.shape
     torch.Size([3])
     """
-    columns = stream_columns(model, guide, args, kwargs, num_samples, chunk_size)
-    means = [(log_mean_exp(column.log_weight), column.log_weight.mean(0)) for column in columns]
+    blocks = columns(Scorer(model, guide), (args, kwargs), num_samples)
+    means = [(log_mean_exp(block.log_weight), block.log_weight.mean(0)) for block in blocks]
     weighted, elbo = (torch.cat(part) for part in zip(*means, strict=True))
-    local_elbo = (fit or LocalFit()).elbo(
-        model, guide, *args, chunk_size=chunk_size, progress=progress, **kwargs
+    local = fit or LocalFit()
+    local_elbo = local.elbo(
+        model, guide, *args, chunk_draws=chunk_draws, progress=progress, **kwargs
     )
     return Gaps(weighted if log_px is None else log_px, local_elbo, elbo)

@@ -38,10 +38,10 @@ from ..nets.precision import BFloat16
 from ..nets.residual import residual_decoder, residual_encoder
 from ..objectives.doubly_reparameterised import STL, DReG
 from ..objectives.elbo import Trace_ELBO, TraceMeanField_ELBO
-from ..objectives.estimate import Schedule
 from ..objectives.free_bits import FreeBits
 from ..objectives.importance_weighted import IWAE
 from ..objectives.info import InfoVAE
+from ..objectives.objective import Schedule
 from ..objectives.renyi import Renyi
 from ..objectives.schedules import cyclical, linear
 from ..objectives.wake_sleep import ReweightedWakeSleep

@@ -2,14 +2,13 @@
 
 import gc
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import torch
 import torch.distributed as dist
-from torch import Tensor, nn
-from torch.nn.parallel import DistributedDataParallel
+from torch import Tensor
 
 T = TypeVar("T")
 
@@ -45,32 +44,6 @@ def agreed(value: T) -> T:
     return values[0]
 
 
-class _Replica(nn.Module):
-    """A function of modules as a module, which is what ``DistributedDataParallel`` takes."""
-
-    def __init__(self, function: Callable[..., Any], modules: Sequence[nn.Module]) -> None:
-        super().__init__()
-        self.owners = nn.ModuleList(modules)
-        self.function = function
-
-    def forward(self, *args: Any) -> Any:
-        return self.function(*args)
-
-
-def replicated(
-    function: Callable[..., Any], modules: Sequence[nn.Module]
-) -> DistributedDataParallel:
-    """A differentiable function of modules, whose gradient is averaged over the processes.
-
-    Raises ``ValueError`` where there is no module, whose parameters could be shared.
-    """
-    if not modules:
-        raise ValueError(
-            "expected model and guide to be methods of modules where several processes train, got functions"
-        )
-    return DistributedDataParallel(_Replica(function, modules))
-
-
 def rank() -> int:
     """The number of this process; 0 where there is only one."""
     return dist.get_rank() if _running() else 0
@@ -86,6 +59,13 @@ def all_reduce_sum(tensor: Tensor) -> Tensor:
     if _running():
         dist.all_reduce(tensor)
     return tensor
+
+
+def broadcast(tensors: Iterable[Tensor]) -> None:
+    """Give every process the first one's values of some tensors."""
+    if _running():
+        for tensor in tensors:
+            dist.broadcast(tensor.detach(), 0)
 
 
 def barrier() -> None:

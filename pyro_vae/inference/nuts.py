@@ -6,7 +6,8 @@ import torch
 from pyro.infer import MCMC, NUTS
 from torch import Tensor
 
-from ..programs.isolation import evaluation
+from ..programs.isolation import looking
+from ..programs.modules import modules_of
 from ..programs.sites import Program
 
 
@@ -27,7 +28,7 @@ def posterior_draws(
         raise ValueError(
             f"expected num_samples and warmup_steps of at least 1, got {num_samples} and {warmup_steps}"
         )
-    with evaluation(model), torch.enable_grad():
+    with looking(modules_of(model)), torch.enable_grad():
         mcmc = MCMC(
             NUTS(model), num_samples=num_samples, warmup_steps=warmup_steps, disable_progbar=True
         )

@@ -8,7 +8,6 @@ from pyro import poutine
 from pyro.nn import PyroModule
 from torch import Tensor, nn
 
-from ..objectives.elbo import Trace_ELBO
 from ..programs.isolation import own_parameters
 from ..programs.sites import Program
 
@@ -28,7 +27,7 @@ class SemiAmortised(PyroModule):
     >>> from pyro_vae import VAE, Bernoulli, DiagonalNormal, StandardNormal, Trace_ELBO, mlp
     >>> vae = VAE(StandardNormal(2), Bernoulli(mlp(2, 16, 64)), DiagonalNormal(mlp(64, 16, 4)))
     >>> guide = SemiAmortised(vae.model, vae.encoder.net, DiagonalNormal(nn.Identity()))
-    >>> Trace_ELBO()(vae.model, guide, torch.ones(3, 64)).loss.shape
+    >>> Trace_ELBO().estimate(vae.model, guide, torch.ones(3, 64)).loss.shape
     torch.Size([])
     """
 
@@ -68,6 +67,8 @@ class SemiAmortised(PyroModule):
             pyro.sample("z", self.family(h))
 
     def _loss(self, h: Tensor, x: Tensor) -> Tensor:
-        """Minus the ELBO, summed over the data; the draws are rows, so that the program may run in a plate of particles."""
+        """Minus the ELBO, summed over the data; the draws are rows."""
         h, x = (torch.cat([rows] * self.num_particles) for rows in (h, x))
-        return Trace_ELBO()(self._model, lambda x: self._guide(h), x).loss / self.num_particles
+        guide = poutine.trace(self._guide).get_trace(h)
+        model = poutine.trace(poutine.replay(self._model, trace=guide)).get_trace(x)
+        return cast(Tensor, guide.log_prob_sum() - model.log_prob_sum()) / self.num_particles

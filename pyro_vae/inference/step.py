@@ -1,188 +1,214 @@
-"""An SVI step as one graph: the objective, its gradient, the clip and Adam's update.
+"""One optimisation step, in one of three ways, chosen when :class:`pyro_vae.SVI` is built.
 
-Whatever changes from step to step enters the graph as a tensor: parameters, buffers, the optimiser's state, learning
-rates, beta, the data. So annealing and learning-rate schedules compile nothing anew. A Python number that a module or an
-objective holds is part of the graph; where it changes later, the next step raises ``ValueError``.
+Eagerly; as one compiled graph, with the update of Adam in it; or on several processes, whose
+gradients are summed in between. Whatever changes from step to step enters a graph as a tensor:
+parameters, buffers, the optimiser's state, learning rates, beta, the data.
 """
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from itertools import islice
-from typing import Any, cast
+from typing import Any, Protocol, cast
 
 import torch
 from torch import Tensor
 from torch.optim import Adam, Optimizer
-from torch.utils import _pytree as pytree
 
-from ..objectives.estimate import Estimate, Objective
-from ..programs.graphs import Graphs, Modules, Numbers, Structure
-from ..programs.isolation import frozen_allowed, isolated
-from ..programs.sites import Program
+from ..objectives.objective import Estimate, Objective
+from ..programs.graphs import Graphs, Numbers
+from ..programs.isolation import isolated
+from ..programs.pair import Pair
+from .adam import FLAGS, adam_state, adam_update
+from .distributed import all_reduce_sum, broadcast, world_size
 
-Update = Callable[
-    [Sequence[Tensor], Sequence[Tensor], Sequence[Sequence[Tensor]], Sequence[Tensor]], None
-]
-
-
-FLAGS = ("betas", "eps", "weight_decay", "amsgrad", "maximize", "decoupled_weight_decay")
+Call = tuple[tuple[Any, ...], dict[str, Any]]
 
 
-class GraphStep:
-    """The compiled objective of a pair of programs: its loss and gradient, or the whole optimisation step."""
+class Gradients(Protocol):
+    """Computes an objective and leaves its gradient in the parameters."""
+
+    def __call__(self, objective: Objective, call: Call) -> Estimate: ...
+
+
+class Step(Protocol):
+    """Takes one optimisation step."""
+
+    def __call__(self, objective: Objective, call: Call) -> Estimate: ...
+
+
+def choose_step(pair: Pair, optim: Optimizer, clip_norm: float | None, compile: bool) -> Step:
+    """The step of a pair, for this optimiser and number of processes."""
+    fuses = compile and isinstance(optim, Adam) and world_size() == 1
+    if fuses:
+        return FusedStep(pair, cast(Adam, optim), clip_norm)
+    gradients: Gradients = GraphGradients(pair, optim) if compile else EagerGradients(pair)
+    return SeparateStep(pair, gradients, optim, clip_norm)
+
+
+class EagerGradients:
+    """The gradient by running the objective as it is."""
+
+    def __init__(self, pair: Pair) -> None:
+        self.pair = pair
+
+    def __call__(self, objective: Objective, call: Call) -> Estimate:
+        with self.pair.isolated(validate=False):
+            estimate = objective.score(self.pair, *call)
+            estimate.loss.backward()  # type: ignore[no-untyped-call]
+        return estimate
+
+
+class SeparateStep:
+    """Gradients, summed over the processes where there are several; then the torch optimiser."""
 
     def __init__(
-        self, model: Program, guide: Program, optim: Optimizer, clip_norm: float | None = None
+        self, pair: Pair, gradients: Gradients, optim: Optimizer, clip_norm: float | None
     ) -> None:
-        self.model, self.guide, self.optim, self.clip_norm = model, guide, optim, clip_norm
-        self.modules = Modules(model, guide)
-        self.objective_numbers = Numbers()
-        self._graphs = Graphs()
+        self.pair, self.gradients = pair, gradients
+        self.optim, self.clip_norm = optim, clip_norm
+        self._alike = world_size() == 1
+
+    def __call__(self, objective: Objective, call: Call) -> Estimate:
+        self._make_alike()
+        self.optim.zero_grad(set_to_none=True)
+        estimate = self.gradients(objective, call)
+        parameters = trained(self.optim)
+        if world_size() > 1:
+            _sum_gradients(parameters)
+            broadcast([b for module in self.pair.modules for b in module.buffers()])
+        if self.clip_norm is not None:
+            torch.nn.utils.clip_grad_norm_(parameters, self.clip_norm)
+        self.optim.step()
+        return estimate
+
+    def _make_alike(self) -> None:
+        """Give all processes the first one's weights, once."""
+        if not self._alike:
+            modules = self.pair.modules
+            broadcast([*trained(self.optim), *(b for m in modules for b in m.buffers())])
+            self._alike = True
+
+
+class _Graph:
+    """The objective and its gradient as a graph."""
+
+    def __init__(self, pair: Pair, optim: Optimizer) -> None:
+        self.pair, self.optim = pair, optim
+        self._graphs: Graphs | None = None
+        self._numbers = Numbers()
 
     @property
-    def fuses_update(self) -> bool:
-        """Whether the optimiser's update can be part of the graph: Adam and AdamW."""
-        return isinstance(self.optim, Adam)
+    def graphs(self) -> Graphs:
+        """Built at the first step, once the pair's modules are known."""
+        if self._graphs is None:
+            self._graphs = Graphs(self.pair.modules)
+        return self._graphs
 
-    def step(self, objective: Objective, args: Any, kwargs: Any) -> Estimate:
-        """Take one optimisation step with :class:`torch.optim.Adam` or a child of it, whose state is kept where it lives."""
-        group_of = {
-            p: i for i, group in enumerate(self.optim.param_groups) for p in group["params"]
-        }
-        trained = self._trained()
-        groups = [group_of[p] for p in trained.values()]
-        state = [
-            _adam_state(self.optim, p, self.optim.param_groups[i]["amsgrad"])
-            for p, i in zip(trained.values(), groups, strict=True)
-        ]
-        device = state[0][0].device
-        rates = [_scalar(group["lr"], device) for group in self.optim.param_groups]
-        flags = [{flag: group.get(flag) for flag in FLAGS} for group in self.optim.param_groups]
+    def names(self) -> dict[str, Tensor]:
+        """The parameters that are trained, by name."""
+        held = set(trained(self.optim))
+        return {name: p for name, p in self.graphs.modules.tensors().items() if p in held}
 
-        def update(params: Any, grads: Any, state: Any, rates: Any) -> None:
-            used = [
-                i for i, grad in enumerate(grads) if grad is not None
-            ]  # a batch may leave a part idle
-            grads = [grads[i] for i in used]
-            if self.clip_norm is not None:
-                grads = clipped(grads, self.clip_norm)
-            for i, grad in zip(used, grads, strict=True):
-                _adam(params[i], grad, state[i], rates[groups[i]], flags[groups[i]])
-
-        self.optim._opt_called = True  # type: ignore[attr-defined]  # what learning-rate schedulers look for
-        return Estimate(
-            *self._run(
-                objective,
-                args,
-                kwargs,
-                tuple(trained),
-                state,
-                rates,
-                update,
-                key=(tuple(groups), repr(flags), self.clip_norm),
-            )
-        )
-
-    def loss(self, objective: Objective, args: Any, kwargs: Any) -> Estimate:
-        """Return the estimate, whose loss has the gradient that the same pass through the graph computed."""
-        trained = self._trained()
-        return Estimate(
-            *_Loss.apply(
-                lambda: self._run(objective, args, kwargs, tuple(trained)), *trained.values()
-            )
-        )
-
-    def _trained(self) -> dict[str, Tensor]:
-        held = {p for group in self.optim.param_groups for p in group["params"]}
-        return {
-            name: p for name, p in self.modules.tensors().items() if p.requires_grad and p in held
-        }
-
-    def _run(
+    def run(
         self,
         objective: Objective,
-        args: Any,
-        kwargs: Any,
-        trained: tuple[str, ...],
+        call: Call,
+        names: Sequence[str],
+        then: Callable[[dict[str, Tensor], list[Tensor | None], Any, Any], list[Tensor]],
         state: Sequence[Sequence[Tensor]] = (),
         rates: Sequence[Tensor] = (),
-        update: Update | None = None,
         key: Any = None,
     ) -> list[Tensor]:
-        """Return loss, log-likelihood and KL, and without an ``update`` of the parameters the gradients too."""
-        self._check_numbers(objective)
-        tensors = self.modules.tensors()
+        """Run objective and gradient, ``then`` what follows them; return tensors."""
+        if not self._numbers.belong_to(objective):
+            self._numbers = Numbers(objective)
+        self._numbers.check()
+        self.pair.structure(call)  # found eagerly: a graph cannot look at values
         beta = getattr(objective, "beta", None)
-        scalars = [] if beta is None else [_scalar(beta, tensors[trained[0]].device)]
-        leaves, spec = pytree.tree_flatten((args, kwargs))
+        device = self.graphs.modules.tensors()[names[0]].device
+        scheduled = [] if beta is None else [_scalar(beta, device)]
 
-        def function(*inputs: Tensor) -> list[Tensor]:
-            take = iter(inputs)
-            now = dict(zip(tensors, take, strict=False))
-            slots = [list(islice(take, len(slot))) for slot in state]
-            rates_ = list(islice(take, len(rates)))
-            scheduled = replace(cast(Any, objective), beta=next(take)) if scalars else objective
-            args, kwargs = pytree.tree_unflatten(
-                [next(take) if isinstance(leaf, Tensor) else leaf for leaf in leaves], spec
-            )
-
-            def run() -> Estimate:
-                with frozen_allowed(
-                    self.model, self.guide
-                ):  # whatever is not trained carries no gradient here
-                    return scheduled(self.model, self.guide, *args, **kwargs)
-
-            with torch.enable_grad(), isolated(validate=False):
-                free = {name: now[name].detach().requires_grad_() for name in trained}
-                estimate = self.modules.run(now | free, run)
+        def function(tensors: dict[str, Tensor], slots: Any, data: Any) -> list[Tensor]:
+            scalars, rates, call = data
+            now = replace(cast(Any, objective), beta=scalars[0]) if scalars else objective
+            with torch.enable_grad(), isolated(self.pair.modules, validate=False):
+                free = {name: tensors[name].detach().requires_grad_() for name in names}
+                estimate = self.graphs.modules.run(
+                    tensors | free, lambda: now.score(self.pair, *call)
+                )
                 grads = torch.autograd.grad(estimate.loss, list(free.values()), allow_unused=True)
             results = [value.detach() for value in estimate]
-            if update is None:
-                if any(grad is None for grad in grads):
-                    raise ValueError(
-                        "expected every parameter to get a gradient from each batch, or Adam"
-                    )
-                return [*results, *grads]
             with torch.no_grad():
-                update([now[name] for name in trained], grads, slots, rates_)
-            return results
+                return [*results, *then(tensors, list(grads), slots, rates)]
 
-        fixed = [value.detach() for value in tensors.values()] + [
-            value for slot in state for value in slot
+        key = key, tuple(names), objective_key(objective)
+        return cast(list[Tensor], self.graphs(function, state, (scheduled, rates, call), key))
+
+
+class GraphGradients(_Graph):
+    """The gradient by one compiled graph."""
+
+    def __call__(self, objective: Objective, call: Call) -> Estimate:
+        names = self.names()
+
+        def keep(tensors: Any, grads: list[Tensor | None], slots: Any, rates: Any) -> list[Tensor]:
+            given = zip(names.values(), grads, strict=True)
+            return [torch.zeros_like(p) if g is None else g for p, g in given]
+
+        loss, log_likelihood, kl, *grads = self.run(objective, call, list(names), keep)
+        for p, grad in zip(names.values(), grads, strict=True):
+            p.grad = grad
+        return Estimate(loss, log_likelihood, kl)
+
+
+class FusedStep(_Graph):
+    """Objective, gradient, clip and the update of Adam or AdamW, as one graph."""
+
+    optim: Adam
+
+    def __init__(self, pair: Pair, optim: Adam, clip_norm: float | None) -> None:
+        super().__init__(pair, optim)
+        self.clip_norm = clip_norm
+
+    def __call__(self, objective: Objective, call: Call) -> Estimate:
+        groups = self.optim.param_groups
+        group_of = {p: i for i, group in enumerate(groups) for p in group["params"]}
+        names = self.names()
+        which = [group_of[p] for p in names.values()]
+        state = [
+            adam_state(self.optim, p, groups[i]["amsgrad"])
+            for p, i in zip(names.values(), which, strict=True)
         ]
-        data = [*rates, *scalars, *(leaf for leaf in leaves if isinstance(leaf, Tensor))]
-        static = tuple(leaf for leaf in leaves if not isinstance(leaf, Tensor))
-        key = key, trained, objective_key(objective), static, Structure(spec), self.modules.modes()
-        results = self._graphs(function, fixed, data, key)
-        self.modules.numbers.hold()
-        return cast(list[Tensor], results)
+        device = state[0][0].device
+        rates = [_scalar(group["lr"], device) for group in groups]
+        flags = [{flag: group.get(flag) for flag in FLAGS} for group in groups]
 
-    def _check_numbers(self, objective: Objective) -> None:
-        """Raise ``ValueError`` where a Python number that the graph holds has changed since the last step."""
-        self.modules.numbers.check()
-        if not self.objective_numbers.belong_to(objective):
-            self.objective_numbers = Numbers(objective)
-        self.objective_numbers.check()
+        def update(
+            tensors: dict[str, Tensor], grads: list[Tensor | None], slots: Any, rates: Any
+        ) -> list[Tensor]:
+            if self.clip_norm is not None:
+                grads = clipped(grads, self.clip_norm)
+            each = zip(names, grads, slots, which, strict=True)
+            for name, grad, slot, group in each:
+                if grad is not None:  # as torch does: what is idle stays where it is
+                    adam_update(tensors[name], grad, slot, rates[group], flags[group])
+            return []
 
-
-class _Loss(torch.autograd.Function):
-    """A loss whose gradient was computed with it."""
-
-    @staticmethod
-    def forward(ctx: Any, run: Callable[[], list[Tensor]], *parameters: Tensor) -> Any:
-        loss, log_likelihood, kl, *ctx.grads = run()
-        ctx.mark_non_differentiable(log_likelihood, kl)
-        return loss, log_likelihood, kl
-
-    @staticmethod
-    def backward(ctx: Any, *outputs: Any) -> Any:
-        return None, *(outputs[0] * grad for grad in ctx.grads)
+        self.optim._opt_called = True  # type: ignore[attr-defined]  # for lr schedulers
+        key = tuple(which), repr(flags), self.clip_norm
+        results = self.run(objective, call, list(names), update, state, rates, key)
+        return Estimate(*results)
 
 
-def clipped(grads: Sequence[Tensor], max_norm: float) -> list[Tensor]:
+def trained(optim: Optimizer) -> list[Tensor]:
+    """The parameters of an optimiser that are not frozen."""
+    return [p for group in optim.param_groups for p in group["params"] if p.requires_grad]
+
+
+def clipped(grads: Sequence[Tensor | None], max_norm: float) -> list[Tensor | None]:
     """Scale gradients down to one Euclidean norm, of all of them together."""
-    scale = (max_norm / (torch.nn.utils.get_total_norm(grads) + 1e-6)).clamp(max=1.0)
-    return [grad * scale for grad in grads]
+    given = [grad for grad in grads if grad is not None]
+    scale = (max_norm / (torch.nn.utils.get_total_norm(given) + 1e-6)).clamp(max=1.0)
+    return [None if grad is None else grad * scale for grad in grads]
 
 
 def objective_key(objective: Objective) -> Any:
@@ -190,41 +216,16 @@ def objective_key(objective: Objective) -> Any:
     return replace(cast(Any, objective), beta=None) if hasattr(objective, "beta") else objective
 
 
+def _sum_gradients(parameters: Sequence[Tensor]) -> None:
+    """Sum the gradients over the processes, in one transfer: losses are sums over the data."""
+    for p in parameters:
+        p.grad = torch.zeros_like(p) if p.grad is None else p.grad
+    grads = [cast(Tensor, p.grad) for p in parameters]
+    flat = all_reduce_sum(torch.cat([grad.reshape(-1) for grad in grads]))
+    for grad, part in zip(grads, flat.split([g.numel() for g in grads]), strict=True):
+        grad.copy_(part.view_as(grad))
+
+
 def _scalar(value: Any, device: torch.device) -> Tensor:
     """A number as a tensor on the device, without waiting for it."""
     return value.to(device) if isinstance(value, Tensor) else torch.full((), value, device=device)
-
-
-def _adam_state(optim: Optimizer, p: Tensor, amsgrad: bool) -> list[Tensor]:
-    """Adam's step count and moments of one parameter, where torch keeps them, created as torch would."""
-    state = optim.state[p]
-    names = ["exp_avg", "exp_avg_sq"] + ["max_exp_avg_sq"] * amsgrad
-    if not state:
-        state.update(
-            {"step": torch.zeros((), device=p.device)}
-            | {name: torch.zeros_like(p).detach() for name in names}
-        )
-    return [state[name] for name in ("step", *names)]
-
-
-def _adam(
-    p: Tensor, grad: Tensor, state: Sequence[Tensor], lr: Tensor, flags: dict[str, Any]
-) -> None:
-    """Torch's Adam and AdamW for one parameter, with the learning rate and the step count as tensors.
-
-    Torch's own functional form divides by the learning rate once that is a tensor, which is NaN where a warm-up starts at 0.
-    """
-    beta1, beta2 = flags["betas"]
-    step, first, second, *largest = state
-    step += 1
-    grad = -grad if flags["maximize"] else grad
-    if flags["weight_decay"] and flags["decoupled_weight_decay"]:
-        p.mul_(1 - lr * flags["weight_decay"])
-    elif flags["weight_decay"]:
-        grad = grad + flags["weight_decay"] * p
-    first.lerp_(grad, 1 - beta1)
-    second.mul_(beta2).addcmul_(grad, grad, value=1 - beta2)
-    if largest:
-        torch.maximum(largest[0], second, out=largest[0])
-    scale = (largest[0] if largest else second).sqrt() / (1 - beta2**step).sqrt() + flags["eps"]
-    p.sub_(lr / (1 - beta1**step) * first / scale)

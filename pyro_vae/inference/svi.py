@@ -1,44 +1,53 @@
 """Stochastic variational inference over modules: Pyro's ``SVI`` with a torch optimiser."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import pyro.infer
 import torch
 from pyro.infer import ELBO
-from torch import Tensor, nn
-from torch.nn.modules.module import register_module_forward_pre_hook
+from torch import Tensor
 from torch.optim import Optimizer
 
-from ..objectives.estimate import Estimate, Objective, Scheduled
-from ..programs.isolation import evaluation, isolated, modules_of, reachable_modules
+from ..objectives.objective import Estimate, Objective, Scheduled
+from ..objectives.stock import adopt
+from ..programs.isolation import unchanged
+from ..programs.pair import Pair
 from ..programs.sites import Program
-from .distributed import replicated, world_size
-from .step import GraphStep
+from .step import choose_step, trained
 
 
 class SVI(pyro.infer.SVI):
     """Minimise an objective over the parameters that a torch optimiser holds.
 
-    ``model`` and ``guide`` are any two Pyro programs over modules; ``loss`` is an objective of :mod:`pyro_vae.objectives.elbo`, or
-    one of Pyro's own ELBOs that has a ``differentiable_loss``. The programs' modules own their parameters: Pyro's global
-    parameter store and validation flags are left as they were. The first step validates programs and data, and fails
-    where no parameter receives a gradient, or one belongs to no module of the programs; a part of the modules may stay idle
-    in a batch. Later steps run without validation and never wait for the device.
+    ``model`` and ``guide`` are any two Pyro programs over modules; ``loss`` is an objective of
+    :mod:`pyro_vae.objectives`, or one of Pyro's own ELBOs that has a ``differentiable_loss``
+    (:mod:`pyro_vae.objectives.stock` says which of them run as ours). The programs' modules own
+    their parameters: Pyro's global parameter store and validation flags are left as they were. The
+    first step validates programs and data, and fails where the loss depends on no parameter of the
+    optimiser, or the optimiser holds parameters of other modules; later steps run without
+    validation and never wait for the device.
 
-    Where ``torch.distributed`` runs, each process steps on its own share of a batch and all take the gradient of the whole.
-    With ``compile`` the objective, its gradient and, for Adam and AdamW, the update are one compiled graph
-    (:mod:`pyro_vae.inference.step`); its random numbers are the compiler's own. With ``clip_norm`` the gradient, of all
-    parameters together, is scaled down to that Euclidean norm.
+    Tensor arguments of a step whose first dimension is the size of the data plate are rows, and are
+    copied where an objective takes several draws; ``rows`` names them where that leaves a doubt.
+
+    Where ``torch.distributed`` runs, each process steps on its own share of a batch and all take
+    the gradient of the whole. With ``compile`` the objective, its gradient and, for Adam and AdamW,
+    the update are one compiled graph; its random numbers are the compiler's own. A number that
+    programs read becomes part of the graph: to change it afterwards is refused, a tensor may
+    change. With ``clip_norm`` the gradient, of all parameters together, is scaled down to that
+    Euclidean norm.
 
     Source: Hoffman et al., *Stochastic Variational Inference*, 2013.
 
-    Raises ``ValueError`` at the first step where the sites of model and guide do not match, the data lie outside the
-    likelihood's support, or a trainable parameter is none of the programs'; ``TypeError`` for an optimiser that is not
-    torch's, and for data of another dtype than the networks' weights.
+    Raises ``ValueError`` at the first step where the sites of model and guide do not match, the
+    data lie outside the likelihood's support, or parameters do not belong to the programs;
+    ``TypeError`` for an optimiser that is not torch's.
 
     >>> from pyro_vae import SVI, VAE, Bernoulli, DiagonalNormal, StandardNormal, Trace_ELBO, mlp
     >>> vae = VAE(StandardNormal(2), Bernoulli(mlp(2, 16, 64)), DiagonalNormal(mlp(64, 16, 4)))
-    >>> svi = SVI(vae.model, vae.guide, torch.optim.Adam(vae.parameters(), lr=1e-3), loss=Trace_ELBO())
+    >>> adam = torch.optim.Adam(vae.parameters(), lr=1e-3)
+    >>> svi = SVI(vae.model, vae.guide, adam, loss=Trace_ELBO())
     >>> svi.step(torch.ones(8, 64)).shape
     torch.Size([])
     """
@@ -52,138 +61,73 @@ class SVI(pyro.infer.SVI):
         *,
         clip_norm: float | None = None,
         compile: bool = False,
+        rows: Sequence[int | str] | None = None,
     ) -> None:
         if not isinstance(optim, Optimizer):
             raise TypeError(
-                f"expected a torch.optim.Optimizer, got {type(optim).__name__}: Pyro's optimisers go with pyro.infer.SVI"
+                f"expected a torch.optim.Optimizer, got {type(optim).__name__}: "
+                "Pyro's optimisers go with pyro.infer.SVI"
             )
         if clip_norm is not None and clip_norm <= 0:
             raise ValueError(f"expected a positive clip_norm, got {clip_norm}")
+        self.pair = Pair(model, guide, rows=rows)
         self.model, self.guide, self.optim = model, guide, optim
-        self.objective: Objective = pyro_objective(loss) if isinstance(loss, ELBO) else loss
-        self.clip_norm = clip_norm
-        self.graph_step = GraphStep(model, guide, optim, clip_norm) if compile else None
-        self._shared_estimate = (
-            replicated(self._estimate, modules_of(model, guide))
-            if world_size() > 1
-            else self._estimate
-        )
+        self.objective: Objective = loss if isinstance(loss, Objective) else adopt(loss, compile)
+        self.clip_norm, self.compile = clip_norm, compile
+        self._step = choose_step(self.pair, optim, clip_norm, compile)
         self.num_steps = 0
         self.estimate: Estimate | None = None
         self._checked = False
 
     def step(self, *args: Any, **kwargs: Any) -> Tensor:
-        """Take one optimisation step; return the loss of the batch, in nats, as a tensor of shape ().
+        """Take one optimisation step; return the loss of the batch, in nats, shape ().
 
         ``self.estimate`` then holds the step's log-likelihood, KL and true ELBO beside the loss.
         """
         objective = objective_at(self.objective, self.num_steps)
         if not self._checked:
             self._check(objective, args, kwargs)
-        if self.graph_step is not None and self.graph_step.fuses_update and world_size() == 1:
-            estimate = self.graph_step.step(objective, args, kwargs)
-        else:
-            estimate = self._step(objective, args, kwargs)
+        estimate = self._step(objective, (args, kwargs))
         self.num_steps += 1
-        self.estimate = Estimate(*(value.detach() for value in estimate))
+        self.estimate = Estimate(*(None if v is None else v.detach() for v in estimate))
         return self.estimate.loss
 
-    def _step(self, objective: Objective, args: Any, kwargs: Any) -> Estimate:
-        self.optim.zero_grad(set_to_none=True)
-        with isolated(self.model, self.guide, validate=False):
-            estimate: Estimate = self._shared_estimate(objective, args, kwargs)
-            (
-                estimate.loss * world_size() if world_size() > 1 else estimate.loss
-            ).backward()  # replicas average; we sum
-        if self.clip_norm is not None:
-            torch.nn.utils.clip_grad_norm_(self._parameters(), self.clip_norm)
-        self.optim.step()
-        return estimate
-
-    def _estimate(self, objective: Objective, args: Any, kwargs: Any) -> Estimate:
-        if self.graph_step is not None:
-            return self.graph_step.loss(objective, args, kwargs)
-        return objective(self.model, self.guide, *args, **kwargs)
-
     def _check(self, objective: Objective, args: Any, kwargs: Any) -> None:
-        """Validate programs and data on the first batch, before anything moves: no random number, no buffer."""
-        ran = reachable_modules(self.model, self.guide)
-        buffers = [
-            buffer for module in modules_of(self.model, self.guide) for buffer in module.buffers()
-        ]
-        saved = [buffer.clone() for buffer in buffers]
-        parameters = self._parameters()
-        try:
-            hook = register_module_forward_pre_hook(lambda module, args: ran.append(module))
-            with (
-                hook,
-                torch.random.fork_rng(),
-                isolated(self.model, self.guide, validate=True, strict=True),
-            ):
-                loss = objective(self.model, self.guide, *args, **kwargs).loss
-                if not loss.requires_grad:
-                    raise ValueError(
-                        "expected the loss to depend on trainable parameters of the model or the guide, got none that do"
-                    )
-                grads = torch.autograd.grad(loss, parameters, allow_unused=True)
-        finally:
-            with torch.no_grad():
-                for buffer, value in zip(buffers, saved, strict=True):
-                    buffer.copy_(value)
-        self._check_gradients(dict(zip(parameters, grads, strict=True)), ran)
+        """Validate programs and data on the first batch, before anything moves."""
+        parameters = trained(self.optim)
+        with self.pair.isolated(validate=True, strict=True), unchanged(self.pair.modules):
+            loss = objective.score(self.pair, args, kwargs).loss
+            if not loss.requires_grad:
+                raise ValueError(
+                    "expected the loss to depend on trainable parameters of the model or the "
+                    "guide, got none that do"
+                )
+            grads = torch.autograd.grad(loss, parameters, allow_unused=True)
+        self._check_owned(parameters, grads)
         self._checked = True
 
-    def _check_gradients(self, grads: dict[Tensor, Tensor | None], ran: list[nn.Module]) -> None:
-        """Raise ``ValueError`` where no parameter gets a gradient, or one belongs to no module of the programs.
+    def _check_owned(self, parameters: list[Tensor], grads: Sequence[Tensor | None]) -> None:
+        """Raise ``ValueError`` where the optimiser holds what the programs do not use.
 
-        A batch may leave a part of the modules idle, such as the first labelled one of a semi-supervised model; processes
-        that share a step must not, as they exchange all gradients.
+        A first batch may leave a part of the programs idle; what no module of theirs owns is idle
+        for ever.
         """
-        owned = {p for module in set(ran) for p in module.parameters()}
-        none = all(grad is None for grad in grads.values())
-        idle = [
-            p
-            for p, grad in grads.items()
-            if grad is None and (none or world_size() > 1 or p not in owned)
-        ]
-        if idle:
-            names: dict[Tensor, str] = {
-                p: name
-                for module in modules_of(self.model, self.guide)
-                for name, p in module.named_parameters()
-            }
+        owned = {p for module in self.pair.modules for p in module.parameters()}
+        idle = [p for p, grad in zip(parameters, grads, strict=True) if grad is None]
+        foreign = [tuple(p.shape) for p in idle if p not in owned]
+        if foreign or len(idle) == len(parameters):
             raise ValueError(
-                "expected every trainable parameter of the optimiser to get a gradient, or to belong to a module that the programs "
-                f"run, got none for {[names.get(p, f'one of shape {tuple(p.shape)}') for p in idle]}: "
-                "give the optimiser the parameters that model and guide use"
+                "expected the optimiser's parameters to be those of the model and the guide, got "
+                f"others of shapes {foreign or [tuple(p.shape) for p in idle]}"
             )
 
     def evaluate_loss(self, *args: Any, **kwargs: Any) -> Tensor:
-        """Return the loss of a batch, in nats, and move nothing: no weight, no momentum, no running statistic."""
-        with evaluation(self.model, self.guide):
-            return objective_at(self.objective, self.num_steps)(
-                self.model, self.guide, *args, **kwargs
-            ).loss
-
-    def _parameters(self) -> list[Tensor]:
-        return [p for group in self.optim.param_groups for p in group["params"] if p.requires_grad]
+        """Return the loss of a batch, in nats; no weight, momentum or statistic moves."""
+        with self.pair.looking():
+            objective = objective_at(self.objective, self.num_steps)
+            return objective.score(self.pair, args, kwargs).loss
 
 
 def objective_at(objective: Objective, step: int) -> Objective:
     """The objective with its schedules at their values for this step."""
     return objective.at(step) if isinstance(objective, Scheduled) else objective
-
-
-def pyro_objective(elbo: ELBO) -> Objective:
-    """One of Pyro's own ELBOs as an objective; it does not tell log-likelihood and KL apart (both are NaN)."""
-    if not hasattr(elbo, "differentiable_loss"):
-        raise TypeError(
-            f"expected an ELBO with a differentiable_loss, got {type(elbo).__name__}: use pyro.infer.SVI"
-        )
-
-    def objective(model: Program, guide: Program, *args: Any, **kwargs: Any) -> Estimate:
-        loss: Tensor = elbo.differentiable_loss(model, guide, *args, **kwargs)
-        unknown = torch.full_like(loss.detach(), torch.nan)
-        return Estimate(loss, unknown, unknown)
-
-    return objective

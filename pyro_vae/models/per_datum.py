@@ -1,9 +1,9 @@
 """A VAE without amortisation: a guide with parameters of its own for each datum."""
 
 import pyro
+from pyro.nn import pyro_method
 from torch import Tensor
 
-from ..programs.isolation import program
 from .vae import VAE
 
 
@@ -15,18 +15,18 @@ class PerDatumVAE(VAE):
 
     >>> from pyro_vae import Bernoulli, DiagonalNormal, StandardNormal, Trace_ELBO, mlp
     >>> vae = PerDatumVAE(StandardNormal(2), Bernoulli(mlp(2, 16, 64)), DiagonalNormal(nn.Embedding(100, 4)))
-    >>> Trace_ELBO()(vae.model, vae.guide, torch.ones(3, 64), torch.tensor([5, 0, 99])).loss.shape
+    >>> Trace_ELBO().estimate(vae.model, vae.guide, torch.ones(3, 64), torch.tensor([5, 0, 99])).loss.shape
     torch.Size([])
     """
 
-    @program
+    @pyro_method
     def model(self, x: Tensor, rows: Tensor) -> None:
         """p(x, z) = p(z) p(x | z)."""
         with pyro.plate("data", len(x)):
             z = pyro.sample("z", self.prior())
             pyro.sample("x", self.decoder(z), obs=x)
 
-    @program
+    @pyro_method
     def guide(self, x: Tensor, rows: Tensor) -> None:
         """q_b(z)."""
         with pyro.plate("data", len(x)):

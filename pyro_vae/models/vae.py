@@ -4,11 +4,10 @@ from typing import cast
 
 import pyro
 import torch
-from pyro.nn import PyroModule
+from pyro.nn import PyroModule, pyro_method
 from torch import Tensor, nn
 
 from ..families.moments import mean as mean_of
-from ..programs.isolation import program
 
 
 class VAE(PyroModule):
@@ -33,14 +32,14 @@ class VAE(PyroModule):
         self.decoder = decoder
         self.encoder = encoder
 
-    @program
+    @pyro_method
     def model(self, x: Tensor) -> None:
         """p(x, z) = p(z) p(x | z)."""
         with pyro.plate("data", len(x)):
             z = pyro.sample("z", self.prior())
             pyro.sample("x", self.decoder(z), obs=x)
 
-    @program
+    @pyro_method
     def guide(self, x: Tensor) -> None:
         """q(z | x)."""
         with pyro.plate("data", len(x)):

@@ -3,12 +3,12 @@
 May import: programs.
 """
 
-from .doubly_reparameterised import STL, DReG, fixed
-from .elbo import Trace_ELBO, TraceMeanField_ELBO, check_analytic
-from .estimate import Estimate, Objective, Schedule, Scheduled
+from .doubly_reparameterised import STL, DReG
+from .elbo import Trace_ELBO, TraceMeanField_ELBO
 from .free_bits import FreeBits
 from .importance_weighted import IWAE, ImportanceWeighted
 from .info import InfoVAE, mmd
+from .objective import Estimate, Objective, ObjectiveModule, Schedule, Scheduled
 from .renyi import Renyi
 from .schedules import cyclical, linear
 from .score_function import ScoreFunction_ELBO
@@ -24,6 +24,7 @@ __all__ = [
     "ImportanceWeighted",
     "InfoVAE",
     "Objective",
+    "ObjectiveModule",
     "Renyi",
     "ReweightedWakeSleep",
     "Schedule",
@@ -32,9 +33,7 @@ __all__ = [
     "Stratified_ELBO",
     "TraceMeanField_ELBO",
     "Trace_ELBO",
-    "check_analytic",
     "cyclical",
-    "fixed",
     "linear",
     "mmd",
 ]

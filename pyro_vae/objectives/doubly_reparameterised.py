@@ -1,151 +1,119 @@
-"""Objectives whose guide gradient acts through the draws alone: DReG and STL."""
+"""Objectives whose guide gradient acts through the draws alone: DReG and STL.
 
-from typing import Any, NamedTuple, Self, cast
+With z(phi) the draws, d log w / dphi has two parts: through z, and through log q(. | x) at fixed z.
+The second has mean zero in an ELBO, and is noise.
+"""
+
+from typing import Any, NamedTuple, Self
 
 import torch
-from pyro import poutine
 from pyro.infer.util import is_validation_enabled
-from pyro.poutine import Trace
 from torch import Tensor
 
-from ..programs.checks import dtypes_explained
-from ..programs.isolation import store_untouched
-from ..programs.scoring import Terms, draw, terms, vectorized
-from ..programs.sites import Program, densities, log_prob_sum, stochastic_sites
-from .estimate import Estimate
-from .importance_weighted import (
-    ImportanceWeighted,
-    check_reparameterised,
-    common_scale,
-    estimate,
-    with_gradient,
-)
+from ..programs.draw import Draw, Values
+from ..programs.pair import Pair
+from .importance_weighted import ImportanceWeighted, bound, check_reparameterised, with_gradient
+from .objective import Estimate
 
 
 class DReG(ImportanceWeighted):
-    """The bound of :class:`IWAE`, with the doubly reparameterised gradient for the guide: its signal grows with K.
+    """The bound of IWAE, with the doubly reparameterised gradient: the guide's signal grows with K.
 
-    With w~ = softmax(log w) the guide's gradient is sum_k w~_k^2 dlog w_k/dz_k dz_k/dphi: phi acts through the draws alone,
-    not through log q(z | x). The model's gradient is IWAE's, sum_k w~_k dlog p(x, z_k)/dtheta.
+    With w~ = softmax(log w) the guide's gradient is sum_k w~_k^2 dlog w_k/dz_k dz_k/dphi: phi acts
+    through the draws alone. The model's gradient is IWAE's, sum_k w~_k dlog p(x, z_k)/dtheta.
 
-    The guide runs twice, the second time without a backward pass: at its own draws, to differentiate log q(z | x) by z. So
-    it must be deterministic given its draws (no dropout); BatchNorm sees the batch twice. A flow is inverted, which takes
-    an inverse autoregressive one as many passes as it has dimensions.
+    The guide runs twice, the second time at its own draws, to differentiate log q(z | x) by z. So it
+    must be deterministic given its draws (no dropout); BatchNorm sees the batch twice. A flow is
+    inverted, which takes an inverse autoregressive one as many passes as it has dimensions.
 
-    Source: Tucker et al., *Doubly Reparameterized Gradient Estimators for Monte Carlo Objectives*, 2018. Raises as IWAE.
+    Source: Tucker et al., *Doubly Reparameterized Gradient Estimators for Monte Carlo Objectives*,
+    2018. Raises as :class:`pyro_vae.objectives.IWAE`.
     """
 
-    def __call__(self, model: Program, guide: Program, *args: Any, **kwargs: Any) -> Estimate:
-        """Return the estimate for a batch."""
-        path = Path.of(model, guide, args, kwargs, self.num_particles, self.max_plate_nesting)
-        weight = path.terms.log_weight.detach().softmax(0)
+    def score(self, pair: Pair, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Estimate:
+        """Return the estimate of a pair on a call."""
+        path = Path.of(pair, args, kwargs, self.num_particles)
+        log_weight = path.draw.log_weight
+        weight = log_weight.detach().softmax(0)
         gradient = path.log_weight(model=weight, guide=weight.square())
-        return estimate(
-            with_gradient(-self._bound(path.terms.log_weight), -gradient), path.terms, path.scale
-        )
+        loss = with_gradient(-bound(log_weight).sum(), -gradient)
+        return Estimate.of(path.draw, path.draw.scale * loss)
 
 
 class STL(ImportanceWeighted):
-    """Sticking the landing: the mean of K ELBOs, whose gradient vanishes where q(z | x) is the posterior.
+    """Sticking the landing: the mean of K ELBOs, whose gradient vanishes at the posterior.
 
-    loss = -sum_b 1/K sum_k log w_kb, the guide's gradient 1/K sum_k dlog w_k/dz_k dz_k/dphi without the score of q, whose
-    mean is zero. Costs and demands are those of :class:`DReG`, which for K = 1 is the same.
+    loss = -sum_b 1/K sum_k log w_kb, the guide's gradient 1/K sum_k dlog w_k/dz_k dz_k/dphi without
+    the score of q, whose mean is zero. Costs and demands are those of :class:`DReG`, which for
+    K = 1 is the same.
 
-    Source: Roeder, Wu & Duvenaud, *Sticking the Landing*, 2017. Raises as IWAE.
+    Source: Roeder, Wu & Duvenaud, *Sticking the Landing*, 2017. Raises as
+    :class:`pyro_vae.objectives.IWAE`.
     """
 
-    def __call__(self, model: Program, guide: Program, *args: Any, **kwargs: Any) -> Estimate:
-        """Return the estimate for a batch."""
-        path = Path.of(model, guide, args, kwargs, self.num_particles, self.max_plate_nesting)
-        weight = torch.full_like(path.terms.log_weight, 1 / self.num_particles)
+    def score(self, pair: Pair, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Estimate:
+        """Return the estimate of a pair on a call."""
+        path = Path.of(pair, args, kwargs, self.num_particles)
+        log_weight = path.draw.log_weight
+        weight = torch.full_like(log_weight, 1 / self.num_particles)
         gradient = path.log_weight(model=weight, guide=weight)
-        return estimate(
-            with_gradient(-path.terms.log_weight.mean(0), -gradient), path.terms, path.scale
-        )
+        loss = with_gradient(-log_weight.mean(0).sum(), -gradient)
+        return Estimate.of(path.draw, path.draw.scale * loss)
 
 
 class Path(NamedTuple):
-    """Draws z and their terms, with the two ways in which parameters move log w taken apart.
+    """A draw, with the two ways taken apart in which parameters move log w.
 
     The model's parameters act at fixed z; the guide's through z, and not through log q at fixed z.
     """
 
-    terms: Terms
-    draws: dict[str, Tensor]
+    draw: Draw
+    """Scored at ``leaves``."""
+    drawn: Values
     """z, as functions of the guide's parameters."""
-    leaves: dict[str, Tensor]
-    """The same z as leaves, of which the terms are functions."""
-    scale: Any
+    leaves: Values
+    """The same z as leaves, of which the log-densities are functions."""
 
     @classmethod
     def of(
-        cls,
-        model: Program,
-        guide: Program,
-        args: Any,
-        kwargs: Any,
-        num_particles: int,
-        nesting: int,
+        cls, pair: Pair, args: tuple[Any, ...], kwargs: dict[str, Any], num_particles: int
     ) -> Self:
         """Run the guide for its draws, then both programs at the draws, as a function of them."""
-        with store_untouched(), dtypes_explained(args, kwargs, guide):
-            first = poutine.trace(vectorized(guide, num_particles, nesting)).get_trace(
-                *args, **kwargs
+        sample = pair.sample((args, kwargs), num_particles)
+        if sample.log_summed is not None:
+            raise ValueError(
+                "expected no site of the guide to be summed out, got some: use Trace_ELBO or IWAE"
             )
-        check_reparameterised(first, "IWAE")
-        draws = {
-            site["name"]: site["value"]
-            for site in stochastic_sites(first)
-            if not site["is_observed"]
-        }
         with torch.enable_grad():
-            leaves = {name: z.detach().requires_grad_() for name, z in draws.items()}
-            traces = draw(
-                model,
-                poutine.replay(guide, trace=fixed(first, leaves)),
-                args,
-                kwargs,
-                num_particles,
-                nesting,
-            )
-            now = terms(*traces, scaled=False)
+            leaves = {name: z.detach().requires_grad_() for name, z in sample.values.items()}
+            draw = pair.at(args, kwargs, leaves, num_particles)
+        check_reparameterised(draw, "IWAE")
         if is_validation_enabled():
-            check_deterministic(first, now.log_guide)
-        return cls(now, draws, leaves, common_scale(*traces))
+            check_deterministic(sample.log_guide, draw.log_guide.local - draw.factors)
+        return cls(draw, sample.values, leaves)
 
     def log_weight(self, *, model: Tensor, guide: Tensor) -> Tensor:
-        """A scalar with the gradient of sum(model * log w) by the model's parameters, of sum(guide * log w) by the draws."""
+        """A scalar with two gradients, for weights (K, B).
+
+        By the model's parameters that of sum(model * log w), by the draws that of
+        sum(guide * log w).
+        """
         with torch.enable_grad():
-            value = (guide * self.terms.log_weight).sum()
-        scores = torch.autograd.grad(
-            value, list(self.leaves.values()), retain_graph=True, materialize_grads=True
-        )
-        through_draws = [
-            (score * z).sum() for score, z in zip(scores, self.draws.values(), strict=True)
-        ]
-        return (model * (self.terms.log_likelihood + self.terms.log_prior)).sum() + cast(
-            Tensor, sum(through_draws)
-        )
+            value = (guide * self.draw.log_weight).sum()
+        leaves = list(self.leaves.values())
+        options = {"retain_graph": True, "materialize_grads": True}
+        scores = torch.autograd.grad(value, leaves, **options) if leaves else ()
+        drawn = zip(scores, self.drawn.values(), strict=True)
+        through_draws = sum((score * z).sum() for score, z in drawn)
+        log_joint = self.draw.log_likelihood.local + self.draw.log_prior.local
+        return (model * log_joint).sum() + through_draws
 
 
-def check_deterministic(first: Trace, log_guide: Tensor) -> None:
+def check_deterministic(once: Tensor, again: Tensor) -> None:
     """Raise ``ValueError`` where the guide, run again at its own draws, scores them differently."""
-    again = log_guide.detach().sum()
-    once = log_prob_sum(densities(first), set(), scaled=False).detach().sum()
-    if not torch.allclose(once, again, rtol=1e-3, atol=1e-2):
+    if not torch.allclose(once.detach(), again.detach(), rtol=1e-3, atol=1e-2):
         raise ValueError(
-            f"expected a guide that is deterministic given its draws, got log q = {float(once):g} and {float(again):g} for the same "
+            "expected a guide that is deterministic given its draws, got log q = "
+            f"{float(once.detach().sum()):g} and {float(again.detach().sum()):g} for the same "
             "draws: use IWAE or Trace_ELBO with dropout or inner optimisation"
         )
-
-
-def fixed(trace: Trace, values: dict[str, Tensor]) -> Trace:
-    """The same trace with other values at some sites; flags and subsamples stay."""
-    again = Trace()
-    for name, site in trace.nodes.items():
-        if site["type"] == "sample" and not site["is_observed"]:
-            value = values.get(name, site["value"])
-            again.add_node(
-                name, name=name, type="sample", value=value, is_observed=False, infer=site["infer"]
-            )
-    return again

@@ -7,14 +7,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..programs.scoring import draw, terms
-from ..programs.sites import Program, stochastic_sites
-from .estimate import Estimate
+from ..programs.pair import Pair
 from .importance_weighted import check_reparameterised
+from .objective import Estimate, Objective
 
 
 @dataclass(frozen=True)
-class InfoVAE:
+class InfoVAE(Objective):
     """The ELBO with its KL traded for the divergence between the aggregate q(z) and the prior.
 
     loss = -sum_b ( E_q[log p(x_b | z)] - (1 - alpha) KL(q(z | x_b) || p(z)) ) + B (alpha + lambda - 1) MMD^2(q(z), p(z))
@@ -31,27 +30,23 @@ class InfoVAE:
     alpha: float = 0.0
     weight: float = 10.0
 
-    def __call__(self, model: Program, guide: Program, *args: Any, **kwargs: Any) -> Estimate:
-        """Return the estimate for a batch."""
-        model_trace, guide_trace = draw(model, guide, args, kwargs)
-        check_reparameterised(guide_trace, "Trace_ELBO")
-        sites = stochastic_sites(guide_trace)
-        if len(sites) != 1:
-            raise ValueError(f"expected one latent site, got {[site['name'] for site in sites]}")
-        z = sites[0]["value"]
-        log_likelihood, log_prior, log_guide = (
-            value.sum() for value in terms(model_trace, guide_trace)
-        )
-        kl = log_guide - log_prior
-        divergence = mmd(z, model_trace.nodes[sites[0]["name"]]["fn"].sample())
-        scale = sites[0]["scale"]  # each datum counts so many times
-        count = scale.expand(len(z)).sum() if isinstance(scale, Tensor) else scale * len(z)
-        loss = (
-            (1 - self.alpha) * kl
-            - log_likelihood
-            + count * (self.alpha + self.weight - 1) * divergence
-        )
-        return Estimate(loss, log_likelihood.detach(), kl.detach())
+    def score(self, pair: Pair, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Estimate:
+        """Return the estimate of a pair on a call."""
+        draw = pair.draw(args, kwargs)
+        check_reparameterised(draw, "Trace_ELBO")
+        if len(draw.values) != 1:
+            raise ValueError(f"expected one latent site, got {sorted(draw.values)}")
+        ((name, z),) = draw.values.items()
+        z = z.squeeze(0)
+        prior = draw.model_traces[0].nodes[name]["fn"].sample()
+        divergence = _sum(draw.scale, len(z)) * mmd(z, prior.reshape(z.shape))
+        negative_elbo = -draw.total(draw.log_likelihood - (1 - self.alpha) * draw.kl)
+        return Estimate.of(draw, negative_elbo + (self.alpha + self.weight - 1) * divergence)
+
+
+def _sum(scale: Any, number: int) -> Any:
+    """How many data the batch stands for."""
+    return scale.expand(number).sum() if isinstance(scale, Tensor) else scale * number
 
 
 def mmd(
@@ -66,7 +61,8 @@ def mmd(
     """
     if a.ndim != 2 or len(a) < 2 or a.shape != b.shape:
         raise ValueError(
-            f"expected two samples of one shape (N, D), of at least 2 draws, got {tuple(a.shape)} and {tuple(b.shape)}"
+            "expected two samples of one shape (N, D), of at least 2 draws, "
+            f"got {tuple(a.shape)} and {tuple(b.shape)}"
         )
 
     def kernel(a: Tensor, b: Tensor) -> Tensor:

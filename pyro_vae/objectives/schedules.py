@@ -2,7 +2,7 @@
 
 import math
 
-from .estimate import Schedule
+from .objective import Schedule
 
 
 def linear(steps: int, start: float = 0.0, stop: float = 1.0) -> Schedule:

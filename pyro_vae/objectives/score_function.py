@@ -3,30 +3,20 @@
 from dataclasses import dataclass
 from typing import Any
 
-from pyro.poutine.messenger import Messenger
-from torch import Tensor
-
-from ..programs.scoring import draw, terms
-from ..programs.sites import Program, data_dim, particle_dim, score_sum, stochastic_sites
-from .estimate import Estimate
-from .importance_weighted import ImportanceWeighted, common_scale, estimate, with_gradient
-
-
-class detached_draws(Messenger):  # type: ignore[misc]
-    """Cut every draw from the parameters that made it, before a trace inside records it and the program goes on."""
-
-    def _pyro_post_sample(self, msg: Any) -> None:
-        if isinstance(msg["value"], Tensor):
-            msg["value"] = msg["value"].detach()
+from ..programs.pair import Pair
+from .importance_weighted import ImportanceWeighted, with_gradient
+from .objective import Estimate
 
 
 @dataclass(frozen=True)
 class ScoreFunction_ELBO(ImportanceWeighted):
-    """The ELBO of K >= 2 draws, its guide's gradient by the score function with the other draws' mean as the baseline.
+    """The ELBO of K >= 2 draws, with the score function; the other draws are the baseline.
 
-    sum_k (log w_k - 1/(K-1) sum_(j != k) log w_j) dlog q(z_k | x)/dphi / K: unbiased for any latents, discrete or not.
+    1/K sum_k (log w_k - 1/(K-1) sum_(j != k) log w_j) dlog q(z_k | x)/dphi: unbiased for any
+    latents, discrete or not.
 
-    Source: Williams 1992; Kool, van Hoof & Welling, *Buy 4 REINFORCE Samples, Get a Baseline for Free!*, 2019.
+    Source: Williams 1992; Kool, van Hoof & Welling, *Buy 4 REINFORCE Samples, Get a Baseline for
+    Free!*, 2019.
 
     Raises ``ValueError`` for K < 2 or sites of different scales.
     """
@@ -34,16 +24,17 @@ class ScoreFunction_ELBO(ImportanceWeighted):
     def __post_init__(self) -> None:
         if self.num_particles < 2:
             raise ValueError(
-                f"expected num_particles of at least 2, got {self.num_particles}: the others are the baseline"
+                f"expected num_particles of at least 2, got {self.num_particles}: "
+                "the others are the baseline"
             )
 
-    def __call__(self, model: Program, guide: Program, *args: Any, **kwargs: Any) -> Estimate:
-        """Return the estimate for a batch."""
-        with detached_draws():
-            traces = draw(model, guide, args, kwargs, self.num_particles, self.max_plate_nesting)
-        now = terms(*traces, scaled=False)
-        log_weight = now.log_weight.detach()
-        signal = (log_weight - log_weight.mean(0)) * self.num_particles / (self.num_particles - 1)
-        score = score_sum(stochastic_sites(traces[1]), {particle_dim(traces[1]), data_dim(*traces)})
-        gradient = (now.log_likelihood + now.log_prior + signal * score).sum() / self.num_particles
-        return estimate(with_gradient(-log_weight.mean(0), -gradient), now, common_scale(*traces))
+    def score(self, pair: Pair, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Estimate:
+        """Return the estimate of a pair on a call."""
+        K = self.num_particles
+        draw = pair.draw(args, kwargs, K, detached=True)
+        log_weight = draw.log_weight.detach()
+        signal = (log_weight - log_weight.mean(0)) * K / (K - 1)
+        log_joint = draw.log_likelihood.local + draw.log_prior.local
+        gradient = (log_joint + signal * draw.log_guide.local).mean(0).sum()
+        loss = with_gradient(-log_weight.mean(0).sum(), -gradient)
+        return Estimate.of(draw, draw.scale * loss)

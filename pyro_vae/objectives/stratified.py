@@ -3,28 +3,23 @@
 from dataclasses import dataclass
 from typing import Any, cast
 
-from pyro import poutine
 from torch import Tensor
 from torch.distributions import MixtureSameFamily
 
-from ..programs.checks import dtypes_explained
-from ..programs.isolation import store_untouched
-from ..programs.scoring import draw, terms
-from ..programs.sites import Program, base_name, stochastic_sites
-from .doubly_reparameterised import fixed
-from .estimate import Estimate
-from .importance_weighted import common_scale
+from ..programs.pair import Pair
+from ..programs.sites import base_name, stochastic_sites
+from .objective import Estimate, Objective
 
 
 @dataclass(frozen=True)
-class Stratified_ELBO:
+class Stratified_ELBO(Objective):
     """The ELBO under a mixture q(z | x) = sum_j pi_j q_j(z | x), by one draw z_j ~ q_j of each of its J components.
 
     loss = -sum_b sum_j pi_jb ( log p(x_b, z_jb) - log q(z_jb | x_b) )
 
     The weights pi get their gradient without a draw that crosses from one component to another, which the implicit gradient
     of :class:`pyro_vae.families.mixture.MixtureOfNormals` needs. The guide has one latent site and runs twice; the decoder sees J
-    rows per datum. ``max_plate_nesting`` is the depth of the programs' plates.
+    rows per datum.
 
     Source: Morningstar et al., *Automatic Differentiation Variational Inference with Mixtures*, 2021 (there with K draws).
 
@@ -37,29 +32,25 @@ class Stratified_ELBO:
     >>> from pyro_vae.families.mixture import MixtureOfNormals
     >>> q = MixtureOfNormals(mlp(64, 16, MixtureOfNormals.outputs(2, components=3)), components=3)
     >>> vae = VAE(StandardNormal(2), Bernoulli(mlp(2, 16, 64)), q)
-    >>> Stratified_ELBO()(vae.model, vae.guide, torch.ones(3, 64)).loss.shape
+    >>> Stratified_ELBO().estimate(vae.model, vae.guide, torch.ones(3, 64)).loss.shape
     torch.Size([])
     """
 
-    max_plate_nesting: int = 1
-
-    def __call__(self, model: Program, guide: Program, *args: Any, **kwargs: Any) -> Estimate:
-        """Return the estimate for a batch."""
-        with store_untouched(), dtypes_explained(args, kwargs, guide):
-            first = poutine.trace(guide).get_trace(*args, **kwargs)
-        name, mixture = _mixture(stochastic_sites(first))
+    def score(self, pair: Pair, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Estimate:
+        """Return the estimate of a pair on a call."""
+        found = pair.structure((args, kwargs))
+        name, mixture = _mixture(stochastic_sites(pair.guide_trace((args, kwargs))))
         at = -1 - len(mixture.event_shape)
-        z = mixture.component_distribution.rsample().movedim(at, 0)
-        weight = mixture.mixture_distribution.probs.movedim(-1, 0)
-        again = poutine.replay(guide, trace=fixed(first, {name: z}))
-        traces = draw(model, again, args, kwargs, len(z), self.max_plate_nesting)
-        now, scale = terms(*traces, scaled=False), common_scale(*traces)
+        z = mixture.component_distribution.rsample().movedim(at, 0)  # (J, ...)
+        weight = mixture.mixture_distribution.probs.movedim(-1, 0)  # (J, B)
+        draw = pair.at(args, kwargs, {name: found.latents[name].from_draws(z)}, len(z))
 
         def mean(value: Tensor) -> Tensor:
-            return cast(Tensor, (scale * (weight * value).sum(0)).sum())
+            return cast(Tensor, (draw.scale * (weight * value).sum(0)).sum())
 
-        kl = now.log_guide - now.log_prior
-        return Estimate(-mean(now.log_weight), mean(now.log_likelihood).detach(), mean(kl).detach())
+        log_likelihood, kl = draw.log_likelihood.local, draw.kl.local
+        loss = -mean(draw.log_weight)
+        return Estimate(loss, mean(log_likelihood).detach(), mean(kl).detach())
 
 
 def _mixture(sites: list[Any]) -> tuple[str, Any]:

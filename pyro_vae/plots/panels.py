@@ -23,7 +23,7 @@ from torch import Tensor
 
 from ..families.moments import mean as mean_of
 from ..models.vae import VAE
-from ..programs.isolation import evaluation
+from ..programs.isolation import looking
 from ..training.checkpoint import replacing
 from ..training.metrics import Record
 
@@ -57,7 +57,7 @@ def images(
 
 def samples(vae: VAE, shape: Shape, n: int = 64, *, mean: bool = True, peak: float = 1.0) -> Figure:
     """Draw ``n`` samples of the model: z ~ p(z), then the means E[x | z], or without ``mean`` draws x ~ p(x | z)."""
-    with evaluation(vae):
+    with looking([vae]):
         x = vae.sample(n, mean=mean)
     return images(
         x,
@@ -71,7 +71,7 @@ def reconstructions(
     vae: VAE, x: Tensor, shape: Shape, *, columns: int = 10, peak: float = 1.0
 ) -> Figure:
     """Draw each picture of ``x`` above its reconstruction E[x | z], z = E_q[z | x]."""
-    with evaluation(vae):
+    with looking([vae]):
         again = vae.reconstruct(x)
     before, after = _tiles(x, shape, peak), _tiles(again, shape, peak)
     columns = min(columns, len(before))
@@ -90,7 +90,7 @@ def interpolations(
         raise ValueError(
             f"expected as many pictures at both ends, got {tuple(a.shape)} and {tuple(b.shape)}"
         )
-    with evaluation(vae):
+    with looking([vae]):
         weight = torch.linspace(0, 1, n, device=a.device)[:, None, None]
         path = torch.lerp(vae.encode(a), vae.encode(b), weight)
         path = _decode(vae, path.flatten(0, 1)).view(n, len(a), -1)
@@ -115,7 +115,7 @@ def manifold(vae: VAE, shape: Shape, n: int = 20, *, peak: float = 1.0) -> Figur
     grid = torch.cartesian_prod(ticks.flip(0), ticks).flip(
         -1
     )  # rows from the largest z2 down; columns from the smallest z1 up
-    with evaluation(vae):
+    with looking([vae]):
         x = _decode(vae, grid.to(_device(vae)))
     figure = _draw(
         _mosaic(_tiles(x, shape, peak), n, 0), "E[x | z] at the quantiles of N(0, 1)", labelled=True
@@ -143,7 +143,7 @@ def traversal(
 
     ``x`` is (D,); ``dims`` are the latent dimensions to show, by default all.
     """
-    with evaluation(vae):
+    with looking([vae]):
         z = vae.encode(x[None])[0]
         dims = range(len(z)) if dims is None else dims
         rows = z.repeat(len(dims), n, 1)

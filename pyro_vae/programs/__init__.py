@@ -1,101 +1,11 @@
-"""What a pair of Pyro programs is to us: sites, isolation from Pyro's state, draws, graphs.
+"""What a pair of Pyro programs is to us: its sites and structure, its draws, their scores.
 
 May import: nets (its matrix products).
 """
 
-from .checks import (
-    check_density,
-    check_latents,
-    check_sites,
-    check_support,
-    dtypes_explained,
-    no_subsample,
-    same_shapes,
-)
-from .graphs import (
-    REPEATING,
-    CannotCompile,
-    CudaGraph,
-    GraphFunction,
-    Graphs,
-    Modules,
-    Numbers,
-    Structure,
-    compile_graph,
-)
-from .isolation import (
-    evaluation,
-    frozen_allowed,
-    isolated,
-    modules_of,
-    own_parameters,
-    program,
-    reachable_modules,
-    store_untouched,
-)
-from .scoring import Terms, draw, terms, vectorized
+from .draw import Draw, Term
+from .pair import Pair
 from .simulation import Simulation, simulate
-from .sites import (
-    Program,
-    Site,
-    base_dist,
-    base_name,
-    data_dim,
-    densities,
-    log_prob,
-    log_prob_sum,
-    nesting,
-    particle_dim,
-    score_sum,
-    stochastic_sites,
-    sum_but,
-)
-from .unconstrained import Coordinates, Unconstrained
+from .sites import Program
 
-__all__ = [
-    "REPEATING",
-    "CannotCompile",
-    "Coordinates",
-    "CudaGraph",
-    "GraphFunction",
-    "Graphs",
-    "Modules",
-    "Numbers",
-    "Program",
-    "Simulation",
-    "Site",
-    "Structure",
-    "Terms",
-    "Unconstrained",
-    "base_dist",
-    "base_name",
-    "check_density",
-    "check_latents",
-    "check_sites",
-    "check_support",
-    "compile_graph",
-    "data_dim",
-    "densities",
-    "draw",
-    "dtypes_explained",
-    "evaluation",
-    "frozen_allowed",
-    "isolated",
-    "log_prob",
-    "log_prob_sum",
-    "modules_of",
-    "nesting",
-    "no_subsample",
-    "own_parameters",
-    "particle_dim",
-    "program",
-    "reachable_modules",
-    "same_shapes",
-    "score_sum",
-    "simulate",
-    "stochastic_sites",
-    "store_untouched",
-    "sum_but",
-    "terms",
-    "vectorized",
-]
+__all__ = ["Draw", "Pair", "Program", "Simulation", "Term", "simulate"]

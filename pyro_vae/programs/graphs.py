@@ -1,13 +1,13 @@
 """Programs as one graph: trace them by running them, once, and compile what they did.
 
-A Pyro program is Python that calls torch; run under ``make_fx`` with every parameter, buffer and datum as an argument it
-leaves behind the list of torch operations it performed, handlers and distributions long gone. That list, the gradient
-and the optimiser's update included, is compiled by TorchInductor.
+A Pyro program is Python that calls torch. Run under ``make_fx``, with every parameter, buffer and
+datum as an argument, it leaves behind the torch operations it performed, without handlers and
+distributions. This list is compiled by TorchInductor.
 """
 
 import warnings
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Sequence
+from itertools import islice
 from typing import Any
 
 import torch
@@ -17,36 +17,34 @@ from torch.fx.experimental.proxy_tensor import make_fx
 from torch.utils import _pytree as pytree
 
 from ..nets.linear import DECOMPOSITIONS
-from .isolation import isolated, modules_of
-from .sites import Program
+from .isolation import isolated
 
 MAX_GRAPHS = 4
-"""Graphs compiled for one function; a further shape of the data runs eagerly. A fit needs two: full and last batch."""
+"""Graphs compiled for one function; a further shape of the data runs eagerly."""
 
 
 REPEATING = ("2.13.", "2.14.")
-"""Versions of torch whose compiled random numbers on CUDA can repeat in fours (2.15 takes a slower path)."""
+"""Versions of torch whose compiled random numbers on CUDA can repeat (2.15 takes a slower path)."""
 
 
 class CannotCompile(RuntimeError):
-    """Raised where programs have no compiled form; the message names the reason and the eager path."""
+    """Raised where programs have no compiled form; the message names the reason."""
 
 
 def compile_graph(function: Callable[..., Any], inputs: Sequence[Tensor]) -> Callable[..., Any]:
-    """Compile a function of a flat list of tensors, for inputs of these shapes; it may write to its inputs.
+    """Compile a function of a list of tensors, for these shapes; it may write to its inputs.
 
-    Raises :class:`CannotCompile` where the function's control flow depends on values, no compiler is at hand, or the
-    random numbers that this version of torch compiles for CUDA repeat.
+    Raises :class:`CannotCompile` where the function's control flow depends on values, no compiler
+    is at hand, or the random numbers that this version of torch compiles for CUDA repeat.
     """
     if torch.__version__.startswith(REPEATING) and any(x.is_cuda for x in inputs):
         raise CannotCompile(
             "expected torch before 2.13, or from 2.15 on, to compile for CUDA, "
-            f"got {torch.__version__}, whose compiled random numbers repeat: use the eager path, compile=False"
+            f"got {torch.__version__}, whose compiled random numbers repeat: "
+            "use the eager path, compile=False"
         )
     try:
-        with (
-            warnings.catch_warnings()
-        ):  # the compiler calls functions that torch itself has deprecated
+        with warnings.catch_warnings():  # the compiler calls functions that torch has deprecated
             warnings.simplefilter("ignore", FutureWarning)
             return _compile(function, inputs)
     except Exception as error:
@@ -60,44 +58,6 @@ def _compile(function: Callable[..., Any], inputs: Sequence[Tensor]) -> Callable
     graph = make_fx(function, decomposition_table=DECOMPOSITIONS, tracing_mode="fake")(*inputs)
     compiled: Callable[..., Any] = torch._inductor.compile(graph, list(inputs))
     return compiled
-
-
-class Modules(nn.Module):
-    """The modules behind some programs, with their tensors as explicit arguments of whatever runs inside."""
-
-    def __init__(self, *programs: Program) -> None:
-        super().__init__()
-        self.owners = nn.ModuleList(modules_of(*programs))
-        if not len(self.owners):
-            raise CannotCompile(
-                "expected model and guide to be methods of modules, got functions: use the eager path, compile=False"
-            )
-        # where each tensor lives: a walk through the modules at every step would cost more than the walk's result
-        self._homes: dict[str, tuple[dict[str, Any], str]] = {}
-        self._all = tuple(self.modules())
-        self.numbers = Numbers(*self._all)
-        seen: set[Tensor] = set()
-        for prefix, module in self.named_modules():
-            for members in (module._parameters, module._buffers):
-                for key, value in members.items():
-                    if value is not None and value not in seen:
-                        self._homes[f"{prefix}.{key}"] = members, key
-                        seen.add(value)
-
-    def tensors(self) -> dict[str, Tensor]:
-        """The parameters and buffers, by name; a shared tensor appears once."""
-        return {name: members[key] for name, (members, key) in self._homes.items()}
-
-    def modes(self) -> tuple[bool, ...]:
-        """Which modules are in ``train`` mode: a graph is of one choice."""
-        return tuple(module.training for module in self._all)
-
-    def forward(self, function: Callable[[], Any]) -> Any:
-        return function()
-
-    def run(self, tensors: dict[str, Tensor], function: Callable[[], Any]) -> Any:
-        """Run ``function`` while the modules hold ``tensors`` in place of their own."""
-        return functional_call(self, tensors, (function,))
 
 
 class Numbers:
@@ -148,86 +108,130 @@ class Numbers:
         self._held = self._now()
 
 
-@dataclass(frozen=True)
-class Structure:
-    """How the arguments of a call nest, as part of a key; torch 2.7's own ``TreeSpec`` has no hash."""
+class Modules(nn.Module):
+    """The modules behind some programs, with their tensors as explicit arguments.
 
-    spec: pytree.TreeSpec
+    A graph reads everything else of a module once: a number that changes afterwards is refused.
+    """
 
-    def __hash__(self) -> int:
-        return hash(repr(self.spec))
+    def __init__(self, modules: Iterable[nn.Module]) -> None:
+        super().__init__()
+        self.owners = nn.ModuleList(modules)
+        # where each tensor and number is: to walk through the modules at every step costs more
+        self._homes: dict[str, tuple[dict[str, Any], str]] = {}
+        self._all = tuple(self.modules())
+        seen: set[Tensor] = set()
+        for prefix, module in self.named_modules():
+            for members in (module._parameters, module._buffers):
+                for key, value in members.items():
+                    if value is not None and value not in seen:
+                        self._homes[f"{prefix}.{key}"] = members, key
+                        seen.add(value)
+        self.numbers = Numbers(*self._all)
+
+    def tensors(self) -> dict[str, Tensor]:
+        """The parameters and buffers, by name; a shared tensor appears once."""
+        return {name: members[key] for name, (members, key) in self._homes.items()}
+
+    def modes(self) -> tuple[bool, ...]:
+        """Which modules are in ``train`` mode: a graph is of one choice."""
+        return tuple(module.training for module in self._all)
+
+    def forward(self, function: Callable[[], Any]) -> Any:
+        return function()
+
+    def run(self, tensors: dict[str, Tensor], function: Callable[[], Any]) -> Any:
+        """Run ``function`` while the modules hold ``tensors`` in place of their own."""
+        return functional_call(self, tensors, (function,))
 
 
 class Graphs:
-    """A function of lists of tensors, compiled for each shape of its data, ``MAX_GRAPHS`` of them at most."""
+    """A function of the modules' tensors and of data, compiled for each shape of the data."""
 
-    def __init__(self) -> None:
+    def __init__(self, modules: Iterable[nn.Module]) -> None:
+        self.modules = Modules(modules)
+        if not len(self.modules.owners):
+            raise CannotCompile(
+                "expected programs over modules, got none whose parameters could be arguments: "
+                "use the eager path, compile=False"
+            )
         self._graphs: dict[Any, Callable[..., Any]] = {}
 
     def __call__(
         self,
         function: Callable[..., Any],
-        fixed: Sequence[Tensor],
-        data: Sequence[Tensor],
+        state: Sequence[Sequence[Tensor]],
+        data: Any,
         key: Any = None,
     ) -> Any:
-        """Run ``function(*fixed, *data)``: compiled where it may be, eagerly beyond ``MAX_GRAPHS``.
+        """Run ``function(tensors, state, data)``: compiled where it may be, eagerly beyond.
 
-        ``fixed`` are tensors that live on from call to call, such as parameters; ``key`` is all else the graph depends on.
-        """
-        data = [x.contiguous() for x in data]  # a graph is compiled for one layout
-        shapes = tuple((x.shape, x.dtype, x.device) for x in (fixed[0], *data))
-        key = key, len(fixed), shapes
-        if key not in self._graphs:
-            if len(self._graphs) == MAX_GRAPHS:
-                return function(*fixed, *data)
-            compiled = compile_graph(function, [*fixed, *data])
-            self._graphs[key] = (
-                CudaGraph(compiled)
-                if fixed[0].is_cuda
-                else lambda fixed, data: compiled(*fixed, *data)
-            )
-        return self._graphs[key](fixed, data)
-
-
-class GraphFunction:
-    """A function of programs and data, without gradients, compiled with the programs' tensors as arguments."""
-
-    def __init__(self, function: Callable[..., Any], *programs: Program) -> None:
-        self.function = function
-        self.modules = Modules(*programs)
-        self._graphs = Graphs()
-
-    def __call__(self, *arguments: Any) -> Any:
-        """Return ``function(*arguments)``, a list of tensors; what is no tensor among the arguments is part of the graph.
-
-        Raises ``ValueError`` where a number among the modules' attributes has changed since the last call.
+        ``tensors`` are those of the modules by name, which hold them meanwhile. The tensors in
+        ``state`` and ``data`` are inputs too; ``state`` lives on from call to call, and may be
+        written to. Whatever is no tensor is part of the graph, as is all that ``key`` names.
+        The result is a list of tensors.
         """
         self.modules.numbers.check()
         tensors = self.modules.tensors()
-        leaves, spec = pytree.tree_flatten(arguments)
-
-        def function(*inputs: Tensor) -> Any:
-            take = iter(inputs)
-            now = dict(zip(tensors, take, strict=False))
-            arguments = pytree.tree_unflatten(
-                [next(take) if isinstance(leaf, Tensor) else leaf for leaf in leaves], spec
-            )
-            with torch.no_grad(), isolated(validate=False):
-                return self.modules.run(now, lambda: list(self.function(*arguments)))
-
         fixed = [value.detach() for value in tensors.values()]
-        data = [leaf for leaf in leaves if isinstance(leaf, Tensor)]
+        fixed += [value for slot in state for value in slot]
+        leaves, spec = pytree.tree_flatten(data)
+        inputs = [leaf.contiguous() for leaf in leaves if isinstance(leaf, Tensor)]
+
+        def flat(*values: Tensor) -> Any:
+            take = iter(values)
+            now = {name: next(take) for name in tensors}
+            slots = [list(islice(take, len(slot))) for slot in state]
+            filled = [next(take) if isinstance(leaf, Tensor) else leaf for leaf in leaves]
+            return function(now, slots, pytree.tree_unflatten(filled, spec))
+
         static = tuple(leaf for leaf in leaves if not isinstance(leaf, Tensor))
-        result = self._graphs(
-            function, fixed, data, (Structure(spec), static, self.modules.modes())
-        )
-        self.modules.numbers.hold()
-        return result
+        shapes = tuple((x.shape, x.dtype, x.device) for x in (*fixed[:1], *inputs))
+        key = (key, shapes, static, _hashable(spec), len(fixed), self.modules.modes())
+        if key not in self._graphs:
+            if len(self._graphs) == MAX_GRAPHS:
+                return flat(*fixed, *inputs)
+            compiled = compile_graph(flat, [*fixed, *inputs])
+            cuda = fixed[0].is_cuda
+            self._graphs[key] = CudaGraph(compiled) if cuda else _plain(compiled)
+        results = self._graphs[key](fixed, inputs)
+        self.modules.numbers.hold()  # a module may count its own runs
+        return results
+
+
+def _hashable(spec: pytree.TreeSpec) -> Any:
+    """What tells two nestings of arguments apart; torch 2.7's ``TreeSpec`` has no hash."""
+    try:
+        hash(spec)
+    except TypeError:
+        return repr(spec)
+    return spec
+
+
+def _plain(compiled: Callable[..., Any]) -> Callable[..., Any]:
+    return lambda fixed, data: compiled(*fixed, *data)
+
+
+class GraphFunction:
+    """A function of programs and data, without gradients, compiled over the pair's modules."""
+
+    def __init__(self, function: Callable[..., Any], modules: Iterable[nn.Module]) -> None:
+        self.function = function
+        self._graphs = Graphs(modules)
+
+    def __call__(self, *arguments: Any) -> Any:
+        """Return ``function(*arguments)``, a list of tensors."""
+
+        def run(tensors: dict[str, Tensor], state: Any, data: Any) -> list[Tensor]:
+            modules = self._graphs.modules
+            with torch.no_grad(), isolated(modules.owners, validate=False):
+                return list(modules.run(tensors, lambda: self.function(*data)))
+
+        return self._graphs(run, (), arguments)
 
 
 class CudaGraph:
-    """A compiled function recorded once on the GPU and replayed, so that a call costs its kernels and no launches."""
+    """A compiled function recorded once on the GPU and replayed: a call costs no launches."""
 
     def __init__(self, function: Callable[..., Any]) -> None:
         self.function = function

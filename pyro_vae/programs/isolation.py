@@ -1,37 +1,26 @@
-"""Programs run without a change of Pyro's state or of the modules' modes."""
+"""The one way in which programs are run without a change of Pyro's state.
+
+Inside, modules own their parameters: ``pyro.module`` and ``pyro.param`` hand back what they were
+given, and Pyro's parameter store and validation flags are afterwards as they were.
+"""
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, nullcontext
-from functools import wraps
 from typing import Any
 
 import pyro
 import torch
-from pyro.nn import pyro_method
 from pyro.poutine.messenger import Messenger
-from pyro.poutine.runtime import _PYRO_STACK
 from torch import Tensor, nn
 from torch.nn.modules.module import register_module_forward_pre_hook
 
-from .sites import Program
-
-
-@contextmanager
-def store_untouched() -> Iterator[None]:
-    """Run programs on a copy of Pyro's store: called outside SVI too, an objective leaves the store as it was."""
-    if own_parameters.entered():  # inside a step or a draw, which runs on a copy already
-        yield
-        return
-    store = pyro.get_param_store()
-    with store.scope(store.get_state()):
-        yield
-
 
 class own_parameters(Messenger):
-    """Modules use the parameters they own: ``pyro.module`` and ``pyro.param`` hand back what they were given.
+    """Modules use the parameters they own.
 
-    With ``strict``, a ``pyro.param`` that no module owns raises ``ValueError``: nobody would train it.
+    With ``strict``, a ``pyro.param`` that no module owns raises ``ValueError``: nobody would
+    train it.
     """
 
     def __init__(self, strict: bool = False) -> None:
@@ -44,136 +33,81 @@ class own_parameters(Messenger):
         value = msg["args"][1]
         if self.strict and not isinstance(value, nn.Parameter):
             raise ValueError(
-                f"expected every pyro.param to be an nn.Parameter of a module, got {msg['name']!r}: SVI would not train it"
+                f"expected every pyro.param to be an nn.Parameter of a module, got {msg['name']!r}: "
+                "SVI would not train it"
             )
-        stored = (
-            msg["name"] in pyro.get_param_store()
-        )  # a bare pyro.param that Pyro's own SVI has trained
+        stored = msg["name"] in pyro.get_param_store()  # trained by Pyro's own SVI
         if isinstance(value, nn.Parameter) or (isinstance(value, Tensor) and not stored):
             msg.update(value=value, done=True, stop=True)
-
-    @staticmethod
-    def entered() -> bool:
-        """Whether programs run inside now, without ``strict``."""
-        return any(
-            isinstance(handler, own_parameters) and not handler.strict for handler in _PYRO_STACK
-        )
-
-
-def program(method: Program) -> Program:
-    """``pyro_method`` for a method that reads nothing of its ``PyroModule`` but submodules.
-
-    Inside :class:`own_parameters`, where nobody listens, it does without the messages that register each of their
-    parameters: a tenth of what the handlers cost.
-    """
-    registering: Program = pyro_method(method)
-
-    @wraps(method)
-    def run(*args: Any, **kwargs: Any) -> Any:
-        return (method if own_parameters.entered() else registering)(*args, **kwargs)
-
-    return run
 
 
 @contextmanager
 def isolated(
-    *programs: Program, validate: bool, strict: bool = False, keep_store: bool = False
+    modules: Iterable[nn.Module], *, validate: bool | None = None, strict: bool = False
 ) -> Iterator[None]:
-    """Run programs with Pyro's store and validation flags as they were before, afterwards.
+    """Run programs over modules and leave Pyro's store and flags as they were.
 
-    Inside, the store is empty, or with ``keep_store`` a copy (for programs that Pyro's own ``SVI`` has trained).
+    Inside, the store is a copy: programs that Pyro's own ``SVI`` has trained find their
+    parameters. ``validate`` None keeps Pyro's validation as it is.
     """
     store = pyro.get_param_store()
-    state = store.get_state() if keep_store else None
-    with (
-        store.scope(state),
-        own_parameters(strict),
-        pyro.validation_enabled(validate),
-        frozen_allowed(*programs),
-    ):
+    state = store.get_state() if len(store) else None
+    validation = nullcontext() if validate is None else pyro.validation_enabled(validate)
+    with store.scope(state), own_parameters(strict), validation, _frozen_allowed(modules):
         yield
 
 
 @contextmanager
-def frozen_allowed(*programs: Program) -> Iterator[None]:
-    """Silence ``pyro.module``'s warning about frozen parameters: to freeze is no mistake where modules own their parameters."""
-    frozen = any(
-        not p.requires_grad for module in modules_of(*programs) for p in module.parameters()
-    )
+def _frozen_allowed(modules: Iterable[nn.Module]) -> Iterator[None]:
+    """Silence ``pyro.module``'s warning about frozen parameters: to freeze is no mistake here."""
+    frozen = any(not p.requires_grad for module in modules for p in module.parameters())
     with warnings.catch_warnings() if frozen else nullcontext():
         if frozen:
-            warnings.filterwarnings(
-                "ignore",
-                message=".* was not registered in the param store because requires_grad=False",
-            )
+            warnings.filterwarnings("ignore", message=".* was not registered in the param store")
         yield
 
 
-def modules_of(*programs: Program) -> list[nn.Module]:
-    """The modules behind programs that are modules, or methods of modules."""
-    owners = [getattr(program, "__self__", program) for program in programs]
-    return list(dict.fromkeys(owner for owner in owners if isinstance(owner, nn.Module)))
+@contextmanager
+def in_mode(modules: Iterable[nn.Module], training: bool) -> Iterator[None]:
+    """Run modules, and those they call, in ``train`` or ``eval`` mode; restore each one's mode."""
+    modes: dict[nn.Module, bool] = {}
+
+    def switch(module: nn.Module, args: Any = None) -> None:
+        modes.setdefault(module, module.training)
+        module.training = training
+
+    for root in modules:
+        root.apply(switch)
+    try:  # the hook finds modules that only a run shows
+        with register_module_forward_pre_hook(switch):
+            yield
+    finally:
+        for module, mode in modes.items():
+            module.training = mode
 
 
 @contextmanager
-def evaluation(*programs: Program) -> Iterator[None]:
-    """Run programs to look, not to learn: no gradients, modules in ``eval`` mode, global state as it was, afterwards."""
-    modes: dict[nn.Module, bool] = {}
+def looking(modules: Iterable[nn.Module]) -> Iterator[None]:
+    """Run programs to look, not to learn: ``eval`` mode, no gradients, validation, isolation."""
+    modules = list(modules)
+    with in_mode(modules, False), torch.no_grad(), isolated(modules, validate=True):
+        yield
 
-    def look(module: nn.Module, args: Any = None) -> None:
-        modes.setdefault(module, module.training)
-        module.training = False
 
-    for owner in modules_of(*programs):
-        owner.apply(look)
-    try:  # the hook finds the modules of programs that are plain functions
-        with (
-            register_module_forward_pre_hook(look),
-            torch.no_grad(),
-            isolated(*programs, validate=True, keep_store=True),
-        ):
+@contextmanager
+def unchanged(modules: Iterable[nn.Module]) -> Iterator[None]:
+    """Run programs and leave buffers and random numbers as they were."""
+    buffers = [buffer for module in modules for buffer in module.buffers()]
+    saved = [buffer.clone() for buffer in buffers]
+    try:
+        with torch.random.fork_rng(_cuda_devices(modules), device_type="cuda"):
             yield
     finally:
-        for module, training in modes.items():
-            module.training = training
+        with torch.no_grad():
+            for buffer, value in zip(buffers, saved, strict=True):
+                buffer.copy_(value)
 
 
-def reachable_modules(*programs: Any) -> list[nn.Module]:
-    """The modules that programs are, belong to, close over or name, whether a call uses them or not."""
-    found, seen, open_ = [], set(), list(programs)
-    while open_:
-        value = open_.pop()
-        if id(value) in seen:
-            continue
-        seen.add(id(value))
-        if isinstance(value, nn.Module):
-            found.append(value)
-        elif isinstance(value, list | tuple | dict):
-            open_ += value.values() if isinstance(value, dict) else value
-        elif callable(value):
-            cells = [
-                cell.cell_contents
-                for cell in getattr(value, "__closure__", None) or ()
-                if _is_filled(cell)
-            ]
-            names, namespace = (
-                getattr(getattr(value, "__code__", None), "co_names", ()),
-                getattr(value, "__globals__", {}),
-            )
-            found += [
-                namespace[name] for name in names if isinstance(namespace.get(name), nn.Module)
-            ]
-            open_ += [
-                *cells,
-                getattr(value, "__self__", None),
-                getattr(value, "func", None),
-                getattr(value, "args", None),
-            ]
-    return found
-
-
-def _is_filled(cell: Any) -> bool:
-    try:
-        return cell.cell_contents is not None
-    except ValueError:  # a name that is not bound yet
-        return False
+def _cuda_devices(modules: Iterable[nn.Module]) -> list[int]:
+    devices = {p.device for module in modules for p in module.parameters()}
+    return sorted(device.index or 0 for device in devices if device.type == "cuda")

@@ -1,112 +1,144 @@
-"""One draw from the guide, scored by both programs: the quantity every objective is made of.
+"""From the sites of traces to log-densities per draw and datum.
 
-For z ~ q(z | x) the log-densities log p(x | z), log p(z) and log q(z | x), per datum. Their combination
-log p(x | z) + log p(z) - log q(z | x) is the log importance weight; its mean over q is the ELBO.
+The traces are K runs, or one run on K copies of the rows; ``shape`` is that of the result, (K, B),
+or (E, K, B) where E combinations of the guide's values are summed out.
 """
 
-from collections.abc import Callable
-from contextlib import nullcontext
-from typing import Any, NamedTuple
+from collections.abc import Callable, Sequence
+from typing import Any
 
-import pyro
-from pyro import poutine
-from pyro.infer.util import is_validation_enabled
-from pyro.poutine import Trace
+import torch
+from pyro.distributions.util import scale_and_mask
 from torch import Tensor
 
-from .checks import check_sites, check_support, dtypes_explained, same_shapes
-from .isolation import own_parameters, store_untouched
-from .sites import (
-    PARTICLES,
-    Program,
-    data_dim,
-    densities,
-    log_prob_sum,
-    particle_dim,
-    stochastic_sites,
-)
+from .draw import Draw, Term
+from .sites import Plate, Site, in_plate, is_factor, log_prob, per_row, stochastic_sites
+from .structure import Structure
+
+Runs = Sequence[Sequence[Site]]
+"""The sites of each run."""
+Shape = tuple[int, ...]
 
 
-class Terms(NamedTuple):
-    """The log-densities of a draw z ~ q(z | x), in nats, each of shape (B,) or (K, B).
+def model_terms(
+    runs: Runs, found: Structure, shape: Shape, scaled: bool = False
+) -> tuple[Term, Term]:
+    """log p(x | z) and log p(z); the model's own summed sites are summed out of both.
 
-    Programs without a plate around all their sites describe one datum: shape () or (K,).
+    log p(z) = log sum_y p(y, z) and log p(x | z) = log sum_y p(x, y, z) - log p(z).
+    """
+    plate, classes = found.plate, found.model_copies
+    full = (classes, *shape) if classes > 1 else shape
+    log_likelihood = total(select(runs, lambda site: site["is_observed"]), plate, full, scaled)
+    log_prior = total(select(runs, lambda site: not site["is_observed"]), plate, full, scaled)
+    if classes == 1:
+        return log_likelihood, log_prior
+    marginal = log_prior.local.logsumexp(0)
+    joint = (log_likelihood.local + log_prior.local).logsumexp(0)
+    return Term(joint - marginal, log_likelihood.whole), Term(marginal, log_prior.whole)
+
+
+def guide_terms(
+    runs: Runs, found: Structure, shape: Shape, scaled: bool, ungated: bool
+) -> tuple[Term, Term | None]:
+    """log q(z | x), and log q of the draws whose gradient is a score, or None.
+
+    Unless ``ungated``, a site without a reparameterised sampler gives its value to the first and
+    its gradient to the second.
     """
 
-    log_likelihood: Tensor
-    """log p(x | z), summed over the observed sites."""
-    log_prior: Tensor
-    """log p(z), summed over the latent sites of the model."""
-    log_guide: Tensor
-    """log q(z | x), summed over the sites of the guide."""
+    def moves(site: Site) -> bool:
+        return bool(site["fn"].has_rsample) or site["name"] in found.guide_values
 
-    @property
-    def log_weight(self) -> Tensor:
-        """log w = log p(x | z) + log p(z) - log q(z | x)."""
-        return self.log_likelihood + self.log_prior - self.log_guide
+    plate = found.plate
+    if ungated or all(moves(site) for run in runs for site in run):
+        return total(runs, plate, shape, scaled), None
+    drawn = select(runs, lambda site: not moves(site))
+    rest = total(drawn, plate, shape, scaled)
+    value = Term(rest.local.detach(), torch.as_tensor(rest.whole).detach())
+    log_guide = total(select(runs, moves), plate, shape, scaled) + value
+    return log_guide, total(drawn, plate, shape, scaled=False, masked=False)
 
 
-def draw(
-    model: Program,
-    guide: Program,
-    args: tuple[Any, ...],
-    kwargs: dict[str, Any],
-    num_particles: int | None = None,
-    nesting: int = 1,
-) -> tuple[Trace, Trace]:
-    """Run the guide, then the model at the guide's draw; return (model trace, guide trace).
+def guide_factors(runs: Runs, found: Structure, shape: Shape) -> Tensor | float:
+    """The guide's factors for each draw and datum."""
+    factors = select(runs, is_factor)
+    return total(factors, found.plate, shape).local if any(factors) else 0.0
 
-    With ``num_particles`` = K both run once, inside a plate of K independent draws at dimension ``-1 - nesting``, left of
-    the programs' own ``nesting`` plates: the encoder sees each datum once, whatever K.
+
+def log_summed(runs: Runs, found: Structure, shape: Shape) -> Tensor | None:
+    """log q(y | x) of the sites that are summed out, (E, K, B): neither masked nor scaled."""
+    if not found.guide_values:
+        return None
+    summed = select(runs, lambda site: site["name"] in found.guide_values)
+    return total(summed, found.plate, shape, masked=False).local
+
+
+def of_draws(site: Site, values: Tensor, found: Structure, scaled: bool = False) -> Tensor:
+    """log q of K values (K, B, ...) under the one distribution of a site, (K, B)."""
+    at = found.latents[site["name"]].to_draws(values)
+    value = log_prob(site, scaled, at)
+    if found.plate is None:
+        return value.reshape(len(value), -1).sum(-1, keepdim=True)
+    dims = [dim for dim in range(1 - value.ndim, 0) if dim != found.plate.dim]
+    return value.sum(dims) if dims else value
+
+
+def select(runs: Runs, wanted: Callable[[Site], bool]) -> list[list[Site]]:
+    """The sites of each run that are wanted."""
+    return [[site for site in run if wanted(site)] for run in runs]
+
+
+def total(
+    runs: Runs, plate: Plate | None, shape: Shape, scaled: bool = False, masked: bool = True
+) -> Term:
+    """The log-probability of the sites together: per datum in the data plate, and of the others.
+
+    The scales of global sites always count; those of the others only with ``scaled``.
     """
-    programs = model, guide
-    if num_particles is not None:
-        model, guide = (vectorized(program, num_particles, nesting) for program in programs)
-    validate = is_validation_enabled()
-    with store_untouched(), dtypes_explained(args, kwargs, *programs):
-        # innermost, so that no other handler sees the many messages of pyro.module; when validating, all see everything
-        own = nullcontext if validate else own_parameters
-        guide_trace = poutine.trace(_within(own, guide)).get_trace(*args, **kwargs)
-        with same_shapes() if validate else nullcontext():
-            model_trace = poutine.trace(
-                poutine.replay(_within(own, model), trace=guide_trace)
-            ).get_trace(*args, **kwargs)
-    if validate:
-        check_sites(model_trace, guide_trace)
-        check_support(model_trace)
-    return model_trace, guide_trace
+
+    def value(site: Site, scaled: bool) -> Any:
+        return log_prob(site, scaled) if masked else site["fn"].log_prob(site["value"])
+
+    local: list[Tensor] = []
+    whole: list[Tensor] = []
+    for run in runs:
+        inside = [site for site in run if in_plate(site, plate)]
+        outside = [site for site in run if not in_plate(site, plate)]
+        local += [_sum([per_row(value(site, scaled), plate) for site in inside])]
+        whole += [_sum([value(site, True).sum() for site in outside])] if outside else []
+    return Term(_shaped(local, shape), torch.stack(whole) if whole else 0.0)
 
 
-def _within(context: Callable[[], Any], program: Program) -> Program:
-    def run(*args: Any, **kwargs: Any) -> Any:
-        with context():
-            return program(*args, **kwargs)
-
-    return run
+def _sum(values: list[Tensor]) -> Tensor:
+    return sum(values[1:], start=values[0]) if values else torch.zeros(1)
 
 
-def vectorized(program: Program, num_particles: int, nesting: int) -> Program:
-    """The same program inside a plate of ``num_particles`` independent draws, at dimension ``-1 - nesting``."""
-
-    def run(*args: Any, **kwargs: Any) -> Any:
-        with pyro.plate(PARTICLES, num_particles, dim=-1 - nesting):
-            return program(*args, **kwargs)
-
-    return run
+def _shaped(local: list[Tensor], shape: Shape) -> Tensor:
+    """Per-row numbers of the runs in one tensor; zeros stand for no site at all."""
+    rows = torch.cat(local) if len(local) > 1 else local[0]
+    size = torch.Size(shape).numel()
+    return (rows if rows.numel() == size else rows.expand(size)).reshape(shape)
 
 
-def terms(model_trace: Trace, guide_trace: Trace, *, scaled: bool = True) -> Terms:
-    """Score a draw: see :class:`Terms`.
+def latent_terms(draw: Draw, function: Callable[[Site, Site], Tensor]) -> Term:
+    """The total of a function of each latent site in the guide, q, and in the model, p.
 
-    With ``scaled``, for an ELBO: each site is multiplied by its ``poutine.scale``, and a ``pyro.factor`` of the guide counts
-    as part of log q(z | x). Without, for importance weights: neither.
+    ``function(q, p)`` is a number for each element of the site's batch.
     """
-    keep = {particle_dim(guide_trace), data_dim(model_trace, guide_trace)}
-    sites = stochastic_sites(model_trace)
-    return Terms(
-        log_likelihood=log_prob_sum((site for site in sites if site["is_observed"]), keep, scaled),
-        log_prior=log_prob_sum((site for site in sites if not site["is_observed"]), keep, scaled),
-        log_guide=log_prob_sum(
-            (stochastic_sites if scaled else densities)(guide_trace), keep, scaled
-        ),
-    )
+    plate, shape = draw.structure.plate, draw.structure.shape(draw.num_particles)
+    local: list[Tensor] = []
+    whole: list[Tensor] = []
+    for model, guide in zip(draw.model_traces, draw.guide_traces, strict=True):
+        inside: list[Tensor] = []
+        outside: list[Tensor] = []
+        for q in stochastic_sites(guide):
+            value = function(q, model.nodes[q["name"]])
+            if in_plate(q, plate):
+                scale = q["scale"] if draw.mixed else 1.0
+                inside.append(per_row(scale_and_mask(value, scale, q["mask"]), plate))
+            else:
+                outside.append(scale_and_mask(value, q["scale"], q["mask"]).sum())
+        local.append(_sum(inside))
+        whole += [_sum(outside)] if outside else []
+    return Term(_shaped(local, shape), torch.stack(whole) if whole else 0.0)

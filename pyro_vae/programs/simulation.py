@@ -7,7 +7,8 @@ from pyro import poutine
 from torch import Tensor
 
 from .isolation import isolated
-from .sites import Program, Site, stochastic_sites
+from .modules import modules_of
+from .sites import Program, Site, is_factor, stochastic_sites
 
 
 class Simulation(NamedTuple):
@@ -23,7 +24,8 @@ class Simulation(NamedTuple):
 def simulate(model: Program, *args: Any, **kwargs: Any) -> Simulation:
     """Draw z ~ p(z), x ~ p(x | z) and put x where the observed data are among the arguments.
 
-    The argument that holds a site's data is known by its values (``obs=x.reshape(...)`` is found too), so any program will do.
+    The argument that holds a site's data is known by its values (``obs=x.reshape(...)`` is found
+    too), so any program will do.
 
     Raises ``ValueError`` where not exactly one argument holds the data of an observed site.
 
@@ -33,37 +35,45 @@ def simulate(model: Program, *args: Any, **kwargs: Any) -> Simulation:
     >>> simulation.args[0].shape, simulation.latents["z"].shape
     (torch.Size([3, 64]), torch.Size([3, 2]))
     """
-    with (
-        torch.no_grad(),
-        isolated(model, validate=False, keep_store=True),
-    ):  # unconditioned sites are valid by construction
-        sites = stochastic_sites(
-            poutine.trace(poutine.uncondition(model)).get_trace(*args, **kwargs)
-        )
+    # sites that observe nothing are valid by construction
+    with torch.no_grad(), isolated(modules_of(model), validate=False):
+        return dream(model, args, kwargs, by_value=True)
+
+
+def dream(
+    model: Program, args: tuple[Any, ...], kwargs: dict[str, Any], *, by_value: bool = False
+) -> Simulation:
+    """As :func:`simulate`, within a run of one's own; arguments are known by identity.
+
+    ``by_value`` also finds those that the model observes in another shape, which asks the device
+    for numbers.
+    """
+    trace = poutine.trace(poutine.uncondition(model)).get_trace(*args, **kwargs)
+    sites = [site for site in stochastic_sites(trace) if not is_factor(site)]
     call: dict[Any, Any] = {**dict(enumerate(args)), **kwargs}
     replaced = dict(call)
     for site in (site for site in sites if site["infer"].get("was_observed")):
-        key = _holder(site, call)
+        key = _holder(site, call, by_value)
         replaced[key] = site["value"].reshape(call[key].shape)
-    latents = {
-        site["name"]: site["value"] for site in sites if not site["infer"].get("was_observed")
-    }
+    latents = [site for site in sites if not site["infer"].get("was_observed")]
     return Simulation(
         tuple(replaced[i] for i in range(len(args))),
         {name: replaced[name] for name in kwargs},
-        latents,
+        {site["name"]: site["value"] for site in latents},
     )
 
 
-def _holder(site: Site, call: dict[Any, Any]) -> Any:
+def _holder(site: Site, call: dict[Any, Any], by_value: bool) -> Any:
     """The position or name of the argument that holds the data of an observed site."""
     data = site["infer"]["obs"]
-    holders = [
-        key for key, value in call.items() if isinstance(value, Tensor) and _same(value, data)
-    ]
+    tensors = {key: value for key, value in call.items() if isinstance(value, Tensor)}
+    holders = [key for key, value in tensors.items() if value is data]
+    if not holders and by_value:
+        holders = [key for key, value in tensors.items() if _same(value, data)]
     if len(holders) != 1:
         raise ValueError(
-            f"expected one argument to hold the data of site {site['name']!r}, got {len(holders)}: {holders}"
+            f"expected one argument to hold the data of site {site['name']!r}, "
+            f"got {len(holders)}: {holders}"
         )
     return holders[0]
 

@@ -1,105 +1,112 @@
-"""The sample sites of a trace: their log-probabilities and their plates."""
+"""The sample sites of a trace: their kinds, their plates, their log-probabilities.
+
+A site lies in the data plate, one row per datum, or outside it: then it is global.
+"""
 
 from collections.abc import Callable, Iterable
-from functools import reduce
-from typing import Any, cast
+from typing import Any, NamedTuple
 
 import torch
+from pyro.distributions import Unit
 from pyro.distributions.util import scale_and_mask
 from pyro.poutine import Trace
 from pyro.poutine.util import site_is_subsample
 from torch import Tensor
 
 Program = Callable[..., Any]
-
-
 Site = dict[str, Any]
 
 
-PARTICLES = "num_particles_vectorized"  # the name Pyro's own objectives give this plate
+class Plate(NamedTuple):
+    """A plate, told by its name and its (negative) dimension."""
 
-
-def log_prob_sum(sites: Iterable[Site], keep: set[int | None], scaled: bool = True) -> Tensor:
-    """The log-probability of the sites together, summed over all (negative) batch dimensions but those in ``keep``."""
-    values = [sum_but(log_prob(site, scaled), keep) for site in sites]
-    return reduce(torch.add, values) if values else torch.zeros(())
-
-
-def log_prob(site: Site, scaled: bool = True) -> Tensor:
-    """The log-probability of one site over its batch shape, masked and scaled as its handlers ask."""
-    return cast(
-        Tensor,
-        scale_and_mask(
-            site["fn"].log_prob(site["value"]), site["scale"] if scaled else 1.0, site["mask"]
-        ),
-    )
-
-
-def score_sum(sites: Iterable[Site], keep: set[int | None]) -> Tensor:
-    """log q at the draws of some sites, neither scaled nor masked: the draws were not."""
-    values = [sum_but(site["fn"].log_prob(site["value"]), keep) for site in sites]
-    return reduce(torch.add, values) if values else torch.zeros(())
-
-
-def sum_but(value: Tensor, keep: set[int | None]) -> Tensor:
-    """Sum over all (negative) dimensions but those in ``keep``."""
-    dims = [dim for dim in range(-value.ndim, 0) if dim not in keep]
-    return value.sum(dims) if dims else value
+    name: str
+    dim: int
 
 
 def stochastic_sites(trace: Trace) -> list[Site]:
-    """The sample sites of a trace, in order, without the subsample sites of plates and without ``pyro.deterministic``."""
-    sites = (
+    """The sites that carry probability, in order: no subsamples, no ``pyro.deterministic``."""
+    return [
         site
         for site in trace.nodes.values()
-        if site["type"] == "sample" and not site_is_subsample(site)
-    )
-    return [site for site in sites if not site["infer"].get("_deterministic")]
-
-
-def densities(guide_trace: Trace) -> list[Site]:
-    """The sites of a guide that are part of log q(z | x): all but ``pyro.factor``."""
-    return [site for site in stochastic_sites(guide_trace) if base_name(site["fn"]) != "Unit"]
-
-
-def particle_dim(trace: Trace) -> int | None:
-    """The dimension of the plate of particles, if :func:`draw` opened one."""
-    frames = (frame for site in stochastic_sites(trace) for frame in site["cond_indep_stack"])
-    return next((frame.dim for frame in frames if frame.name == PARTICLES), None)
-
-
-def data_dim(*traces: Trace) -> int | None:
-    """The (negative) dimension of the outermost plate, by nesting, around every sample site: one row per datum."""
-    first, *others = [_common_dims(trace) for trace in traces if stochastic_sites(trace)] or [[]]
-    return next((dim for dim in first if all(dim in dims for dims in others)), None)
-
-
-def _common_dims(trace: Trace) -> list[int]:
-    """The dimensions of the plates around every site, the outermost first.
-
-    A plate is known by its name and dimension: two plates side by side may share a dimension.
-    """
-    stacks = [
-        [(f.name, f.dim) for f in site["cond_indep_stack"] if f.vectorized and f.name != PARTICLES]
-        for site in stochastic_sites(trace)
+        if site["type"] == "sample"
+        and not site_is_subsample(site)
+        and not site["infer"].get("_deterministic")
     ]
-    return [plate[1] for plate in stacks[0] if all(plate in stack for stack in stacks)]
 
 
-def nesting(*traces: Trace) -> int:
-    """How many dimensions the programs' own plates take up."""
-    frames = (
-        f
-        for t in traces
-        for site in stochastic_sites(t)
-        for f in site["cond_indep_stack"]
-        if f.vectorized
-    )
-    return max((-f.dim for f in frames if f.name != PARTICLES), default=0)
+def subsamples(trace: Trace) -> dict[str, Tensor]:
+    """The rows that the trace's plates have chosen, by name."""
+    return {
+        name: site["value"]
+        for name, site in trace.nodes.items()
+        if site["type"] == "sample" and site_is_subsample(site)
+    }
+
+
+def is_factor(site: Site) -> bool:
+    """Whether ``pyro.factor`` made the site."""
+    return isinstance(base_dist(site["fn"]), Unit)
+
+
+def is_auxiliary(site: Site) -> bool:
+    """Whether the site is a draw of the guide that the model does not have."""
+    return bool(site["infer"].get("is_auxiliary")) and not is_factor(site)
+
+
+def is_marked(site: Site) -> bool:
+    """Whether the site's values are to be summed out: Pyro's mark for parallel enumeration."""
+    return bool(site["infer"].get("enumerate") == "parallel") and not site["is_observed"]
+
+
+def plates(site: Site) -> list[Plate]:
+    """The vectorised plates around a site, the outermost first."""
+    return [Plate(f.name, f.dim) for f in site["cond_indep_stack"] if f.vectorized]
+
+
+def data_plate(model_trace: Trace) -> Plate | None:
+    """The outermost plate, by nesting, that all observed sites of the model share."""
+    sites = stochastic_sites(model_trace)
+    observed = [site for site in sites if site["is_observed"] and not is_factor(site)]
+    stacks = [plates(site) for site in observed or sites]
+    if not stacks:
+        return None
+    return next((p for p in stacks[0] if all(p in stack for stack in stacks)), None)
+
+
+def in_plate(site: Site, plate: Plate | None) -> bool:
+    """Whether a site has one row per datum; without a plate everything is one datum."""
+    if plate is None:
+        return True
+    frames = site["cond_indep_stack"]
+    return any(f.dim == plate.dim and f.name == plate.name for f in frames)
+
+
+def log_prob(site: Site, scaled: bool = True, value: Tensor | None = None) -> Tensor:
+    """The log-probability of a site over its batch shape, masked, and if asked scaled.
+
+    ``value`` stands for the site's own value.
+    """
+    logp = site["fn"].log_prob(site["value"] if value is None else value)
+    scaled_logp: Tensor = scale_and_mask(logp, site["scale"] if scaled else 1.0, site["mask"])
+    return scaled_logp
+
+
+def per_row(value: Tensor, plate: Plate | None) -> Tensor:
+    """Sum over all batch dimensions but the data plate's; (R,), or (1,) without a plate."""
+    if plate is None:
+        return value.sum().reshape(1)
+    if value.ndim < -plate.dim:
+        raise ValueError(
+            f"expected a batch dimension for plate {plate.name!r} at dim {plate.dim}, "
+            f"got a log-probability of shape {tuple(value.shape)}"
+        )
+    dims = [dim for dim in range(-value.ndim, 0) if dim != plate.dim]
+    return value.sum(dims) if dims else value
 
 
 def base_name(fn: Any) -> str:
-    """The name of a distribution's family, below ``.to_event`` and ``.expand``."""
+    """The name of a distribution's family."""
     return type(base_dist(fn)).__name__.removesuffix("Distribution")
 
 
@@ -108,3 +115,25 @@ def base_dist(fn: Any) -> Any:
     while hasattr(fn, "base_dist"):
         fn = fn.base_dist
     return fn
+
+
+def common_scale(sites: Iterable[Site], plate: Plate | None) -> Any:
+    """The ``poutine.scale`` that the sites of the data plate share; None where they differ."""
+    scales = [site["scale"] for site in sites if in_plate(site, plate)]
+    first = scales[0] if scales else 1.0
+    for other in scales[1:]:
+        if other is first:
+            continue
+        if isinstance(other, Tensor) or isinstance(first, Tensor):
+            if not _same_tensor(first, other):
+                return None
+        elif other != first:
+            return None
+    return first
+
+
+def _same_tensor(first: Any, other: Any) -> bool:
+    """Whether two scales are equal; tensors inside a graph count as different."""
+    if torch._guards.detect_fake_mode((first, other)) is not None:
+        return False
+    return bool(torch.equal(torch.as_tensor(first), torch.as_tensor(other)))

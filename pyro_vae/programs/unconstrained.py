@@ -1,17 +1,16 @@
-"""The latents as one unconstrained vector per datum, and the log-densities of model and guide there."""
+"""The latents as one unconstrained vector per datum, and the log-densities of both programs there."""
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
-from pyro import poutine
 from pyro.distributions.util import sum_rightmost
-from pyro.poutine import Trace
 from torch import Tensor
 from torch.distributions import Transform, biject_to
 
-from .checks import check_density
-from .scoring import draw, vectorized
-from .sites import Program, base_name, data_dim, densities, log_prob_sum, nesting, stochastic_sites
+from .draw import Values
+from .pair import Pair
+from .rows import Call
+from .sites import Site, base_name
 
 
 class Coordinates(NamedTuple):
@@ -19,126 +18,94 @@ class Coordinates(NamedTuple):
 
     transform: Transform
     """From R^n to the support."""
-    event_dim: int
     shape: torch.Size
     """Of one datum's unconstrained values."""
 
 
 class Unconstrained:
-    """log p(x, z) and log q(z | x) of some data as functions of u, of shape (K, B, D): K points for each of B data.
+    """log p(x, z) and log q(z | x) as functions of u, (K, B, D): K points for each of B data.
 
-    Sites with a bounded support are mapped to it from R^n, as ``biject_to`` does, and the log-density of z given u carries the
-    Jacobian: log p(u) = log p(z) + log |dz/du|. Call the methods within :func:`pyro_vae.programs.isolation.evaluation`.
+    Sites with a bounded support are mapped to it from R^n, as ``biject_to`` does, and the
+    log-density of z given u carries the Jacobian: log p(u) = log p(z) + log |dz/du|. Call the
+    methods within ``pair.looking()``.
 
-    Raises ``ValueError`` for discrete latents, guides with auxiliary sites, and programs without a plate over the data.
+    Raises ``ValueError`` for discrete latents, guides with auxiliary sites, and pairs without a
+    weight for each datum.
     """
 
-    def __init__(self, model: Program, guide: Program, args: Any, kwargs: Any) -> None:
-        self.model, self.guide, self.args, self.kwargs = model, guide, args, kwargs
-        traces = model_trace, guide_trace = draw(model, guide, args, kwargs)
-        dim, self.depth = data_dim(*traces), nesting(*traces)
-        auxiliary = [
-            site["name"] for site in densities(guide_trace) if site["infer"].get("is_auxiliary")
-        ]
-        if dim is None or auxiliary:
-            raise ValueError(
-                f"expected a plate over the data around every site and no auxiliary sites in the guide, got {auxiliary}"
-            )
-        self.dim, self.guide_trace = dim, guide_trace
-        self.sites = {
-            site["name"]: self._coordinates(site)
-            for site in stochastic_sites(model_trace)
-            if site["name"] in guide_trace.nodes
-        }
+    def __init__(self, pair: Pair, call: Call) -> None:
+        self.pair, self.call = pair, call
+        draw = pair.draw(*call)
+        if draw.structure.refusal is not None:
+            raise ValueError(draw.structure.refusal)
+        model, guide = draw.model_traces[0], draw.guide_traces[0]
+        auxiliary = sorted(draw.values.keys() - model.nodes.keys())
+        if auxiliary:
+            raise ValueError(f"expected no auxiliary sites in the guide, got {auxiliary}")
+        if draw.structure.guide_values or draw.structure.model_values:
+            raise ValueError("expected continuous latents, got sites that are to be summed out")
+        order = [name for name in model.nodes if name in draw.values]
+        self.sites = {name: _coordinates(guide.nodes[name], draw.values[name]) for name in order}
 
     def draw_guide(self, num_points: int) -> Tensor:
         """Draw z ~ q(z | x)."""
-        return self._draw(self.guide, num_points)
+        return self.unconstrain(self.pair.sample(self.call, num_points).values)
 
     def draw_prior(self, num_points: int) -> Tensor:
         """Draw z ~ p(z)."""
-        return self._draw(self.model, num_points)
+        return self.unconstrain(self.pair.sample_prior(self.call, num_points))
 
     def log_joint(self, u: Tensor) -> tuple[Tensor, Tensor]:
         """Return log p(x | z) and log p(z) + log |dz/du|, (K, B) each."""
         z, log_jacobian = self.constrain(u)
-        sites = stochastic_sites(self._at(self.model, z, len(u)))
-        keep: set[int | None] = {-1 - self.depth, self.dim}
-        log_likelihood = log_prob_sum(
-            (site for site in sites if site["name"] not in z), keep, scaled=False
-        )
-        return log_likelihood, log_prob_sum(
-            (site for site in sites if site["name"] in z), keep, scaled=False
-        ) + log_jacobian
+        log_likelihood, log_prior = self.pair.score_model(self.call, z, len(u))
+        return log_likelihood, log_prior + log_jacobian
 
     def log_guide(self, u: Tensor) -> Tensor:
         """Return log q(z | x) + log |dz/du|, (K, B)."""
         z, log_jacobian = self.constrain(u)
-        return (
-            log_prob_sum(
-                densities(self._at(self.guide, z, len(u))),
-                {-1 - self.depth, self.dim},
-                scaled=False,
-            )
-            + log_jacobian
-        )
+        return self.pair.score_guide(self.call, z, len(u)) + log_jacobian
 
     def check_guide(self) -> None:
-        """Raise ``ValueError`` where the guide has no density at its draws, or another one at each run."""
-        check_density(self.guide_trace)
+        """Raise ``ValueError`` where the guide has another density at each run."""
         with torch.random.fork_rng():
             u = self.draw_guide(1)
             once, again = self.log_guide(u), self.log_guide(u)
         if not torch.allclose(once, again, rtol=1e-4, atol=1e-3):
             raise ValueError(
-                f"expected a guide that is deterministic given its draws, got log q = {float(once.sum()):g} and "
-                f"{float(again.sum()):g} for the same draws: start from the prior"
+                "expected a guide that is deterministic given its draws, got log q = "
+                f"{float(once.sum()):g} and {float(again.sum()):g} for the same draws: "
+                "start from the prior"
             )
 
-    def constrain(self, u: Tensor) -> tuple[dict[str, Tensor], Tensor]:
-        """Return the sites' values at u, and log |dz/du| of shape (K, B)."""
+    def constrain(self, u: Tensor) -> tuple[Values, Tensor]:
+        """Return the sites' values at u, (K, B, ...), and log |dz/du| of shape (K, B)."""
         values, log_jacobian = {}, u.new_zeros(u.shape[:2])
         parts = torch.split(u, [site.shape.numel() for site in self.sites.values()], -1)
         for (name, site), part in zip(self.sites.items(), parts, strict=True):
             flat = part.reshape(*u.shape[:2], *site.shape)
-            value = site.transform(flat)
+            values[name] = value = site.transform(flat)
             jacobian = site.transform.log_abs_det_jacobian(flat, value)  # type: ignore[no-untyped-call]
             log_jacobian = log_jacobian + sum_rightmost(jacobian, jacobian.ndim - 2)
-            values[name] = value.movedim((0, 1), self._places(site))
         return values, log_jacobian
 
-    def unconstrain(self, values: dict[str, Tensor]) -> Tensor:
-        """Return u of the sites' values, which may lack the dimension of points: then (1, B, D)."""
-        parts = [self._first(values[name], site.event_dim) for name, site in self.sites.items()]
-        flat = [
-            site.transform.inv(part) for site, part in zip(self.sites.values(), parts, strict=True)
-        ]
+    def unconstrain(self, values: Values) -> Tensor:
+        """Return u of the sites' values (K, B, ...)."""
+        flat = [site.transform.inv(values[name]) for name, site in self.sites.items()]
         return torch.cat([part.reshape(*part.shape[:2], -1) for part in flat], -1)
 
-    def _draw(self, program: Program, num_points: int) -> Tensor:
-        trace = poutine.trace(vectorized(program, num_points, self.depth)).get_trace(
-            *self.args, **self.kwargs
-        )
-        return self.unconstrain({name: trace.nodes[name]["value"] for name in self.sites})
+    def unconstrain_run(self, values: dict[str, Tensor]) -> Tensor:
+        """Return u, (1, B, D), of the sites' values as a run of the model has them."""
+        latents = self.pair.structure(self.call).latents
+        return self.unconstrain({n: latents[n].from_rows(values[n], 1) for n in self.sites})
 
-    def _at(self, program: Program, z: dict[str, Tensor], num_points: int) -> Trace:
-        conditioned = poutine.condition(vectorized(program, num_points, self.depth), data=z)
-        return poutine.trace(conditioned).get_trace(*self.args, **self.kwargs)
 
-    def _coordinates(self, site: Any) -> Coordinates:
-        try:
-            transform = biject_to(site["fn"].support)
-        except NotImplementedError as error:
-            raise ValueError(
-                f"expected continuous latents that R^n can be mapped to, got a {base_name(site['fn'])} at site {site['name']!r}"
-            ) from error
-        value = self._first(site["value"], site["fn"].event_dim)
-        return Coordinates(transform, site["fn"].event_dim, transform.inv(value).shape[2:])
-
-    def _first(self, value: Tensor, event_dim: int) -> Tensor:
-        """A site's value with its points and its data first."""
-        value = value.reshape(*[1] * (1 + self.depth + event_dim - value.ndim), *value.shape)
-        return value.movedim((-1 - self.depth - event_dim, self.dim - event_dim), (0, 1))
-
-    def _places(self, site: Coordinates) -> tuple[int, int]:
-        return -1 - self.depth - site.event_dim, self.dim - site.event_dim
+def _coordinates(site: Site, value: Tensor) -> Coordinates:
+    try:
+        transform = biject_to(site["fn"].support)
+    except NotImplementedError as error:
+        raise ValueError(
+            f"expected continuous latents that R^n can be mapped to, got a {base_name(site['fn'])} "
+            f"at site {site['name']!r}"
+        ) from error
+    return Coordinates(transform, transform.inv(value).shape[2:])

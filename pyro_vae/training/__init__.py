@@ -29,7 +29,6 @@ from .epoch import (
     steps,
     take,
     train_epoch,
-    training,
     validate,
 )
 from .loop import fit, reproduce
@@ -63,6 +62,5 @@ __all__ = [
     "take",
     "to_csv",
     "train_epoch",
-    "training",
     "validate",
 ]

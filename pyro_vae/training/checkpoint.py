@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from ..inference.svi import SVI
-from ..programs.isolation import modules_of
+from ..programs.modules import modules_of
 from ..programs.sites import Program
 
 LAST, PREVIOUS, BEST = "last.pt", "previous.pt", "best.pt"
@@ -125,7 +125,7 @@ def svi_state(svi: SVI) -> State:
 
     Raises ``ValueError`` where the optimiser holds parameters of no module behind model or guide: they would be lost.
     """
-    modules = modules_of(svi.model, svi.guide)
+    modules = svi.pair.modules
     owned = {p for module in modules for p in module.parameters()}
     lost = [
         tuple(p.shape)
@@ -150,7 +150,7 @@ def restore_svi(svi: SVI, state: State, path: Path) -> None:
     """Set an ``SVI`` to a state of :func:`svi_state`, which came from ``path``; ``ValueError`` where it is of another make."""
     check_keys(state, {"modules", "optimiser", "optimiser_type", "num_steps"}, path)
     check_equal("optimiser", state["optimiser_type"], type(svi.optim).__name__, path)
-    restore_modules(modules_of(svi.model, svi.guide), state, path)
+    restore_modules(svi.pair.modules, state, path)
     svi.optim.load_state_dict(state["optimiser"])
     svi.num_steps = state["num_steps"]
 

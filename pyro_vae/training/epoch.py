@@ -10,16 +10,14 @@ from typing import Protocol, cast
 
 import numpy as np
 import torch
-from pyro.poutine import Trace
 from torch import Tensor
 
-from ..evaluation.latents import active_units, continuous_sites, site_means
+from ..evaluation.latents import active_units, site_means
 from ..inference.distributed import all_reduce_sum, rank, world_size
 from ..inference.svi import SVI
-from ..objectives.estimate import Estimate
-from ..programs.isolation import evaluation, modules_of
-from ..programs.scoring import draw, terms
-from ..programs.sites import Program, data_dim
+from ..objectives.objective import Estimate
+from ..programs.draw import Draw
+from ..programs.isolation import in_mode
 
 CHECK_EVERY = 50
 """On an accelerator, which a look at a number keeps waiting, losses are looked at once in so many steps."""
@@ -67,12 +65,12 @@ def train_epoch(
     """
     table = None
     unchecked: list[Batch] = []
-    with seeded(seed, epoch, 1 + rank()), training(svi.model, svi.guide):
+    with seeded(seed, epoch, 1 + rank()), in_mode(svi.pair.modules, True):
         for number, batch in enumerate(steps(svi, data, batches)):
             estimate = cast(Estimate, svi.estimate)
             if table is None:
                 table = estimate.loss.new_empty(len(batches), 3)
-            torch.stack(estimate, out=table[number])
+            table[number] = torch.stack([_number(value, estimate.loss) for value in estimate])
             unchecked.append(batch)
             if (
                 table.device.type == "cpu"
@@ -123,33 +121,36 @@ def _check_weights(svi: SVI, number: int, batch: Batch) -> None:
 
 
 def validate(svi: SVI, data: Data, seed: int) -> tuple[Estimate, int | None]:
-    """Return the sums of -ELBO, log-likelihood and KL over the data, from one draw each, and the number of active units.
+    """Return the sums of -ELBO, log-likelihood and KL over the data, and the active units.
 
-    The noise depends on the seed alone, so that the figures of two epochs differ by the weights only.
+    One draw for each datum. The noise depends on the seed alone, so that the figures of two epochs
+    differ by the weights only.
     """
     total, means = None, []
     indices = torch.arange(rank(), len(data), world_size()).to(device_of(svi))
-    with seeded(seed, 0, 1 + rank()), evaluation(svi.model, svi.guide):
+    with seeded(seed, 0, 1 + rank()), svi.pair.looking():
         for rows in torch.split(indices, VALIDATION_BATCH):
-            traces = draw(svi.model, svi.guide, take(data, rows), {})
-            log_likelihood, log_prior, log_guide = (value.sum() for value in terms(*traces))
-            kl = log_guide - log_prior
+            draw = svi.pair.draw(take(data, rows), {})
+            log_likelihood, kl = draw.total(draw.log_likelihood), draw.total(draw.kl)
             sums = torch.stack([kl - log_likelihood, log_likelihood, kl])
             total = sums if total is None else total + sums
-            means.append(_means(traces[1]))
+            means.append(_means(draw))
     estimate = Estimate(*all_reduce_sum(cast(Tensor, total)))
-    if means[0] is None:
+    known = [mean for mean in means if mean is not None]
+    if len(known) < len(means):
         return estimate, None
-    twice = _gather(torch.cat(cast(list[Tensor], means)), indices, len(data))
+    twice = _gather(torch.cat(known), indices, len(data))
     return estimate, active_units(*twice.chunk(2, -1))
 
 
-def _means(guide_trace: Trace) -> Tensor | None:
-    """E[z | x] of the continuous sites side by side, estimated twice, (B, 2 D), where the guide has such sites and one row per datum."""
-    sites, dim = continuous_sites(guide_trace), data_dim(guide_trace)
-    if not sites or dim is None:
+def _means(draw: Draw) -> Tensor | None:
+    """E[z | x] of the continuous sites side by side, estimated twice, (B, 2 D)."""
+    if draw.structure.guide_values:
         return None
-    return site_means(sites + sites, dim)
+    guide_trace, found = draw.guide_traces[0], draw.structure
+    twice = [site_means(guide_trace, found) for _ in range(2)]
+    known = [mean for mean in twice if mean is not None]
+    return torch.cat(known, -1) if known else None
 
 
 def _gather(rows: Tensor, indices: Tensor, total: int) -> Tensor:
@@ -199,15 +200,6 @@ def _mix(*key: int) -> int:
     return int(np.random.SeedSequence(key).generate_state(1)[0])
 
 
-@contextmanager
-def training(*programs: Program) -> Iterator[None]:
-    """Run programs with their modules in ``train`` mode; put each module's mode back afterwards."""
-    owners = modules_of(*programs)
-    modes = [(module, module.training) for owner in owners for module in owner.modules()]
-    for owner in owners:
-        owner.train()
-    try:
-        yield
-    finally:
-        for module, mode in modes:
-            module.training = mode
+def _number(value: Tensor | None, like: Tensor) -> Tensor:
+    """A value, or NaN where it is not known."""
+    return torch.full_like(like, torch.nan) if value is None else value

@@ -19,7 +19,8 @@ from tqdm import tqdm
 
 from ..inference.distributed import barrier, rank, world_size
 from ..inference.svi import SVI, objective_at
-from ..objectives.estimate import Estimate
+from ..objectives.objective import Estimate
+from ..programs.isolation import in_mode
 from .checkpoint import (
     BEST,
     LAST,
@@ -35,7 +36,7 @@ from .checkpoint import (
     save_checkpoint,
     svi_state,
 )
-from .epoch import Data, NonFinite, epoch_batches, seeded, steps, train_epoch, training, validate
+from .epoch import Data, NonFinite, epoch_batches, seeded, steps, train_epoch, validate
 from .metrics import Record, to_csv
 
 METRICS, FAILURE = "metrics.csv", "failure.pt"
@@ -114,7 +115,7 @@ def reproduce(svi: SVI, train: Data, path: Path) -> Tensor:
     check_equal("training set length", settings["training set length"], len(train), path)
     restore_svi(svi, failure["state"], path)
     batches = epoch_batches(len(train), settings["batch size"], settings["seed"], epoch, *shard)
-    with seeded(settings["seed"], epoch, 1 + shard[0]), training(svi.model, svi.guide):
+    with seeded(settings["seed"], epoch, 1 + shard[0]), in_mode(svi.pair.modules, True):
         for _ in steps(svi, train, batches[: failure["batch_number"]]):
             pass
     return cast(Estimate, svi.estimate).loss

@@ -1,0 +1,109 @@
+"""Pyro's own objectives, run as ours where the values agree, and otherwise as they are.
+
+``Trace_ELBO`` runs as ours: the same estimator, one run for all particles. ``TraceMeanField_ELBO``
+runs as ours where both give one value on the first batch, that is where every KL has a closed form
+and no scale stands on the model's side alone; elsewhere as it is. ``RenyiELBO`` runs as ours where
+nothing is scaled; elsewhere it is refused, for Pyro keeps the scale inside the logarithm.
+Subclasses, and every other ELBO with a ``differentiable_loss``, run as they are.
+"""
+
+import warnings
+from dataclasses import dataclass, field
+from typing import Any
+
+import pyro.infer
+import torch
+from pyro.infer import ELBO
+
+from ..programs.isolation import unchanged
+from ..programs.pair import Pair
+from .elbo import Trace_ELBO, TraceMeanField_ELBO
+from .objective import Estimate, Objective
+from .renyi import Renyi
+
+
+def adopt(elbo: ELBO, compile: bool = False) -> Objective:
+    """One of Pyro's ELBOs as an objective.
+
+    Raises ``TypeError`` for an ELBO without a ``differentiable_loss``, and where one that runs as
+    it is should be compiled.
+    """
+    if type(elbo) is pyro.infer.Trace_ELBO:
+        return Trace_ELBO(elbo.num_particles)
+    if type(elbo) is pyro.infer.RenyiELBO:
+        return _UnscaledRenyi(elbo.num_particles, elbo.alpha)
+    if type(elbo) is pyro.infer.TraceMeanField_ELBO:
+        return _MeanField(elbo, compile)
+    if not hasattr(elbo, "differentiable_loss"):
+        raise TypeError(
+            f"expected an ELBO with a differentiable_loss, got {type(elbo).__name__}: "
+            "use pyro.infer.SVI"
+        )
+    if compile:
+        raise TypeError(
+            f"expected an objective of pyro_vae, Pyro's Trace_ELBO or RenyiELBO to compile, got "
+            f"Pyro's {type(elbo).__name__}: use its counterpart in pyro_vae.objectives, "
+            "or compile=False"
+        )
+    return AsItIs(elbo)
+
+
+@dataclass(frozen=True)
+class _UnscaledRenyi(Renyi):
+    """Pyro's ``RenyiELBO``, of programs without a scale."""
+
+    def score(self, pair: Pair, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Estimate:
+        """Return the estimate of a pair on a call."""
+        draw = pair.draw(args, kwargs)
+        if isinstance(draw.scale, torch.Tensor) or draw.scale != 1:
+            raise ValueError(
+                "expected programs without a scale for Pyro's RenyiELBO, which keeps it inside the "
+                "logarithm, got one: use IWAE or Renyi of pyro_vae, which do not"
+            )
+        return super().score(pair, args, kwargs)
+
+
+@dataclass(frozen=True, eq=False)
+class _MeanField(Objective):
+    """Pyro's ``TraceMeanField_ELBO``: ours where both agree, found on the first batch."""
+
+    elbo: Any
+    compile: bool
+    chosen: list[Objective] = field(default_factory=list)
+
+    def score(self, pair: Pair, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Estimate:
+        """Return the estimate of a pair on a call."""
+        if not self.chosen:
+            agree = self._agree(pair, args, kwargs)
+            if self.compile and not agree:
+                raise TypeError(
+                    "expected a closed-form KL and one scale for all sites to compile Pyro's "
+                    "TraceMeanField_ELBO, got others: use Trace_ELBO, or compile=False"
+                )
+            ours = TraceMeanField_ELBO(self.elbo.num_particles)
+            self.chosen.append(ours if agree else AsItIs(self.elbo))
+        return self.chosen[0].score(pair, args, kwargs)
+
+    def _agree(self, pair: Pair, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
+        """Whether ours and Pyro's give one value, of one draw, from the same random numbers."""
+        losses = []
+        for objective in (TraceMeanField_ELBO(), AsItIs(pyro.infer.TraceMeanField_ELBO())):
+            with torch.no_grad(), unchanged(pair.modules), warnings.catch_warnings():
+                warnings.simplefilter("ignore", UserWarning)  # Pyro's, about the order of sites
+                try:
+                    losses.append(objective.score(pair, args, kwargs).loss)
+                except (TypeError, ValueError):
+                    return False
+        return bool(torch.allclose(*losses, rtol=1e-4, atol=1e-4))
+
+
+@dataclass(frozen=True, eq=False)
+class AsItIs(Objective):
+    """Pyro's own estimate; it does not tell log-likelihood and KL apart."""
+
+    elbo: Any
+
+    def score(self, pair: Pair, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Estimate:
+        """Return the estimate of a pair on a call."""
+        loss = self.elbo.differentiable_loss(pair.model, pair.guide, *args, **kwargs)
+        return Estimate(loss, None, None)

@@ -1,0 +1,289 @@
+"""The structure of a pair, found by running it on a call."""
+
+from typing import Any
+
+import pyro
+import torch
+from pyro import poutine
+from pyro.poutine import Trace
+from pyro.poutine.util import site_is_subsample
+from torch import Tensor
+
+from .checks import check_pair, same_shapes
+from .rows import Call, Rows
+from .sites import (
+    Plate,
+    Program,
+    Site,
+    base_dist,
+    base_name,
+    data_plate,
+    in_plate,
+    is_auxiliary,
+    is_factor,
+    is_marked,
+    log_prob,
+    per_row,
+    stochastic_sites,
+)
+from .structure import Latent, Structure
+
+MAX_COPIES = 1024
+"""The most combinations of values of sites that are summed out."""
+
+
+def inspect(model: Program, guide: Program, call: Call, rows: Rows | None = None) -> Structure:
+    """Run both programs on a call, check them, and find their structure.
+
+    Raises ``ValueError`` where the programs do not belong together.
+    """
+    args, kwargs = call
+    with pyro.validation_enabled(True), torch.no_grad(), _Sizes() as sizes:
+        guide_trace = poutine.trace(guide).get_trace(*args, **kwargs)
+        with same_shapes():
+            replayed = poutine.replay(model, trace=guide_trace)
+            model_trace = poutine.trace(replayed).get_trace(*args, **kwargs)
+    check_pair(model_trace, guide_trace)
+    plate = data_plate(model_trace)
+    size = _num_rows(model_trace, plate)
+    if plate is None:
+        rows = Rows.none(call)
+    elif rows is None:
+        rows = Rows.of(call, size)
+    sites = [*stochastic_sites(model_trace), *stochastic_sites(guide_trace)]
+    whole = tuple(dict.fromkeys(s["name"] for s in sites if not in_plate(s, plate)))
+    guided = {site["name"] for site in stochastic_sites(guide_trace)}
+    unguided = [s for s in stochastic_sites(model_trace) if s["name"] not in guided]
+    found = Structure(
+        plate=plate,
+        rows=rows,
+        plate_size=size,
+        vectorized=False,
+        subsampled=any(
+            _subsamples(s) for t in (model_trace, guide_trace) for s in t.nodes.values()
+        ),
+        whole=whole,
+        latents=_latents(sites, plate),
+        single=_is_single(guide_trace, plate),
+        guide_values=_summed(stochastic_sites(guide_trace), plate),
+        model_values=_summed(unguided, plate),
+        unmoved=_unmoved(guide_trace),
+        refusal=_refusal(model_trace, guide_trace, plate, whole, rows),
+        observed=_observed(model_trace, plate, size),
+        row_bytes=_row_bytes(model_trace, plate, size, sizes.bytes),
+    )
+    if max(found.guide_copies, found.model_copies) > MAX_COPIES:
+        raise ValueError(
+            f"expected at most {MAX_COPIES} combinations of values to sum out, got "
+            f"{max(found.guide_copies, found.model_copies)}: mark fewer sites for enumeration"
+        )
+    return found
+
+
+def same_by_rows(model: Program, guide: Program, call: Call, found: Structure) -> bool:
+    """Whether two copies of the rows give the log-probabilities of the call, twice.
+
+    A program that closes over data of its own, or keeps parameters for each datum of a call, fails
+    this. Where the log-probabilities of two equal runs differ (dropout), shapes alone decide.
+    """
+    if found.plate is None or found.whole or found.subsampled or not found.rows.any:
+        return False
+    args, kwargs = call
+    with pyro.validation_enabled(True), torch.no_grad():
+        guide_trace = poutine.trace(guide).get_trace(*args, **kwargs)
+        once = _scores(model, guide, call, guide_trace, found)
+        try:
+            doubled = _doubled(guide_trace, found)
+            twice = _scores(model, guide, found.rows.copies(call, 2), doubled, found)
+        except Exception:  # whatever a program raises for rows that it was not written for
+            return False
+        if any(len(b) != 2 * len(a) for a, b in zip(once, twice, strict=True)):
+            return False
+        if _close([torch.cat([a, a]) for a in once], twice):
+            return True
+        return not _close(once, _scores(model, guide, call, guide_trace, found))
+
+
+def _scores(
+    model: Program, guide: Program, call: Call, values: Trace, found: Structure
+) -> list[Tensor]:
+    """log p(x, z) and log q(z | x) of each row, at given values."""
+    args, kwargs = call
+    traces = [
+        poutine.trace(poutine.replay(program, trace=values)).get_trace(*args, **kwargs)
+        for program in (model, guide)
+    ]
+    sites = [stochastic_sites(trace) for trace in traces]
+    rows = [[per_row(log_prob(site, False), found.plate) for site in each] for each in sites]
+    return [sum(each[1:], start=each[0]) for each in rows if each]
+
+
+def _doubled(guide_trace: Trace, found: Structure) -> Trace:
+    """The same draws, each twice."""
+    values = Trace()
+    for site in stochastic_sites(guide_trace):
+        if site["is_observed"]:
+            continue
+        latent = found.latents[site["name"]]
+        once = latent.from_rows(site["value"], 1)
+        value = latent.to_rows(torch.cat([once, once]))
+        values.add_node(
+            site["name"],
+            name=site["name"],
+            type="sample",
+            value=value,
+            is_observed=False,
+            infer=site["infer"],
+        )
+    return values
+
+
+def _close(first: list[Tensor], second: list[Tensor]) -> bool:
+    pairs = zip(first, second, strict=True)
+    return all(torch.allclose(a, b, rtol=1e-4, atol=1e-4, equal_nan=True) for a, b in pairs)
+
+
+def _num_rows(model_trace: Trace, plate: Plate | None) -> int:
+    """The size of the data plate, from an observed site's batch."""
+    if plate is None:
+        return 1
+    for site in stochastic_sites(model_trace):
+        if site["is_observed"] and in_plate(site, plate):
+            shape = site["fn"].log_prob(site["value"]).shape
+            if len(shape) >= -plate.dim:
+                return int(shape[plate.dim])
+    frames = [f for s in stochastic_sites(model_trace) for f in s["cond_indep_stack"]]
+    return next(int(f.size) for f in frames if Plate(f.name, f.dim) == plate)
+
+
+def _latents(sites: list[Site], plate: Plate | None) -> dict[str, Latent]:
+    dim = None if plate is None else plate.dim
+    return {
+        site["name"]: Latent(site["fn"].event_dim, dim)
+        for site in sites
+        if not site["is_observed"] and in_plate(site, plate)
+    }
+
+
+def _is_single(guide_trace: Trace, plate: Plate | None) -> bool:
+    sites = stochastic_sites(guide_trace)
+    return len(sites) == 1 and in_plate(sites[0], plate) and not is_marked(sites[0])
+
+
+def _summed(sites: list[Site], plate: Plate | None) -> dict[str, Tensor]:
+    """The values of the sites marked to be summed out."""
+    return {site["name"]: _values(site, plate) for site in sites if is_marked(site)}
+
+
+def _values(site: Site, plate: Plate | None) -> Tensor:
+    """The C values of a discrete site, (C, *event)."""
+    fn, name = site["fn"], site["name"]
+    stack = [f for f in site["cond_indep_stack"] if f.vectorized]
+    if plate is None or len(stack) != 1 or not in_plate(site, plate):
+        raise ValueError(
+            f"expected site {name!r}, which is marked for enumeration, in the plate of the data "
+            f"alone, got {len(stack)} plates"
+        )
+    try:
+        values: Tensor = fn.enumerate_support(expand=False)
+    except (NotImplementedError, AttributeError) as error:
+        raise ValueError(
+            f"expected a family with finitely many values at site {name!r}, which is marked for "
+            f"enumeration, got {base_name(fn)}"
+        ) from error
+    return values.reshape(len(values), *fn.event_shape)
+
+
+def _unmoved(guide_trace: Trace) -> dict[str, str]:
+    sites = [s for s in stochastic_sites(guide_trace) if not s["is_observed"]]
+    return {s["name"]: base_name(s["fn"]) for s in sites if not s["fn"].has_rsample}
+
+
+def _observed(model_trace: Trace, plate: Plate | None, size: int) -> int:
+    sites = [s for s in stochastic_sites(model_trace) if s["is_observed"] and not is_factor(s)]
+    local = sum(s["value"].numel() for s in sites if in_plate(s, plate))
+    return local // max(size, 1)
+
+
+def _refusal(
+    model_trace: Trace,
+    guide_trace: Trace,
+    plate: Plate | None,
+    whole: tuple[str, ...],
+    rows: Rows,
+) -> str | None:
+    """Why a pair has no importance weight for each datum."""
+    around = "expected a plate with one row per datum around every sample site of model and guide"
+    if plate is None:
+        return f"{around}, got none"
+    if whole:
+        return f"{around}, got global sites {list(whole)}"
+    drawn = [site for site in model_trace.nodes.values() if _draws_subsample(site)]
+    if drawn and not rows.any:
+        fn, name = drawn[0]["fn"], drawn[0]["name"]
+        return (
+            f"expected plates without a subsample, one row per datum, got {fn.subsample_size} of "
+            f"{fn.size} in plate {name!r}: pass the data to evaluate as arguments, and size the "
+            "plate by them"
+        )
+    guide_sites = [s for s in stochastic_sites(guide_trace) if not is_factor(s)]
+    if not guide_sites:
+        return "expected latent sites in the guide, got none: importance weights need draws"
+    points = [s["name"] for s in guide_sites if _is_point(s)]
+    auxiliary = [s["name"] for s in guide_sites if is_auxiliary(s)]
+    if points and not auxiliary:
+        return (
+            f"expected a guide with a density, got a Delta at site {points[0]!r}: "
+            "a point has no importance weight, only the loss of an autoencoder"
+        )
+    others = [s for s in guide_sites if not is_auxiliary(s) and base_name(s["fn"]) != "Delta"]
+    if auxiliary and others:
+        return (
+            f"expected a guide whose latent sites are functions of its auxiliary ones, got "
+            f"auxiliary sites {auxiliary} beside draws of their own: log q(z | x) is unknown"
+        )
+    return None
+
+
+def _is_point(site: Site) -> bool:
+    """Whether a site draws a point, for which no density is stated."""
+    fn = base_dist(site["fn"])
+    return base_name(fn) == "Delta" and bool((fn.log_density == 0).all())
+
+
+def _draws_subsample(site: Any) -> bool:
+    """Whether a plate draws the subsample that it shows."""
+    if site["type"] == "sample" and site_is_subsample(site):
+        size = site["fn"].subsample_size
+        return size is not None and size < site["fn"].size
+    return False
+
+
+def _row_bytes(model_trace: Trace, plate: Plate | None, size: int, largest: int) -> int:
+    """The bytes of one row of the largest tensor: a module's output, or what is observed."""
+    observed = _observed(model_trace, plate, size) * 4
+    return max(largest // max(size, 1), observed, 1)
+
+
+def _subsamples(site: Any) -> bool:
+    """Whether a plate stands for more data than it has: it subsamples, or was given a subsample."""
+    if site["type"] == "sample" and site_is_subsample(site):
+        fn = site["fn"]
+        return len(site["value"]) < fn.size
+    return False
+
+
+class _Sizes:
+    """Measures the largest outputs of the modules that run inside."""
+
+    def __enter__(self) -> "_Sizes":
+        self.bytes = 0
+        self._hook = torch.nn.modules.module.register_module_forward_hook(self._look)
+        return self
+
+    def _look(self, module: Any, args: Any, output: Any) -> None:
+        if isinstance(output, Tensor):
+            self.bytes = max(self.bytes, output.numel() * output.element_size())
+
+    def __exit__(self, *error: object) -> None:
+        self._hook.remove()

@@ -1,0 +1,110 @@
+"""What a pair of programs looks like on calls of one kind."""
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from .rows import Rows
+from .sites import Plate
+
+
+@dataclass(frozen=True)
+class Latent:
+    """A latent site of the data plate: where its rows and its values lie."""
+
+    event_dim: int
+    plate_dim: int | None
+    """None where there is no plate: one datum is all."""
+
+    def to_rows(self, value: Tensor) -> Tensor:
+        """(N, B, ...), copies and data first -> the site's own value, N B rows in the plate."""
+        if self.plate_dim is None:
+            return value[0, 0]
+        return value.flatten(0, 1).movedim(0, self.plate_dim - self.event_dim)
+
+    def from_rows(self, value: Tensor, copies: int) -> Tensor:
+        """The site's own value -> (N, B, ...)."""
+        if self.plate_dim is None:
+            return value[None, None]
+        rows = value.movedim(self.plate_dim - self.event_dim, 0)
+        return rows.reshape(copies, -1, *rows.shape[1:])
+
+    def to_draws(self, value: Tensor) -> Tensor:
+        """The inverse of :meth:`from_draws`."""
+        if self.plate_dim is None:
+            return value.squeeze(1)
+        return value.movedim(1, self.plate_dim - self.event_dim)
+
+    def from_draws(self, value: Tensor) -> Tensor:
+        """K draws of the site's own shape, (K, ...) -> (K, B, ...)."""
+        if self.plate_dim is None:
+            return value.unsqueeze(1)
+        return value.movedim(self.plate_dim - self.event_dim, 1)
+
+
+@dataclass(frozen=True)
+class Structure:
+    """What was found about a pair on calls of one kind."""
+
+    plate: Plate | None
+    """The data plate; None where one datum is all."""
+    rows: Rows
+    plate_size: int
+    """How many data the plate had when it was looked at."""
+    vectorized: bool
+    """Whether copies of the rows are a run of their own; otherwise K draws are K runs."""
+    subsampled: bool
+    """Whether a plate draws its own subsample of the data."""
+    whole: tuple[str, ...]
+    """Global sites: those outside the data plate."""
+    latents: dict[str, Latent]
+    """The latent sites of the model in the data plate, and the guide's auxiliary ones."""
+    single: bool
+    """Whether the guide is one latent site and nothing else, whose distribution draws K values."""
+    guide_values: dict[str, Tensor]
+    """Sites of the guide that are summed out: their C values, (C, *event)."""
+    model_values: dict[str, Tensor]
+    """The same, of sites that the model alone has."""
+    unmoved: dict[str, str]
+    """The families of the guide's sites that have no reparameterised sampler, by site."""
+    refusal: str | None
+    """Why there is no log p(x) for each datum, as a sentence; None where there is."""
+    observed: int
+    """How many numbers the model observes of one datum."""
+    row_bytes: int
+    """The largest tensors of one row, together, in bytes."""
+
+    def shape(self, num_particles: int) -> tuple[int, ...]:
+        """That of log-densities: (K, B), or (E, K, B) with E combinations to be summed out."""
+        size = self.rows.size if self.plate is not None else 1
+        lead = (self.guide_copies,) if self.guide_values else ()
+        return (*lead, num_particles, size)
+
+    @property
+    def guide_copies(self) -> int:
+        """How many combinations of values the guide's summed sites have."""
+        return math.prod(len(value) for value in self.guide_values.values())
+
+    @property
+    def model_copies(self) -> int:
+        """How many combinations the sites have that only the model sums out."""
+        return math.prod(len(value) for value in self.model_values.values())
+
+
+def combinations(values: dict[str, Tensor], inner: int, size: int) -> dict[str, Tensor]:
+    """Every combination of C values (C, *event) of some sites, (E inner, B, *event).
+
+    E is the product of the C; each combination stands ``inner`` times in turn, for all B data.
+    """
+    total, before = math.prod(len(value) for value in values.values()), 1
+    result = {}
+    for name, value in values.items():
+        after = total // (before * len(value))
+        index = torch.arange(len(value), device=value.device)
+        index = index.repeat_interleave(after * inner).repeat(before)
+        rows = value[index].unsqueeze(1)
+        result[name] = rows.expand(len(index), size, *value.shape[1:])
+        before *= len(value)
+    return result

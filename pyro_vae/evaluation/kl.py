@@ -95,7 +95,13 @@ def decompose(pair: Pair, call: Call, num_draws: int, chunk_bytes: int) -> KLDec
         N = rows.size
         index = torch.cat([torch.randperm(N) for _ in range(math.ceil(num_draws / N))])[:num_draws]
         draws = pair.draw(*rows.take(call, index))
-        log_guide = (draws.log_guide.local - draws.factors).reshape(-1)
+        found = draws.structure
+        if found.refusal is not None:
+            raise ValueError(found.refusal)
+        if found.guide_values or found.model_values:
+            raise ValueError("expected no site to be summed out, got some: leave out their marks")
+        log_guide = draws.log_guide.local
+        log_guide = (log_guide if draws.factors is None else log_guide - draws.factors).reshape(-1)
         log_prior = draws.log_prior.local.reshape(-1)
         log_q, log_q_d = _log_aggregate(pair, call, rows, draws, chunk_bytes)
         log_p_d = _log_factors(draws)

@@ -10,7 +10,15 @@ from torch import Tensor
 from ..families.moments import mean
 from ..programs.isolation import looking
 from ..programs.modules import modules_of
-from ..programs.sites import Plate, Program, Site, data_plate, in_plate, stochastic_sites
+from ..programs.sites import (
+    Plate,
+    Program,
+    Site,
+    data_plate,
+    in_plate,
+    is_auxiliary,
+    stochastic_sites,
+)
 from ..programs.structure import Latent, Structure
 
 
@@ -54,7 +62,8 @@ def _means(trace: Trace, plate: Plate | None, num_samples: int) -> Tensor | None
 def _has_mean(site: Site, plate: Plate | None) -> bool:
     """Whether a site's values are real numbers, one row per datum."""
     discrete = not site["value"].is_floating_point() or site["fn"].support.is_discrete
-    return not discrete and not site["is_observed"] and in_plate(site, plate)
+    latent = not site["is_observed"] and not is_auxiliary(site)
+    return latent and not discrete and in_plate(site, plate)
 
 
 def active_units(means: Tensor, again: Tensor | None = None, *, threshold: float = 0.01) -> int:

@@ -46,10 +46,11 @@ class Evaluation:
     """The shape of the weights' tail."""
     smoothed_log_px: Tensor
     """The Pareto-smoothed estimate of log p(x)."""
-    active_units: int | None
-    """How many latent dimensions the guide uses; None without continuous latents."""
+    active_units: int
+    """How many continuous latent dimensions the guide uses."""
     kl: KLDecomposition | None
-    """What E_x KL(q(z | x) || p(z)) is made of; None where it was left out."""
+    """What E_x KL(q(z | x) || p(z)) is made of; None where it was left out, or sites are summed
+    out."""
 
     @property
     def log_px(self) -> Tensor:
@@ -84,7 +85,7 @@ class Evaluation:
         """Where Pareto k < min(1 - 1 / log10(K), 0.7) (Vehtari et al. 2024): elsewhere the error bar means little."""
         return self.pareto_k < min(1 - 1 / math.log10(max(self.num_samples, 2)), 0.7)
 
-    def summary(self) -> dict[str, float | None]:
+    def summary(self) -> dict[str, float]:
         """Means over the data, in nats per datum unless said, as numbers for a table or JSON.
 
         ``log_px_standard_error`` is the Monte-Carlo error of the mean over these data; ``log_px_data_error`` that of these
@@ -152,14 +153,15 @@ def evaluate(
     pair = scorer.pair
     with pair.looking():
         found = pair.sliced(call)
+    summed = found.guide_values or found.model_values
     twice = [_latent_means(pair, call) for _ in range(2)]
     return Evaluation(
         num_samples=num_samples,
         num_observed=found.observed,
         bounds=_joined(bounds),
         **_joined(rest),
-        active_units=active_units(*twice) if twice[0] is not None else None,
-        kl=decompose(pair, call, kl_draws, chunk_bytes) if kl_draws else None,
+        active_units=_active(*twice),
+        kl=decompose(pair, call, kl_draws, chunk_bytes) if kl_draws and not summed else None,
     )
 
 
@@ -192,6 +194,10 @@ def _joined(parts: Iterable[dict[Key, Tensor]]) -> dict[Key, Tensor]:
         for key, value in part.items():
             columns.setdefault(key, []).append(value)
     return {key: torch.cat(values) for key, values in columns.items()}
+
+
+def _active(means: Tensor | None, again: Tensor | None) -> int:
+    return 0 if means is None else active_units(means, again)
 
 
 def _latent_means(pair: Pair, call: Call) -> Tensor | None:

@@ -12,7 +12,13 @@ from torch import Tensor
 
 from ..programs.draw import Draw, Values
 from ..programs.pair import Pair
-from .importance_weighted import ImportanceWeighted, bound, check_reparameterised, with_gradient
+from .importance_weighted import (
+    ImportanceWeighted,
+    bound,
+    check_moving,
+    check_unsummed,
+    with_gradient,
+)
 from .objective import Estimate
 
 
@@ -79,17 +85,16 @@ class Path(NamedTuple):
         cls, pair: Pair, args: tuple[Any, ...], kwargs: dict[str, Any], num_particles: int
     ) -> Self:
         """Run the guide for its draws, then both programs at the draws, as a function of them."""
+        found = pair.structure((args, kwargs))
+        check_unsummed(found)
+        check_moving(found, "IWAE")
         sample = pair.sample((args, kwargs), num_particles)
-        if sample.log_summed is not None:
-            raise ValueError(
-                "expected no site of the guide to be summed out, got some: use Trace_ELBO or IWAE"
-            )
         with torch.enable_grad():
             leaves = {name: z.detach().requires_grad_() for name, z in sample.values.items()}
             draw = pair.at(args, kwargs, leaves, num_particles)
-        check_reparameterised(draw, "IWAE")
+            draw.log_weight  # noqa: B018  # computed here, with its gradient
         if is_validation_enabled():
-            check_deterministic(sample.log_guide, draw.log_guide.local - draw.factors)
+            check_deterministic(sample.log_guide, draw.log_guide.local)
         return cls(draw, sample.values, leaves)
 
     def log_weight(self, *, model: Tensor, guide: Tensor) -> Tensor:

@@ -1,14 +1,13 @@
 """The evidence lower bound: every term by Monte Carlo, or the KL in closed form."""
 
 from dataclasses import dataclass, replace
-from typing import Any, cast
+from typing import Any
 
 from torch import Tensor
 from torch.distributions import kl_divergence
 
 from ..programs.draw import Draw
 from ..programs.pair import Pair
-from ..programs.scoring import latent_terms
 from ..programs.sites import Site, base_name, stochastic_sites
 from .objective import Estimate, Objective, Schedule
 
@@ -85,7 +84,7 @@ class TraceMeanField_ELBO(_ELBO):
         """Return the estimate of a pair on a call."""
         draw = pair.draw(args, kwargs, self.num_particles, shared=False)
         check_order(draw)
-        kl = latent_terms(draw, lambda q, p: closed_form_kl(q, p, draw))
+        kl = draw.over_latents(lambda q, p: closed_form_kl(q, p, draw))
         return Estimate.of(draw, -draw.total(draw.log_likelihood - self._weight * kl), kl)
 
 
@@ -102,15 +101,9 @@ def check_order(draw: Draw) -> None:
 
 
 def closed_form_kl(q: Site, p: Site, draw: Draw) -> Tensor:
-    """KL(q || p) of a site over its batch, given the draws of its parents.
-
-    Of a site that is summed out, log q - log p at each of its values.
-    """
-    if q["name"] in draw.structure.guide_values:
-        value = q["value"]
-        return cast(Tensor, q["fn"].log_prob(value) - p["fn"].log_prob(value))
+    """KL(q || p) of a site over its batch, given the draws of its parents."""
     families = f"q = {base_name(q['fn'])} and p = {base_name(p['fn'])} at site {q['name']!r}"
-    if not q["fn"].has_rsample:
+    if not q["fn"].has_rsample and q["name"] not in draw.structure.guide_values:
         raise TypeError(
             f"expected a reparameterised guide for the analytic KL, got {families}: use Trace_ELBO"
         )

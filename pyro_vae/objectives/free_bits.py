@@ -8,7 +8,6 @@ from torch.distributions import Independent
 
 from ..programs.draw import Draw
 from ..programs.pair import Pair
-from ..programs.scoring import latent_terms
 from ..programs.sites import Site
 from .elbo import check_order, closed_form_kl
 from .objective import Estimate, Objective
@@ -42,9 +41,9 @@ class FreeBits(Objective):
         draw = pair.draw(args, kwargs)
         check_order(draw)
 
-        kl = latent_terms(draw, lambda q, p: kl_by_dimension(q, p, draw).sum(-1))
-        bounded = latent_terms(
-            draw, lambda q, p: kl_by_dimension(q, p, draw).clamp(min=self.floor).sum(-1)
+        kl = draw.over_latents(lambda q, p: kl_by_dimension(q, p, draw).sum(-1))
+        bounded = draw.over_latents(
+            lambda q, p: kl_by_dimension(q, p, draw).clamp(min=self.floor).sum(-1)
         )
         return Estimate.of(draw, -draw.total(draw.log_likelihood - bounded), kl)
 

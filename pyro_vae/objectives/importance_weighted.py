@@ -17,6 +17,7 @@ from torch import Tensor
 
 from ..programs.draw import Draw
 from ..programs.pair import Pair
+from ..programs.structure import Structure
 from .objective import Estimate, Objective
 
 
@@ -70,15 +71,29 @@ def check_reparameterised(draw: Draw, otherwise: str) -> None:
     A bound on log p(x) from weights with q(y | x) summed out does not train q(y | x): it is refused
     where a gradient is asked for.
     """
-    summed = draw.structure.guide_values
-    for name, family in draw.structure.unmoved.items():
-        if name not in summed:
-            raise TypeError(
-                f"expected reparameterised latents, got {family} at site {name!r}: use {otherwise}"
-            )
+    check_moving(draw.structure, otherwise)
     log_summed = draw.log_summed
     if log_summed is not None and torch.is_grad_enabled() and log_summed.requires_grad:
         raise ValueError(
-            f"expected no site of the guide to be summed out, got {sorted(summed)}, whose "
-            "distribution gets no gradient from this bound: use Trace_ELBO"
+            f"expected no site of the guide to be summed out, got "
+            f"{sorted(draw.structure.guide_values)}, whose distribution gets no gradient from this "
+            "bound: use Trace_ELBO"
         )
+
+
+def check_unsummed(found: Structure) -> None:
+    """Raise ``ValueError`` where a site of the guide is to be summed out."""
+    if found.guide_values:
+        raise ValueError(
+            f"expected no site of the guide to be summed out, got {sorted(found.guide_values)}: "
+            "use Trace_ELBO"
+        )
+
+
+def check_moving(found: Structure, otherwise: str) -> None:
+    """Raise ``TypeError`` where the guide draws a site, not summed out, without a gradient."""
+    for name, family in found.unmoved.items():
+        if name not in found.guide_values:
+            raise TypeError(
+                f"expected reparameterised latents, got {family} at site {name!r}: use {otherwise}"
+            )

@@ -10,8 +10,9 @@ from pyro.infer.elbo import ELBOModule
 from pyro.poutine import Trace
 from torch import Tensor, nn
 
-from ..programs.draw import Draw, Term
+from ..programs.draw import Draw
 from ..programs.pair import Pair
+from ..programs.scoring import Term
 from ..programs.sites import Program
 
 Schedule = Callable[[int], float]

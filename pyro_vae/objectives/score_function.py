@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..programs.pair import Pair
-from .importance_weighted import ImportanceWeighted, with_gradient
+from .importance_weighted import ImportanceWeighted, check_unsummed, with_gradient
 from .objective import Estimate
 
 
@@ -32,6 +32,7 @@ class ScoreFunction_ELBO(ImportanceWeighted):
         """Return the estimate of a pair on a call."""
         K = self.num_particles
         draw = pair.draw(args, kwargs, K, detached=True)
+        check_unsummed(draw.structure)
         log_weight = draw.log_weight.detach()
         signal = (log_weight - log_weight.mean(0)) * K / (K - 1)
         log_joint = draw.log_likelihood.local + draw.log_prior.local

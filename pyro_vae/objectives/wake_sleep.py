@@ -8,7 +8,7 @@ from torch import Tensor
 
 from ..programs.pair import Pair
 from ..programs.simulation import dream
-from .importance_weighted import ImportanceWeighted, bound, with_gradient
+from .importance_weighted import ImportanceWeighted, bound, check_unsummed, with_gradient
 from .objective import Estimate
 
 
@@ -42,6 +42,7 @@ class ReweightedWakeSleep(ImportanceWeighted):
     def score(self, pair: Pair, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Estimate:
         """Return the estimate of a pair on a call."""
         draw = pair.draw(args, kwargs, self.num_particles, detached=True)
+        check_unsummed(draw.structure)
         log_weight = draw.log_weight
         weight = log_weight.detach().softmax(0)
         log_joint = draw.log_likelihood.local + draw.log_prior.local

@@ -3,8 +3,9 @@
 May import: nets (its matrix products).
 """
 
-from .draw import Draw, Term
+from .draw import Draw
 from .pair import Pair
+from .scoring import Term
 from .simulation import Simulation, simulate
 from .sites import Program
 

@@ -4,13 +4,18 @@ log p(x | z), log p(z) and log q(z | x) for each of K draws and B data. Their co
 log p(x | z) + log p(z) - log q(z | x) is the log importance weight; its mean is the ELBO.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, NamedTuple
 
 import torch
 from pyro.poutine import Trace
 from torch import Tensor
 
+from . import scoring
+from .scoring import Term
+from .sites import Site, common_scale, stochastic_sites
 from .structure import Structure
 
 Values = dict[str, Tensor]
@@ -18,67 +23,106 @@ Values = dict[str, Tensor]
 
 
 @dataclass(frozen=True)
-class Term:
-    """A quantity in nats: a number for each draw and datum, and one for each draw as a whole."""
-
-    local: Tensor
-    """(K, B); (E, K, B) where E combinations of the guide's values are summed out."""
-    whole: Tensor | float = 0.0
-    """Of global sites, those outside the data plate: (K,)."""
-
-    def __add__(self, other: "Term") -> "Term":
-        return Term(self.local + other.local, self.whole + other.whole)
-
-    def __sub__(self, other: "Term") -> "Term":
-        return Term(self.local - other.local, self.whole - other.whole)
-
-    def __rmul__(self, factor: Any) -> "Term":
-        return Term(factor * self.local, factor * self.whole)
-
-
-@dataclass(frozen=True)
 class Draw:
-    """K draws of the latents of B data, and their log-densities."""
+    """K draws of the latents of B data, and their log-densities, each computed when asked for."""
 
-    log_likelihood: Term
-    """log p(x | z), of the observed sites and the model's factors."""
-    log_prior: Term
-    """log p(z)."""
-    log_guide: Term
-    """log q(z | x), of the guide's sites and its factors."""
-    log_score: Term | None
-    """log q of the sites that have no reparameterised sampler: their gradient is a score."""
-    scale: Any
-    """The factor that all sites of the data plate share: N / B where B of N data are seen."""
-    mixed: bool
-    """Whether the sites differ in scale: then each term is scaled already, and ``scale`` is 1."""
-    factors: Tensor | float
-    """The guide's factors for each datum: part of an ELBO, and of no importance weight."""
-    log_summed: Tensor | None
-    """log q(y | x) of the guide's sites that are summed out, (E, K, B)."""
     structure: Structure
+    num_particles: int
+    """K."""
     model_traces: tuple[Trace, ...]
     guide_traces: tuple[Trace, ...]
-    """K runs of each program, or one on K copies of the rows (the guide's perhaps without)."""
+    """K runs of each program, or one on K copies of the rows."""
     values: Values
     """The latent values."""
+    shared: bool = False
+    """Whether the guide ran once, without copies, and its distribution drew the K values."""
+    ungated: bool = False
+    """Whether log q keeps the gradient of sites without a reparameterised sampler."""
+
+    @cached_property
+    def _models(self) -> scoring.Runs:
+        return [stochastic_sites(trace) for trace in self.model_traces]
+
+    @cached_property
+    def _guides(self) -> scoring.Runs:
+        return [stochastic_sites(trace) for trace in self.guide_traces]
+
+    @cached_property
+    def _common_scale(self) -> Any:
+        return common_scale([*self._models[0], *self._guides[0]], self.structure.plate)
 
     @property
-    def num_particles(self) -> int:
-        """K."""
-        return self.log_prior.local.shape[-2]
+    def mixed(self) -> bool:
+        """Whether the sites differ in scale: then each term is scaled, and ``scale`` is 1."""
+        return self._common_scale is None
+
+    @property
+    def scale(self) -> Any:
+        """The factor that all sites of the data plate share: N / B where B of N data are seen."""
+        return 1.0 if self.mixed else self._common_scale
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """That of log-densities: (K, B), or (E, K, B) with E combinations summed out."""
+        return self.structure.shape(self.num_particles)
+
+    @cached_property
+    def _model_terms(self) -> tuple[Term, Term]:
+        return scoring.model_terms(self._models, self.structure, self.shape, self.mixed)
+
+    @property
+    def log_likelihood(self) -> Term:
+        """log p(x | z), of the observed sites and the model's factors."""
+        return self._model_terms[0]
+
+    @property
+    def log_prior(self) -> Term:
+        """log p(z)."""
+        return self._model_terms[1]
+
+    @cached_property
+    def _guide_terms(self) -> tuple[Term, Term | None]:
+        if not self.shared:
+            return scoring.guide_terms(
+                self._guides, self.structure, self.shape, self.mixed, self.ungated
+            )
+        (site,) = self._guides[0]
+        values = self.values[site["name"]]
+        log_guide = Term(scoring.of_draws(site, values, self.structure, self.mixed))
+        gated = not (self.ungated or site["fn"].has_rsample)
+        return log_guide, log_guide if gated else None
+
+    @property
+    def log_guide(self) -> Term:
+        """log q(z | x), of the guide's sites and its factors."""
+        return self._guide_terms[0]
 
     @property
     def kl(self) -> Term:
-        """log q(z | x) - log p(z), whose mean is KL(q(z | x) || p(z))."""
+        """log q(z | x) - log p(z), whose mean is KL(q(z | x) || p(z)).
+
+        Raises ``ValueError`` for relaxed draws, which have no probability.
+        """
+        if self.structure.relaxed is not None:
+            raise ValueError(f"{self.structure.relaxed}: use TraceMeanField_ELBO")
         return self.log_guide - self.log_prior
+
+    @cached_property
+    def factors(self) -> Tensor | None:
+        """The guide's factors for each datum: part of an ELBO, and of no importance weight."""
+        return scoring.guide_factors(self._guides, self.structure, self.shape)
+
+    @cached_property
+    def log_summed(self) -> Tensor | None:
+        """log q(y | x) of the guide's sites that are summed out, (E, K, B)."""
+        return scoring.log_summed(self._guides, self.structure, self.shape)
 
     @property
     def log_weight(self) -> Tensor:
         """log w = log p(x, z) - log q(z | x), (K, B), unscaled; summed sites are summed out.
 
-        Raises ``ValueError`` where no weight per datum exists: for global sites and for sites of
-        different scales.
+        Raises ``ValueError`` where no weight per datum exists: for global sites, for sites of
+        different scales, and for factors of the guide.
         """
         if self.structure.refusal is not None:
             raise ValueError(f"{self.structure.refusal}; use Trace_ELBO")
@@ -87,7 +131,7 @@ class Draw:
                 "expected one scale for all sites, got several: importance weights are not "
                 "annealed, use Trace_ELBO"
             )
-        if isinstance(self.factors, Tensor):
+        if self.factors is not None:
             raise ValueError(
                 "expected no pyro.factor in the guide, got one: it is part of an ELBO and of no "
                 "importance weight, use Trace_ELBO"
@@ -95,13 +139,24 @@ class Draw:
         log_joint = self.log_likelihood.local + self.log_prior.local
         return log_weight(log_joint, self.log_guide.local, self.log_summed)
 
+    def over_latents(self, function: Callable[[Site, Site], Tensor]) -> Term:
+        """The total of a function of each latent site in the guide, q, and in the model, p.
+
+        ``function(q, p)`` is a number for each element of the site's batch.
+        """
+        plate = self.structure.plate
+        return scoring.latent_terms(
+            self._models, self._guides, function, plate, self.shape, self.mixed
+        )
+
     def mean(self, term: Term) -> Tensor:
         """The mean over the draws of a term for each datum, (B,), unscaled."""
         return self._over_classes(term.local).mean(0)
 
     def total(self, term: Term) -> Tensor:
         """The scaled sum over the data of the mean over the draws; global sites count once."""
-        return self.scale * self.mean(term).sum() + torch.as_tensor(term.whole).mean()
+        local = self.scale * self.mean(term).sum()
+        return local + term.whole.mean() if isinstance(term.whole, Tensor) else local
 
     def with_score_gradient(self, term: Term) -> Term:
         """The same values; the gradient gains the score function of draws that carry none.
@@ -109,15 +164,17 @@ class Draw:
         E_q[f(z) d log q(z | x)] with f(z) the term of the datum, and of all for a global draw.
         Source: Ranganath, Gerrish & Blei, *Black Box Variational Inference*, 2014.
         """
-        if self.log_score is None:
+        log_score = self._guide_terms[1]
+        if log_score is None:
             return term
         local, whole = term.local.detach(), torch.as_tensor(term.whole).detach()
-        zero_local, zero_whole = (v - v.detach() for v in _tensors(self.log_score))
+        of_local = log_score.local - log_score.local.detach()
+        of_whole = torch.as_tensor(log_score.whole)
         everything = self.scale * self._over_classes(local).sum(-1) + whole
-        scaled_whole = (whole / self.scale).unsqueeze(-1) if whole.ndim else whole / self.scale
+        for_each = whole.unsqueeze(-1) if whole.ndim else whole
         return Term(
-            term.local + (local + scaled_whole) * zero_local,
-            term.whole + everything * zero_whole,
+            term.local + (local + for_each / self.scale) * of_local,
+            term.whole + everything * (of_whole - of_whole.detach()),
         )
 
     def _over_classes(self, local: Tensor) -> Tensor:
@@ -126,10 +183,6 @@ class Draw:
             return local
         probability = self.log_summed.exp()
         return (probability * local.where(probability > 0, 0.0)).sum(0)
-
-
-def _tensors(term: Term) -> tuple[Tensor, Tensor]:
-    return term.local, torch.as_tensor(term.whole)
 
 
 class Sample(NamedTuple):

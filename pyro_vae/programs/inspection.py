@@ -68,7 +68,8 @@ def inspect(model: Program, guide: Program, call: Call, rows: Rows | None = None
         guide_values=_summed(stochastic_sites(guide_trace), plate),
         model_values=_summed(unguided, plate),
         unmoved=_unmoved(guide_trace),
-        refusal=_refusal(model_trace, guide_trace, plate, whole, rows),
+        relaxed=_relaxed(guide_trace),
+        refusal=_refusal(model_trace, guide_trace, plate, whole, rows, size),
         observed=_observed(model_trace, plate, size),
         row_bytes=_row_bytes(model_trace, plate, size, sizes.bytes),
     )
@@ -89,7 +90,7 @@ def same_by_rows(model: Program, guide: Program, call: Call, found: Structure) -
     if found.plate is None or found.whole or found.subsampled or not found.rows.any:
         return False
     args, kwargs = call
-    with pyro.validation_enabled(True), torch.no_grad():
+    with pyro.validation_enabled(False), torch.no_grad():  # relaxed values have no density
         guide_trace = poutine.trace(guide).get_trace(*args, **kwargs)
         once = _scores(model, guide, call, guide_trace, found)
         try:
@@ -211,6 +212,7 @@ def _refusal(
     plate: Plate | None,
     whole: tuple[str, ...],
     rows: Rows,
+    size: int,
 ) -> str | None:
     """Why a pair has no importance weight for each datum."""
     around = "expected a plate with one row per datum around every sample site of model and guide"
@@ -219,7 +221,7 @@ def _refusal(
     if whole:
         return f"{around}, got global sites {list(whole)}"
     drawn = [site for site in model_trace.nodes.values() if _draws_subsample(site)]
-    if drawn and not rows.any:
+    if drawn and (rows.size != size or not rows.any):
         fn, name = drawn[0]["fn"], drawn[0]["name"]
         return (
             f"expected plates without a subsample, one row per datum, got {fn.subsample_size} of "
@@ -229,6 +231,8 @@ def _refusal(
     guide_sites = [s for s in stochastic_sites(guide_trace) if not is_factor(s)]
     if not guide_sites:
         return "expected latent sites in the guide, got none: importance weights need draws"
+    if relaxed := _relaxed(guide_trace):
+        return f"{relaxed}: let the family draw hard values in eval mode"
     points = [s["name"] for s in guide_sites if _is_point(s)]
     auxiliary = [s["name"] for s in guide_sites if is_auxiliary(s)]
     if points and not auxiliary:
@@ -242,6 +246,17 @@ def _refusal(
             f"expected a guide whose latent sites are functions of its auxiliary ones, got "
             f"auxiliary sites {auxiliary} beside draws of their own: log q(z | x) is unknown"
         )
+    return None
+
+
+def _relaxed(guide_trace: Trace) -> str | None:
+    """Why values of a site have no probability, where the guide draws relaxed ones."""
+    for site in stochastic_sites(guide_trace):
+        if not site["is_observed"] and not bool(site["fn"].support.check(site["value"]).all()):
+            return (
+                f"expected draws in the support of {base_name(site['fn'])} at site "
+                f"{site['name']!r}, got relaxed values, which have no probability"
+            )
     return None
 
 

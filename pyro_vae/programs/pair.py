@@ -14,13 +14,13 @@ from torch import Tensor, nn
 
 from . import scoring
 from .checks import check_pair, check_summable, dtypes_explained, same_shapes
-from .draw import Draw, Sample, Term, Values
+from .draw import Draw, Sample, Values
 from .handlers import assign, detach_draws, draw_many
 from .inspection import inspect, same_by_rows
 from .isolation import isolated, looking, unchanged
 from .modules import called, modules_of, roots, without_registration
-from .rows import Call, Rows, candidates, chosen, chunks, signature
-from .sites import Program, common_scale, is_factor, stochastic_sites, subsamples
+from .rows import Call, Rows, candidates, chosen, chunks, shapes, signature
+from .sites import Program, is_factor, stochastic_sites, subsamples
 from .structure import Structure, combinations
 
 
@@ -79,9 +79,11 @@ class Pair:
         Raises ``ValueError`` where the programs do not belong together.
         """
         key = signature(call), self._mask, tuple(module.training for module in self.modules)
-        found = self._structures.get(key)
+        found = self._structures.get(key) or self._structures.get((key, shapes(call)))
         if found is None:
-            found = self._structures[key] = self._inspect(call)
+            found = self._inspect(call)
+            known = found.rows.any or found.plate is None  # else shapes tell calls apart
+            self._structures[key if known else (key, shapes(call))] = found
         return replace(found, rows=found.rows.resized(call))
 
     def sliced(self, call: Call) -> Structure:
@@ -163,7 +165,7 @@ class Pair:
             shared = False
             models, guides = self._runs(call, num_particles, detached)
             values = _stacked(guides, found)
-        return self._scored(models, guides, values, found, num_particles, shared, detached)
+        return Draw(found, num_particles, models, guides, values, shared, detached)
 
     def guide_trace(self, call: Call) -> Trace:
         """A run of the guide."""
@@ -193,7 +195,7 @@ class Pair:
             guides = self._all_at(guide, call, found, first, 1)
         else:
             guides = self._all_at(guide, call, found, values, number)
-        return self._scored(models, guides, values, found, number, found.single, True)
+        return Draw(found, number, models, guides, values, found.single, True)
 
     def sample(self, call: Call, num_particles: int) -> Sample:
         """Draw z ~ q(z | x), K times for each datum; :meth:`score_model` weighs them.
@@ -312,47 +314,6 @@ class Pair:
             values |= fixed
         given = {name: found.latents[name].to_rows(v) for name, v in values.items()}
         return self._trace(program, found.rows.copies(call, copies * classes), assign(given))
-
-    def _scored(
-        self,
-        models: tuple[Trace, ...],
-        guides: tuple[Trace, ...],
-        values: Values,
-        found: Structure,
-        num_particles: int,
-        shared: bool,
-        detached: bool,
-    ) -> Draw:
-        model_runs = [stochastic_sites(trace) for trace in models]
-        guide_runs = [stochastic_sites(trace) for trace in guides]
-        shape = found.shape(num_particles)
-        scale = common_scale([*model_runs[0], *guide_runs[0]], found.plate)
-        scaled = scale is None
-        log_likelihood, log_prior = scoring.model_terms(model_runs, found, shape, scaled)
-        if shared:
-            (site,) = guide_runs[0]
-            value = values[site["name"]]
-            log_guide = Term(scoring.of_draws(site, value, found, scaled))
-            gated = not (detached or site["fn"].has_rsample)
-            log_score = log_guide if gated else None
-        else:
-            log_guide, log_score = scoring.guide_terms(
-                guide_runs, found, shape, scaled, ungated=detached
-            )
-        return Draw(
-            log_likelihood=log_likelihood,
-            log_prior=log_prior,
-            log_guide=log_guide,
-            log_score=log_score,
-            scale=1.0 if scaled else scale,
-            mixed=scaled,
-            factors=scoring.guide_factors(guide_runs, found, shape),
-            log_summed=scoring.log_summed(guide_runs, found, shape),
-            structure=found,
-            model_traces=models,
-            guide_traces=guides,
-            values=values,
-        )
 
     @staticmethod
     def _trace(program: Program, call: Call, *handlers: Messenger) -> Trace:

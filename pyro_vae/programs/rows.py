@@ -106,6 +106,11 @@ def signature(call: Call) -> Any:
     return str(spec), tuple(_kind(leaf) for leaf in leaves)
 
 
+def shapes(call: Call) -> tuple[Any, ...]:
+    """The shapes of the tensors of a call."""
+    return tuple(leaf.shape for leaf in _leaves(call) if isinstance(leaf, Tensor))
+
+
 def chunks(size: int, width: int) -> Iterator[slice]:
     """Slices of at most ``width`` that cover ``range(size)``."""
     for start in range(0, size, width):

@@ -5,15 +5,35 @@ or (E, K, B) where E combinations of the guide's values are summed out.
 """
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from pyro.distributions.util import scale_and_mask
 from torch import Tensor
 
-from .draw import Draw, Term
-from .sites import Plate, Site, in_plate, is_factor, log_prob, per_row, stochastic_sites
+from .sites import Plate, Site, in_plate, is_factor, log_prob, per_row
 from .structure import Structure
+
+
+@dataclass(frozen=True)
+class Term:
+    """A quantity in nats: a number for each draw and datum, and one for each draw as a whole."""
+
+    local: Tensor
+    """(K, B); (E, K, B) where E combinations of the guide's values are summed out."""
+    whole: Tensor | float = 0.0
+    """Of global sites, those outside the data plate: (K,)."""
+
+    def __add__(self, other: "Term") -> "Term":
+        return Term(self.local + other.local, self.whole + other.whole)
+
+    def __sub__(self, other: "Term") -> "Term":
+        return Term(self.local - other.local, self.whole - other.whole)
+
+    def __rmul__(self, factor: Any) -> "Term":
+        return Term(factor * self.local, factor * self.whole)
+
 
 Runs = Sequence[Sequence[Site]]
 """The sites of each run."""
@@ -60,10 +80,10 @@ def guide_terms(
     return log_guide, total(drawn, plate, shape, scaled=False, masked=False)
 
 
-def guide_factors(runs: Runs, found: Structure, shape: Shape) -> Tensor | float:
-    """The guide's factors for each draw and datum."""
+def guide_factors(runs: Runs, found: Structure, shape: Shape) -> Tensor | None:
+    """The guide's factors for each draw and datum; None where it has none."""
     factors = select(runs, is_factor)
-    return total(factors, found.plate, shape).local if any(factors) else 0.0
+    return total(factors, found.plate, shape).local if any(factors) else None
 
 
 def log_summed(runs: Runs, found: Structure, shape: Shape) -> Tensor | None:
@@ -116,26 +136,33 @@ def _sum(values: list[Tensor]) -> Tensor:
 
 def _shaped(local: list[Tensor], shape: Shape) -> Tensor:
     """Per-row numbers of the runs in one tensor; zeros stand for no site at all."""
-    rows = torch.cat(local) if len(local) > 1 else local[0]
-    size = torch.Size(shape).numel()
-    return (rows if rows.numel() == size else rows.expand(size)).reshape(shape)
+    size = torch.Size(shape).numel() // len(local)
+    rows = [value if value.numel() == size else value.expand(size) for value in local]
+    return (torch.cat(rows) if len(rows) > 1 else rows[0]).reshape(shape)
 
 
-def latent_terms(draw: Draw, function: Callable[[Site, Site], Tensor]) -> Term:
+def latent_terms(
+    models: Runs,
+    guides: Runs,
+    function: Callable[[Site, Site], Tensor],
+    plate: Plate | None,
+    shape: Shape,
+    scaled: bool = False,
+) -> Term:
     """The total of a function of each latent site in the guide, q, and in the model, p.
 
     ``function(q, p)`` is a number for each element of the site's batch.
     """
-    plate, shape = draw.structure.plate, draw.structure.shape(draw.num_particles)
     local: list[Tensor] = []
     whole: list[Tensor] = []
-    for model, guide in zip(draw.model_traces, draw.guide_traces, strict=True):
+    for model, guide in zip(models, guides, strict=True):
         inside: list[Tensor] = []
         outside: list[Tensor] = []
-        for q in stochastic_sites(guide):
-            value = function(q, model.nodes[q["name"]])
+        sites = {site["name"]: site for site in model}
+        for q in guide:
+            value = function(q, sites[q["name"]])
             if in_plate(q, plate):
-                scale = q["scale"] if draw.mixed else 1.0
+                scale = q["scale"] if scaled else 1.0
                 inside.append(per_row(scale_and_mask(value, scale, q["mask"]), plate))
             else:
                 outside.append(scale_and_mask(value, q["scale"], q["mask"]).sum())

@@ -69,6 +69,8 @@ class Structure:
     """The same, of sites that the model alone has."""
     unmoved: dict[str, str]
     """The families of the guide's sites that have no reparameterised sampler, by site."""
+    relaxed: str | None
+    """Why the guide's draws have no probability, as a sentence; None where they have one."""
     refusal: str | None
     """Why there is no log p(x) for each datum, as a sentence; None where there is."""
     observed: int

@@ -34,7 +34,7 @@ def _ours(
 ) -> tuple[Tensor, list[Tensor]]:
     pair = case.pair
     pyro.set_rng_seed(seed)
-    loss = ask(lambda: objective(pair.model, pair.guide, *call[0], **call[1]).loss)
+    loss = ask(lambda: objective.estimate(pair.model, pair.guide, *call[0], **call[1]).loss)
     return with_gradients(loss, pair.parameters)
 
 
@@ -75,7 +75,7 @@ def elbo(case: "Case") -> None:
 
 def elbo_particles(case: "Case") -> None:
     """The same expectation with K = 3."""
-    _same_gradients(case, subject.Trace_ELBO(num_particles=K, max_plate_nesting=case.spec.nesting))
+    _same_gradients(case, subject.Trace_ELBO(num_particles=K))
 
 
 def mean_field(case: "Case") -> None:
@@ -97,7 +97,7 @@ def _analytic(case: "Case", objective: Any) -> None:
 
 def score_function(case: "Case") -> None:
     """An unbiased gradient of the ELBO; a factor in the guide is part of the ELBO alone."""
-    objective = subject.ScoreFunction_ELBO(K, max_plate_nesting=case.spec.nesting)
+    objective = subject.ScoreFunction_ELBO(K)
     _bound(case, objective, samples=1) if case.spec.guide_factor else _same_gradients(
         case, objective
     )
@@ -105,22 +105,22 @@ def score_function(case: "Case") -> None:
 
 def iwae(case: "Case") -> None:
     """The bound of K weights per datum."""
-    _bound(case, subject.IWAE(K, max_plate_nesting=case.spec.nesting))
+    _bound(case, subject.IWAE(K))
 
 
 def renyi(case: "Case") -> None:
     """Renyi's bound of K weights per datum."""
-    _bound(case, subject.Renyi(K, max_plate_nesting=case.spec.nesting, alpha=0.5), alpha=0.5)
+    _bound(case, subject.Renyi(K, alpha=0.5), alpha=0.5)
 
 
 def dreg(case: "Case") -> None:
     """IWAE's value by another gradient."""
-    _bound(case, subject.DReG(K, max_plate_nesting=case.spec.nesting))
+    _bound(case, subject.DReG(K))
 
 
 def stl(case: "Case") -> None:
     """The ELBO, by another gradient of the same mean."""
-    objective = subject.STL(K, max_plate_nesting=case.spec.nesting)
+    objective = subject.STL(K)
     _bound(case, objective, samples=1) if case.spec.guide_factor else _same_gradients(
         case, objective
     )

@@ -114,14 +114,14 @@ def evaluation(case: "Case") -> None:
     """One number per datum, near the reference's, whatever the chunk."""
     spec, pair = case.spec, case.pair
 
-    def result(chunk_size: int) -> Any:
+    def result(chunk_bytes: int) -> Any:
         pyro.set_rng_seed(spec.seed)
-        given = {"num_samples": 64, "kl_draws": 8, "chunk_size": chunk_size}
+        given = {"num_samples": 64, "kl_draws": 8, "chunk_bytes": chunk_bytes}
         return ask(
             lambda: subject.evaluate(pair.model, pair.guide, *pair.args, **given, **pair.kwargs)
         )
 
-    now = result(2048)
+    now = result(1 << 23)
     _per_datum(spec, "evaluate")
     for name in (
         "log_px",

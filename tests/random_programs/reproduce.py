@@ -35,10 +35,10 @@ def call_of(check: str, spec: Spec) -> str:
     some = (
         ""
         if name in ("TraceMeanField_ELBO", "FreeBits") or check == "ELBO"
-        else f"{K}, max_plate_nesting={spec.nesting}"
+        else f"{K}"
     )
     some = some.replace(f"{K}", f"num_particles={K}") if name == "Trace_ELBO" else some
-    lines = f"print({name}({some})(model, guide, *args, **kwargs).loss)"
+    lines = f"print({name}({some}).estimate(model, guide, *args, **kwargs).loss)"
     theirs = "TraceEnum_ELBO" if spec.enumerate else "Trace_ELBO"
     reference = f"pyro.infer.{theirs}().differentiable_loss(model, guide, *args, **kwargs)"
     return f"{start}{lines}\npyro.set_rng_seed({spec.seed})\nprint({reference})"

@@ -8,7 +8,7 @@ from torch.distributions import kl_divergence
 
 from ..programs.draw import Draw
 from ..programs.pair import Pair
-from ..programs.sites import Site, base_name, stochastic_sites
+from ..programs.sites import Site, base_name, is_factor, stochastic_sites
 from .objective import Estimate, Objective, Schedule
 
 
@@ -92,7 +92,7 @@ def check_order(draw: Draw) -> None:
     """Raise ``ValueError`` unless the guide draws the model's latent sites in its order."""
     model, guide = draw.model_traces[0], draw.guide_traces[0]
     latent = [site["name"] for site in stochastic_sites(model) if not site["is_observed"]]
-    guided = [site["name"] for site in stochastic_sites(guide)]
+    guided = [site["name"] for site in stochastic_sites(guide) if not is_factor(site)]
     if latent != guided:
         raise ValueError(
             f"expected the guide to draw the model's latent sites in its order {latent}, "

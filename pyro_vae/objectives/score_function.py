@@ -36,6 +36,6 @@ class ScoreFunction_ELBO(ImportanceWeighted):
         log_weight = draw.log_weight.detach()
         signal = (log_weight - log_weight.mean(0)) * K / (K - 1)
         log_joint = draw.log_likelihood.local + draw.log_prior.local
-        gradient = (log_joint + signal * draw.log_guide.local).mean(0).sum()
+        gradient = (log_joint + signal * draw.log_drawn).mean(0).sum()
         loss = with_gradient(-log_weight.mean(0).sum(), -gradient)
         return Estimate.of(draw, draw.scale * loss)

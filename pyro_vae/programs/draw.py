@@ -15,7 +15,7 @@ from torch import Tensor
 
 from . import scoring
 from .scoring import Term
-from .sites import Site, common_scale, stochastic_sites
+from .sites import Site, common_scale, is_factor, stochastic_sites
 from .structure import Structure
 
 Values = dict[str, Tensor]
@@ -67,18 +67,14 @@ class Draw:
         return self.structure.shape(self.num_particles)
 
     @cached_property
-    def _model_terms(self) -> tuple[Term, Term]:
-        return scoring.model_terms(self._models, self.structure, self.shape, self.mixed)
-
-    @property
     def log_likelihood(self) -> Term:
         """log p(x | z), of the observed sites and the model's factors."""
-        return self._model_terms[0]
+        return scoring.log_likelihood(self._models, self.structure, self.shape, self.mixed)
 
-    @property
+    @cached_property
     def log_prior(self) -> Term:
         """log p(z)."""
-        return self._model_terms[1]
+        return scoring.log_prior(self._models, self.structure, self.shape, self.mixed)
 
     @cached_property
     def _guide_terms(self) -> tuple[Term, Term | None]:
@@ -96,6 +92,18 @@ class Draw:
     def log_guide(self) -> Term:
         """log q(z | x), of the guide's sites and its factors."""
         return self._guide_terms[0]
+
+    @cached_property
+    def log_drawn(self) -> Tensor:
+        """log q of the draws, (K, B), whose gradient is the score.
+
+        Neither scaled nor masked, as the draws were not, and without factors.
+        """
+        if not self.shared:
+            runs = scoring.select(self._guides, lambda site: not is_factor(site))
+            return scoring.total(runs, self.structure.plate, self.shape, masked=False).local
+        (site,) = self._guides[0]
+        return scoring.of_draws(site, self.values[site["name"]], self.structure, masked=False)
 
     @property
     def kl(self) -> Term:

@@ -87,7 +87,7 @@ def same_by_rows(model: Program, guide: Program, call: Call, found: Structure) -
     A program that closes over data of its own, or keeps parameters for each datum of a call, fails
     this. Where the log-probabilities of two equal runs differ (dropout), shapes alone decide.
     """
-    if found.plate is None or found.whole or found.subsampled or not found.rows.any:
+    if found.plate is None or found.subsampled or not found.rows.any:
         return False
     args, kwargs = call
     with pyro.validation_enabled(False), torch.no_grad():  # relaxed values have no density
@@ -115,7 +115,8 @@ def _scores(
         for program in (model, guide)
     ]
     sites = [stochastic_sites(trace) for trace in traces]
-    rows = [[per_row(log_prob(site, False), found.plate) for site in each] for each in sites]
+    local = [[site for site in each if in_plate(site, found.plate)] for each in sites]
+    rows = [[per_row(log_prob(site, False), found.plate) for site in each] for each in local]
     return [sum(each[1:], start=each[0]) for each in rows if each]
 
 
@@ -125,9 +126,11 @@ def _doubled(guide_trace: Trace, found: Structure) -> Trace:
     for site in stochastic_sites(guide_trace):
         if site["is_observed"]:
             continue
-        latent = found.latents[site["name"]]
-        once = latent.from_rows(site["value"], 1)
-        value = latent.to_rows(torch.cat([once, once]))
+        value = site["value"]
+        if site["name"] in found.latents:
+            latent = found.latents[site["name"]]
+            once = latent.from_rows(value, 1)
+            value = latent.to_rows(torch.cat([once, once]))
         values.add_node(
             site["name"],
             name=site["name"],

@@ -160,7 +160,9 @@ class Pair:
             shared = shared and found.single and num_particles > 1
             guides, values = self._sample_rows(call, found, num_particles, shared, detached)
             copies = num_particles * found.guide_copies
-            models = self._all_at(self._programs[0], call, found, values, copies)
+            handlers = [assign(whole_values(guides[0], found))] if found.whole else []
+            model = self._programs[0]
+            models = (self._at(model, call, found, values, copies, *handlers),)
         else:
             shared = False
             models, guides = self._runs(call, num_particles, detached)
@@ -226,8 +228,8 @@ class Pair:
         shape = number, found.rows.size
         traces = self._all_at(self._programs[0], call, found, values, number)
         runs = [stochastic_sites(trace) for trace in traces]
-        log_likelihood, log_prior = scoring.model_terms(runs, found, shape)
-        return log_likelihood.local, log_prior.local
+        log_likelihood = scoring.log_likelihood(runs, found, shape)
+        return log_likelihood.local, scoring.log_prior(runs, found, shape).local
 
     def score_guide(self, call: Call, values: Values, number: int) -> Tensor:
         """log q(z | x) at values (N, B, ...), N = ``number``; (N, B), without factors."""
@@ -244,9 +246,15 @@ class Pair:
     def _by_rows(self, found: Structure, num_particles: int) -> bool:
         """Whether one run on copies of the rows takes the place of K runs."""
         summed = [*found.guide_values, *found.model_values]
-        if summed:
-            check_summable(found.vectorized, summed, self.modules)
-        return bool(summed) or (num_particles > 1 and found.vectorized)
+        if not summed:
+            return num_particles > 1 and found.vectorized and not found.whole
+        check_summable(found.vectorized, summed, self.modules)
+        if found.whole and num_particles > 1:
+            raise ValueError(
+                f"expected num_particles 1 with global sites {list(found.whole)}, where sites "
+                f"{summed} are summed out, got {num_particles}"
+            )
+        return True
 
     def _runs(
         self, call: Call, number: int, detached: bool
@@ -301,7 +309,13 @@ class Pair:
         return tuple(self._at(program, call, found, one, 1) for one in each)
 
     def _at(
-        self, program: Program, call: Call, found: Structure, values: Values, copies: int
+        self,
+        program: Program,
+        call: Call,
+        found: Structure,
+        values: Values,
+        copies: int,
+        *handlers: Messenger,
     ) -> Trace:
         """A program's trace at given values (N, B, ...), on N copies of the rows.
 
@@ -313,7 +327,8 @@ class Pair:
             values = {name: v.repeat(classes, *[1] * (v.ndim - 1)) for name, v in values.items()}
             values |= fixed
         given = {name: found.latents[name].to_rows(v) for name, v in values.items()}
-        return self._trace(program, found.rows.copies(call, copies * classes), assign(given))
+        rows = found.rows.copies(call, copies * classes)
+        return self._trace(program, rows, assign(given), *handlers)
 
     @staticmethod
     def _trace(program: Program, call: Call, *handlers: Messenger) -> Trace:
@@ -333,6 +348,12 @@ def values_of(trace: Trace, found: Structure, copies: int) -> Values:
         for site in sites
         if site["name"] in found.latents
     }
+
+
+def whole_values(trace: Trace, found: Structure) -> dict[str, Tensor]:
+    """The values of the guide's global sites."""
+    sites = [site for site in stochastic_sites(trace) if not site["is_observed"]]
+    return {s["name"]: s["value"] for s in sites if s["name"] not in found.latents}
 
 
 def _stacked(guides: tuple[Trace, ...], found: Structure) -> Values:

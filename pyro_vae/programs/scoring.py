@@ -12,7 +12,7 @@ import torch
 from pyro.distributions.util import scale_and_mask
 from torch import Tensor
 
-from .sites import Plate, Site, in_plate, is_factor, log_prob, per_row
+from .sites import Plate, Site, in_plate, is_factor, is_observed, log_prob, per_row
 from .structure import Structure
 
 
@@ -40,22 +40,22 @@ Runs = Sequence[Sequence[Site]]
 Shape = tuple[int, ...]
 
 
-def model_terms(
-    runs: Runs, found: Structure, shape: Shape, scaled: bool = False
-) -> tuple[Term, Term]:
-    """log p(x | z) and log p(z); the model's own summed sites are summed out of both.
+def log_likelihood(runs: Runs, found: Structure, shape: Shape, scaled: bool = False) -> Term:
+    """log p(x | z); of the model's own summed sites y, log sum_y p(x, y, z) - log sum_y p(y, z)."""
+    if found.model_copies == 1:
+        return total(select(runs, is_observed), found.plate, shape, scaled)
+    full = (found.model_copies, *shape)
+    joint = total(runs, found.plate, full, scaled)
+    return Term(joint.local.logsumexp(0), joint.whole) - log_prior(runs, found, shape, scaled)
 
-    log p(z) = log sum_y p(y, z) and log p(x | z) = log sum_y p(x, y, z) - log p(z).
-    """
-    plate, classes = found.plate, found.model_copies
-    full = (classes, *shape) if classes > 1 else shape
-    log_likelihood = total(select(runs, lambda site: site["is_observed"]), plate, full, scaled)
-    log_prior = total(select(runs, lambda site: not site["is_observed"]), plate, full, scaled)
-    if classes == 1:
-        return log_likelihood, log_prior
-    marginal = log_prior.local.logsumexp(0)
-    joint = (log_likelihood.local + log_prior.local).logsumexp(0)
-    return Term(joint - marginal, log_likelihood.whole), Term(marginal, log_prior.whole)
+
+def log_prior(runs: Runs, found: Structure, shape: Shape, scaled: bool = False) -> Term:
+    """log p(z); of the model's own summed sites y, log sum_y p(y, z)."""
+    latent = select(runs, lambda site: not is_observed(site))
+    if found.model_copies == 1:
+        return total(latent, found.plate, shape, scaled)
+    term = total(latent, found.plate, (found.model_copies, *shape), scaled)
+    return Term(term.local.logsumexp(0), term.whole)
 
 
 def guide_terms(
@@ -94,10 +94,12 @@ def log_summed(runs: Runs, found: Structure, shape: Shape) -> Tensor | None:
     return total(summed, found.plate, shape, masked=False).local
 
 
-def of_draws(site: Site, values: Tensor, found: Structure, scaled: bool = False) -> Tensor:
+def of_draws(
+    site: Site, values: Tensor, found: Structure, scaled: bool = False, masked: bool = True
+) -> Tensor:
     """log q of K values (K, B, ...) under the one distribution of a site, (K, B)."""
     at = found.latents[site["name"]].to_draws(values)
-    value = log_prob(site, scaled, at)
+    value = log_prob(site, scaled, at) if masked else site["fn"].log_prob(at)
     if found.plate is None:
         return value.reshape(len(value), -1).sum(-1, keepdim=True)
     dims = [dim for dim in range(1 - value.ndim, 0) if dim != found.plate.dim]
@@ -151,7 +153,7 @@ def latent_terms(
 ) -> Term:
     """The total of a function of each latent site in the guide, q, and in the model, p.
 
-    ``function(q, p)`` is a number for each element of the site's batch.
+    ``function(q, p)`` is a number for each element of the site's batch. The guide's factors count.
     """
     local: list[Tensor] = []
     whole: list[Tensor] = []
@@ -160,7 +162,7 @@ def latent_terms(
         outside: list[Tensor] = []
         sites = {site["name"]: site for site in model}
         for q in guide:
-            value = function(q, sites[q["name"]])
+            value = q["fn"].log_factor if is_factor(q) else function(q, sites[q["name"]])
             if in_plate(q, plate):
                 scale = q["scale"] if scaled else 1.0
                 inside.append(per_row(scale_and_mask(value, scale, q["mask"]), plate))

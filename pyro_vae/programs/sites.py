@@ -44,6 +44,11 @@ def subsamples(trace: Trace) -> dict[str, Tensor]:
     }
 
 
+def is_observed(site: Site) -> bool:
+    """Whether the site is given: data, or a factor."""
+    return bool(site["is_observed"])
+
+
 def is_factor(site: Site) -> bool:
     """Whether ``pyro.factor`` made the site."""
     return isinstance(base_dist(site["fn"]), Unit)

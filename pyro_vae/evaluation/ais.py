@@ -12,7 +12,7 @@ Monte Carlo*, 2015.
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple, cast
+from typing import Any, Literal, cast
 
 import pyro
 import torch
@@ -25,15 +25,8 @@ from ..programs.rows import Call
 from ..programs.simulation import simulate
 from ..programs.sites import Program
 from ..programs.unconstrained import Unconstrained
+from .ais_chain import Path
 from .estimators import log_mean_exp
-
-TARGET_ACCEPTANCE = 0.65
-
-
-ADAPTATION_RATE = 0.2
-
-
-SCALE_DRAWS = 64  # of the start, for the scale of its dimensions
 
 
 def linear(num_steps: int) -> Tensor:
@@ -132,8 +125,9 @@ class AIS:
         pair, weights = Pair(model, guide), []
         for call in self._parts(pair, (args, kwargs), chunk_chains, progress):
             with self._path(pair, call) as path:
+                sizes = self._tuned(path)
                 betas = self.schedule(self.num_steps)
-                weights.append(path.anneal(path.draw(), betas, path.tune()))
+                weights.append(path.anneal(path.draws(self.num_particles), betas, sizes))
         return torch.cat(weights, 1)
 
     def sandwich(
@@ -159,118 +153,33 @@ class AIS:
             with self._path(pair, (simulation.args, simulation.kwargs)) as path:
                 exact = path.space.unconstrain_run(simulation.latents)
                 exact = exact.expand(self.num_particles, -1, -1)
-                sizes = path.tune()
-                forward = path.anneal(path.draw(), betas, sizes)
+                sizes = self._tuned(path)
+                forward = path.anneal(path.draws(self.num_particles), betas, sizes)
                 weights.append((forward, path.anneal(exact, betas, sizes, reverse=True)))
         forward, reverse = (torch.cat(part, 1) for part in zip(*weights, strict=True))
         joined = pytree.tree_map(_joined, *((s.args, s.kwargs) for s in simulated))
-        return Sandwich(*joined, forward, reverse)
+        whole_args, whole_kwargs = joined
+        return Sandwich(whole_args, whole_kwargs, forward, reverse)
 
     def _parts(self, pair: Pair, call: Call, chunk_chains: int, progress: bool) -> Iterable[Call]:
         parts = pair.parts(call, chunk_chains // self.num_particles)
         return cast(Iterable[Call], tqdm(parts, unit="chunk", disable=not progress))
 
+    def _tuned(self, path: Path) -> Tensor:
+        """Step sizes from a preliminary run with a quarter of the temperatures."""
+        betas = self.schedule(max(self.num_steps // 4, 1))
+        return path.tune(path.draws(self.num_particles), betas, self.num_steps)
+
     @contextmanager
-    def _path(self, pair: Pair, call: Call) -> Iterator["_Path"]:
+    def _path(self, pair: Pair, call: Call) -> Iterator[Path]:
         with pair.looking():
             space = Unconstrained(pair, call)
             if self.start == "guide":
                 space.check_guide()
             with pyro.validation_enabled(False):  # the programs are checked: the chains need not be
-                yield _Path(self, space)
+                yield Path(space, self.start == "guide", self.num_leapfrog)
 
 
 def _joined(first: Any, *others: Any) -> Any:
     """The rows of all parts of a call."""
     return torch.cat([first, *others]) if isinstance(first, Tensor) and first.ndim else first
-
-
-class _State(NamedTuple):
-    """Where the chains are, (K, B, D), and the log-densities log f_0 and log f_1 there, (K, B)."""
-
-    u: Tensor
-    start: Tensor
-    target: Tensor
-
-
-class _Path:
-    """The densities f_b of some data, and chains along them."""
-
-    def __init__(self, options: AIS, space: Unconstrained) -> None:
-        self.options, self.space = options, space
-        self.draws = space.draw_guide if options.start == "guide" else space.draw_prior
-        self.scale = self.draws(SCALE_DRAWS).std(0)  # (B, D)
-
-    def draw(self) -> Tensor:
-        return self.draws(self.options.num_particles)
-
-    def tune(self) -> Tensor:
-        """Step sizes (T, B) by temperature and datum, from a run with a quarter of the temperatures."""
-        num_steps = self.options.num_steps
-        betas = self.options.schedule(max(num_steps // 4, 1))
-        u = self.draw()
-        state = _State(u, *self.densities(u))
-        log_size = u.new_full((u.shape[1],), u.shape[-1] ** -0.25).log()
-        sizes = []
-        for beta in betas[1:].tolist():
-            state, acceptance = self.move(state, beta, log_size.exp())
-            log_size = log_size + ADAPTATION_RATE * (acceptance - TARGET_ACCEPTANCE)
-            sizes.append(log_size.exp())
-        nearest = torch.arange(num_steps) * len(sizes) // num_steps
-        return torch.stack(sizes)[nearest]
-
-    def anneal(self, u: Tensor, betas: Tensor, step_sizes: Tensor, reverse: bool = False) -> Tensor:
-        """Run the chains from u; return log w (K, B). In reverse, from the target to the start, by the same transitions."""
-        state = _State(u, *self.densities(u))
-        log_weight = torch.zeros_like(state.target)
-        steps = list(zip(betas.tolist()[1:], betas.diff().tolist(), step_sizes, strict=True))
-        for beta, difference, size in reversed(steps) if reverse else steps:
-            if reverse:
-                state, _ = self.move(state, beta, size)
-            log_weight = log_weight + difference * (state.target - state.start)
-            if not reverse:
-                state, _ = self.move(state, beta, size)
-        return log_weight
-
-    def move(self, state: _State, beta: float, size: Tensor) -> tuple[_State, Tensor]:
-        """One HMC transition that leaves f_beta as it is; return also the mean acceptance of each datum's chains."""
-        jitter = 0.8 + 0.4 * torch.rand_like(size)  # lest the trajectories be periodic
-        step = (size * jitter).unsqueeze(-1) * self.scale
-        momentum = torch.randn_like(state.u)
-        u, gradient = state.u, self.gradient(state.u, beta)[0]
-        energy = _energy(state, beta, momentum)
-        for _ in range(self.options.num_leapfrog):
-            momentum = momentum + step / 2 * gradient
-            u = u + step * momentum
-            gradient, start, target = self.gradient(u, beta)
-            momentum = momentum + step / 2 * gradient
-        proposal = _State(u, start, target)
-        log_ratio = (energy - _energy(proposal, beta, momentum)).nan_to_num(
-            nan=-torch.inf
-        )  # a diverged trajectory is refused
-        accept = torch.rand_like(log_ratio).log() < log_ratio
-        moved = _State(
-            torch.where(accept.unsqueeze(-1), proposal.u, state.u),
-            torch.where(accept, proposal.start, state.start),
-            torch.where(accept, proposal.target, state.target),
-        )
-        return moved, log_ratio.clamp(max=0).exp().mean(0)
-
-    def densities(self, u: Tensor) -> tuple[Tensor, Tensor]:
-        """Return log f_0 and log f_1."""
-        log_likelihood, log_prior = self.space.log_joint(u)
-        return self.space.log_guide(
-            u
-        ) if self.options.start == "guide" else log_prior, log_prior + log_likelihood
-
-    @torch.enable_grad()
-    def gradient(self, u: Tensor, beta: float) -> tuple[Tensor, Tensor, Tensor]:
-        """Return d log f_beta / du, log f_0 and log f_1."""
-        u = u.detach().requires_grad_()
-        start, target = self.densities(u)
-        (gradient,) = torch.autograd.grad(((1 - beta) * start + beta * target).sum(), u)
-        return gradient, start.detach(), target.detach()
-
-
-def _energy(state: _State, beta: float, momentum: Tensor) -> Tensor:
-    return 0.5 * momentum.square().sum(-1) - (1 - beta) * state.start - beta * state.target

@@ -105,14 +105,17 @@ def decompose(pair: Pair, call: Call, num_draws: int, chunk_bytes: int) -> KLDec
         log_prior = draws.log_prior.local.reshape(-1)
         log_q, log_q_d = _log_aggregate(pair, call, rows, draws, chunk_bytes)
         log_p_d = _log_factors(draws)
-    known = log_q_d is not None and log_p_d is not None
+    correlation, by_dimension = None, None
+    if log_q_d is not None and log_p_d is not None:
+        correlation = float((log_q - log_q_d.sum(-1)).mean())
+        by_dimension = (log_q_d - log_p_d).mean(0).cpu()
     return KLDecomposition(
         kl=float((log_guide - log_prior).mean()),
         mutual_information=float((log_guide - log_q).mean()),
         mutual_information_standard_error=float((log_guide - log_q).std()) / math.sqrt(num_draws),
         marginal_kl=float((log_q - log_prior).mean()),
-        total_correlation=float((log_q - log_q_d.sum(-1)).mean()) if known else None,
-        dimension_wise_kl=(log_q_d - log_p_d).mean(0).cpu() if known else None,
+        total_correlation=correlation,
+        dimension_wise_kl=by_dimension,
     )
 
 

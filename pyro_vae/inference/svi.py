@@ -89,7 +89,7 @@ class SVI(pyro.infer.SVI):
             self._check(objective, args, kwargs)
         estimate = self._step(objective, (args, kwargs))
         self.num_steps += 1
-        self.estimate = Estimate(*(None if v is None else v.detach() for v in estimate))
+        self.estimate = estimate.detached()
         return self.estimate.loss
 
     def _check(self, objective: Objective, args: Any, kwargs: Any) -> None:

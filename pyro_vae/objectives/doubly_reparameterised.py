@@ -106,12 +106,11 @@ class Path(NamedTuple):
         with torch.enable_grad():
             value = (guide * self.draw.log_weight).sum()
         leaves = list(self.leaves.values())
-        options = {"retain_graph": True, "materialize_grads": True}
-        scores = torch.autograd.grad(value, leaves, **options) if leaves else ()
+        scores = torch.autograd.grad(value, leaves, retain_graph=True, materialize_grads=True)
         drawn = zip(scores, self.drawn.values(), strict=True)
-        through_draws = sum((score * z).sum() for score, z in drawn)
         log_joint = self.draw.log_likelihood.local + self.draw.log_prior.local
-        return (model * log_joint).sum() + through_draws
+        through_model = (model * log_joint).sum()
+        return sum(((score * z).sum() for score, z in drawn), start=through_model)
 
 
 def check_deterministic(once: Tensor, again: Tensor) -> None:

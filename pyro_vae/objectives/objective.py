@@ -35,6 +35,11 @@ class Estimate(NamedTuple):
             return None
         return self.log_likelihood - self.kl
 
+    def detached(self) -> "Estimate":
+        """The same numbers without gradients."""
+        known = (None if v is None else v.detach() for v in (self.log_likelihood, self.kl))
+        return Estimate(self.loss.detach(), *known)
+
     @classmethod
     def of(cls, draw: Draw, loss: Tensor, kl: Term | None = None) -> "Estimate":
         """The estimate of a draw with a loss."""

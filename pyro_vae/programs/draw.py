@@ -163,7 +163,7 @@ class Draw:
 
     def total(self, term: Term) -> Tensor:
         """The scaled sum over the data of the mean over the draws; global sites count once."""
-        local = self.scale * self.mean(term).sum()
+        local: Tensor = self.scale * self.mean(term).sum()
         return local + term.whole.mean() if isinstance(term.whole, Tensor) else local
 
     def with_score_gradient(self, term: Term) -> Term:

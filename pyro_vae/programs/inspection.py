@@ -10,20 +10,17 @@ from pyro.poutine.util import site_is_subsample
 from torch import Tensor
 
 from .checks import check_pair, same_shapes
+from .refusals import why_relaxed, why_unweighable
 from .rows import Call, Rows
 from .sites import (
     Plate,
     Program,
     Site,
-    base_dist,
     base_name,
     data_plate,
     in_plate,
-    is_auxiliary,
     is_factor,
     is_marked,
-    log_prob,
-    per_row,
     stochastic_sites,
 )
 from .structure import Latent, Structure
@@ -68,8 +65,8 @@ def inspect(model: Program, guide: Program, call: Call, rows: Rows | None = None
         guide_values=_summed(stochastic_sites(guide_trace), plate),
         model_values=_summed(unguided, plate),
         unmoved=_unmoved(guide_trace),
-        relaxed=_relaxed(guide_trace),
-        refusal=_refusal(model_trace, guide_trace, plate, whole, rows, size),
+        relaxed=why_relaxed(guide_trace),
+        refusal=why_unweighable(model_trace, guide_trace, plate, whole, rows, size),
         observed=_observed(model_trace, plate, size),
         row_bytes=_row_bytes(model_trace, plate, size, sizes.bytes),
     )
@@ -79,72 +76,6 @@ def inspect(model: Program, guide: Program, call: Call, rows: Rows | None = None
             f"{max(found.guide_copies, found.model_copies)}: mark fewer sites for enumeration"
         )
     return found
-
-
-def same_by_rows(model: Program, guide: Program, call: Call, found: Structure) -> bool:
-    """Whether two copies of the rows give the log-probabilities of the call, twice.
-
-    A program that closes over data of its own, or keeps parameters for each datum of a call, fails
-    this. Where the log-probabilities of two equal runs differ (dropout), shapes alone decide.
-    """
-    if found.plate is None or found.subsampled or not found.rows.any:
-        return False
-    args, kwargs = call
-    with pyro.validation_enabled(False), torch.no_grad():  # relaxed values have no density
-        guide_trace = poutine.trace(guide).get_trace(*args, **kwargs)
-        once = _scores(model, guide, call, guide_trace, found)
-        try:
-            doubled = _doubled(guide_trace, found)
-            twice = _scores(model, guide, found.rows.copies(call, 2), doubled, found)
-        except Exception:  # whatever a program raises for rows that it was not written for
-            return False
-        if any(len(b) != 2 * len(a) for a, b in zip(once, twice, strict=True)):
-            return False
-        if _close([torch.cat([a, a]) for a in once], twice):
-            return True
-        return not _close(once, _scores(model, guide, call, guide_trace, found))
-
-
-def _scores(
-    model: Program, guide: Program, call: Call, values: Trace, found: Structure
-) -> list[Tensor]:
-    """log p(x, z) and log q(z | x) of each row, at given values."""
-    args, kwargs = call
-    traces = [
-        poutine.trace(poutine.replay(program, trace=values)).get_trace(*args, **kwargs)
-        for program in (model, guide)
-    ]
-    sites = [stochastic_sites(trace) for trace in traces]
-    local = [[site for site in each if in_plate(site, found.plate)] for each in sites]
-    rows = [[per_row(log_prob(site, False), found.plate) for site in each] for each in local]
-    return [sum(each[1:], start=each[0]) for each in rows if each]
-
-
-def _doubled(guide_trace: Trace, found: Structure) -> Trace:
-    """The same draws, each twice."""
-    values = Trace()
-    for site in stochastic_sites(guide_trace):
-        if site["is_observed"]:
-            continue
-        value = site["value"]
-        if site["name"] in found.latents:
-            latent = found.latents[site["name"]]
-            once = latent.from_rows(value, 1)
-            value = latent.to_rows(torch.cat([once, once]))
-        values.add_node(
-            site["name"],
-            name=site["name"],
-            type="sample",
-            value=value,
-            is_observed=False,
-            infer=site["infer"],
-        )
-    return values
-
-
-def _close(first: list[Tensor], second: list[Tensor]) -> bool:
-    pairs = zip(first, second, strict=True)
-    return all(torch.allclose(a, b, rtol=1e-4, atol=1e-4, equal_nan=True) for a, b in pairs)
 
 
 def _num_rows(model_trace: Trace, plate: Plate | None) -> int:
@@ -205,76 +136,8 @@ def _unmoved(guide_trace: Trace) -> dict[str, str]:
 
 def _observed(model_trace: Trace, plate: Plate | None, size: int) -> int:
     sites = [s for s in stochastic_sites(model_trace) if s["is_observed"] and not is_factor(s)]
-    local = sum(s["value"].numel() for s in sites if in_plate(s, plate))
+    local: int = sum(s["value"].numel() for s in sites if in_plate(s, plate))
     return local // max(size, 1)
-
-
-def _refusal(
-    model_trace: Trace,
-    guide_trace: Trace,
-    plate: Plate | None,
-    whole: tuple[str, ...],
-    rows: Rows,
-    size: int,
-) -> str | None:
-    """Why a pair has no importance weight for each datum."""
-    around = "expected a plate with one row per datum around every sample site of model and guide"
-    if plate is None:
-        return f"{around}, got none"
-    if whole:
-        return f"{around}, got global sites {list(whole)}"
-    drawn = [site for site in model_trace.nodes.values() if _draws_subsample(site)]
-    if drawn and (rows.size != size or not rows.any):
-        fn, name = drawn[0]["fn"], drawn[0]["name"]
-        return (
-            f"expected plates without a subsample, one row per datum, got {fn.subsample_size} of "
-            f"{fn.size} in plate {name!r}: pass the data to evaluate as arguments, and size the "
-            "plate by them"
-        )
-    guide_sites = [s for s in stochastic_sites(guide_trace) if not is_factor(s)]
-    if not guide_sites:
-        return "expected latent sites in the guide, got none: importance weights need draws"
-    if relaxed := _relaxed(guide_trace):
-        return f"{relaxed}: let the family draw hard values in eval mode"
-    points = [s["name"] for s in guide_sites if _is_point(s)]
-    auxiliary = [s["name"] for s in guide_sites if is_auxiliary(s)]
-    if points and not auxiliary:
-        return (
-            f"expected a guide with a density, got a Delta at site {points[0]!r}: "
-            "a point has no importance weight, only the loss of an autoencoder"
-        )
-    others = [s for s in guide_sites if not is_auxiliary(s) and base_name(s["fn"]) != "Delta"]
-    if auxiliary and others:
-        return (
-            f"expected a guide whose latent sites are functions of its auxiliary ones, got "
-            f"auxiliary sites {auxiliary} beside draws of their own: log q(z | x) is unknown"
-        )
-    return None
-
-
-def _relaxed(guide_trace: Trace) -> str | None:
-    """Why values of a site have no probability, where the guide draws relaxed ones."""
-    for site in stochastic_sites(guide_trace):
-        if not site["is_observed"] and not bool(site["fn"].support.check(site["value"]).all()):
-            return (
-                f"expected draws in the support of {base_name(site['fn'])} at site "
-                f"{site['name']!r}, got relaxed values, which have no probability"
-            )
-    return None
-
-
-def _is_point(site: Site) -> bool:
-    """Whether a site draws a point, for which no density is stated."""
-    fn = base_dist(site["fn"])
-    return base_name(fn) == "Delta" and bool((fn.log_density == 0).all())
-
-
-def _draws_subsample(site: Any) -> bool:
-    """Whether a plate draws the subsample that it shows."""
-    if site["type"] == "sample" and site_is_subsample(site):
-        size = site["fn"].subsample_size
-        return size is not None and size < site["fn"].size
-    return False
 
 
 def _row_bytes(model_trace: Trace, plate: Plate | None, size: int, largest: int) -> int:
@@ -287,7 +150,7 @@ def _subsamples(site: Any) -> bool:
     """Whether a plate stands for more data than it has: it subsamples, or was given a subsample."""
     if site["type"] == "sample" and site_is_subsample(site):
         fn = site["fn"]
-        return len(site["value"]) < fn.size
+        return bool(len(site["value"]) < fn.size)
     return False
 
 

@@ -103,7 +103,7 @@ def without_registration(program: Program) -> Program:
     attributes (``PyroParam``, ``PyroSample``) needs them, and keeps its method as it is.
     """
     owner = getattr(program, "__self__", None)
-    function = getattr(program, "__func__", None)
+    function: Any = getattr(program, "__func__", None)
     if not isinstance(owner, PyroModule) or getattr(function, "__code__", None) is not _CODE:
         return program
     for module in owner.modules():

@@ -1,27 +1,36 @@
 """A pair (model, guide): any two Pyro programs over the same latents, drawn from and scored."""
 
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
-import torch
-from pyro import poutine
-from pyro.infer.util import is_validation_enabled
 from pyro.poutine import Trace
-from pyro.poutine.messenger import Messenger
 from torch import Tensor, nn
 
-from . import scoring
-from .checks import check_pair, check_summable, dtypes_explained, same_shapes
+from .checks import check_summable, dtypes_explained
 from .draw import Draw, Sample, Values
-from .handlers import assign, detach_draws, draw_many
-from .inspection import inspect, same_by_rows
+from .inspection import inspect
 from .isolation import isolated, looking, unchanged
 from .modules import called, modules_of, roots, without_registration
 from .rows import Call, Rows, candidates, chosen, chunks, shapes, signature
-from .sites import Program, is_factor, stochastic_sites, subsamples
-from .structure import Structure, combinations
+from .runs import (
+    Traces,
+    at_copies,
+    at_values,
+    draw_copies,
+    draw_shared,
+    run_pair,
+    stacked,
+    trace_of,
+    values_of,
+    whole_values,
+    with_classes,
+)
+from .scoring import log_likelihood, log_prior, log_summed, of_draws, select, total
+from .sites import Program, is_factor, stochastic_sites
+from .structure import Structure
+from .vectorization import same_by_rows
 
 
 class Pair:
@@ -156,30 +165,17 @@ class Pair:
         """
         call = args, kwargs
         found = self.structure(call)
-        if self._by_rows(found, num_particles):
-            shared = shared and found.single and num_particles > 1
-            guides, values = self._sample_rows(call, found, num_particles, shared, detached)
-            copies = num_particles * found.guide_copies
-            handlers = [assign(whole_values(guides[0], found))] if found.whole else []
-            model = self._programs[0]
-            models = (self._at(model, call, found, values, copies, *handlers),)
-        else:
-            shared = False
-            models, guides = self._runs(call, num_particles, detached)
-            values = _stacked(guides, found)
-        return Draw(found, num_particles, models, guides, values, shared, detached)
-
-    def guide_trace(self, call: Call) -> Trace:
-        """A run of the guide."""
-        return self._trace(self._programs[1], call)
-
-    def sample_prior(self, call: Call, num_particles: int) -> Values:
-        """Draw z ~ p(z), K times for each datum, (K, B, ...) by site."""
-        found, model = self.structure(call), self._programs[0]
-        if found.vectorized:
-            rows = found.rows.copies(call, num_particles)
-            return values_of(self._trace(model, rows), found, num_particles)
-        return _stacked(tuple(self._trace(model, call) for _ in range(num_particles)), found)
+        model, guide = self._programs
+        if not self._by_rows(found, num_particles):
+            models, guides = run_pair(model, guide, call, num_particles, detached)
+            return Draw(
+                found, num_particles, models, guides, stacked(guides, found), False, detached
+            )
+        shared = shared and found.single and num_particles > 1
+        draw = draw_shared if shared else draw_copies
+        trace, values = draw(guide, call, found, num_particles, detached)
+        models = self._model_at(call, found, values, num_particles * found.guide_copies, trace)
+        return Draw(found, num_particles, models, (trace,), values, shared, detached)
 
     def at(
         self, args: tuple[Any, ...], kwargs: dict[str, Any], values: Values, number: int
@@ -190,13 +186,8 @@ class Pair:
         """
         call = args, kwargs
         found = self.structure(call)
-        model, guide = self._programs
-        models = self._all_at(model, call, found, values, number)
-        if found.single:
-            first = {name: value[:1] for name, value in values.items()}
-            guides = self._all_at(guide, call, found, first, 1)
-        else:
-            guides = self._all_at(guide, call, found, values, number)
+        models = self._model_at(call, found, values, number)
+        guides = self._guide_at(call, found, values, number)
         return Draw(found, number, models, guides, values, found.single, True)
 
     def sample(self, call: Call, num_particles: int) -> Sample:
@@ -205,43 +196,45 @@ class Pair:
         Raises ``ValueError`` for programs without a weight for each datum.
         """
         found = self.structure(call)
+        guide = self._programs[1]
         if found.refusal is not None:
             raise ValueError(found.refusal)
         shared = found.single and num_particles > 1 and found.vectorized
         if self._by_rows(found, num_particles):
-            guides, values = self._sample_rows(call, found, num_particles, shared, False)
+            draw = draw_shared if shared else draw_copies
+            trace, values = draw(guide, call, found, num_particles, False)
+            guides: Traces = (trace,)
         else:
-            guide = self._programs[1]
-            guides = tuple(self._trace(guide, call) for _ in range(num_particles))
-            values = _stacked(guides, found)
-        runs = scoring.select([stochastic_sites(t) for t in guides], lambda s: not is_factor(s))
-        shape = found.shape(num_particles)
-        if shared:
-            (site,) = runs[0]
-            return Sample(values, scoring.of_draws(site, values[site["name"]], found), None)
-        log_guide = scoring.total(runs, found.plate, shape).local
-        return Sample(values, log_guide, scoring.log_summed(runs, found, shape))
+            guides = tuple(trace_of(guide, call) for _ in range(num_particles))
+            values = stacked(guides, found)
+        log_guide = self._log_guide(found, guides, values, found.shape(num_particles), shared)
+        runs = [stochastic_sites(trace) for trace in guides]
+        return Sample(values, log_guide, log_summed(runs, found, found.shape(num_particles)))
+
+    def sample_prior(self, call: Call, num_particles: int) -> Values:
+        """Draw z ~ p(z), K times for each datum, (K, B, ...) by site."""
+        found, model = self.structure(call), self._programs[0]
+        if found.vectorized:
+            trace = trace_of(model, found.rows.copies(call, num_particles))
+            return values_of(trace, found, num_particles)
+        return stacked(tuple(trace_of(model, call) for _ in range(num_particles)), found)
 
     def score_model(self, call: Call, values: Values, number: int) -> tuple[Tensor, Tensor]:
         """log p(x | z) and log p(z) at values (N, B, ...), N = ``number``; (N, B) each."""
         found = self.structure(call)
-        shape = number, found.rows.size
-        traces = self._all_at(self._programs[0], call, found, values, number)
-        runs = [stochastic_sites(trace) for trace in traces]
-        log_likelihood = scoring.log_likelihood(runs, found, shape)
-        return log_likelihood.local, scoring.log_prior(runs, found, shape).local
+        traces = self._model_at(call, found, values, number)
+        runs, shape = [stochastic_sites(trace) for trace in traces], (number, found.rows.size)
+        return log_likelihood(runs, found, shape).local, log_prior(runs, found, shape).local
 
     def score_guide(self, call: Call, values: Values, number: int) -> Tensor:
         """log q(z | x) at values (N, B, ...), N = ``number``; (N, B), without factors."""
         found = self.structure(call)
-        guide = self._programs[1]
-        if found.single:
-            first = {name: value[:1] for name, value in values.items()}
-            (site,) = stochastic_sites(self._at(guide, call, found, first, 1))
-            return scoring.of_draws(site, values[site["name"]], found)
-        traces = self._all_at(guide, call, found, values, number)
-        runs = scoring.select([stochastic_sites(t) for t in traces], lambda s: not is_factor(s))
-        return scoring.total(runs, found.plate, (number, found.rows.size)).local
+        traces = self._guide_at(call, found, values, number)
+        return self._log_guide(found, traces, values, (number, found.rows.size), found.single)
+
+    def guide_trace(self, call: Call) -> Trace:
+        """A run of the guide."""
+        return trace_of(self._programs[1], call)
 
     def _by_rows(self, found: Structure, num_particles: int) -> bool:
         """Whether one run on copies of the rows takes the place of K runs."""
@@ -256,109 +249,32 @@ class Pair:
             )
         return True
 
-    def _runs(
-        self, call: Call, number: int, detached: bool
-    ) -> tuple[tuple[Trace, ...], tuple[Trace, ...]]:
-        """Run the guide, then the model at its draws, some times; the subsample stays the same."""
-        model, guide = self._programs
-        models: list[Trace] = []
-        guides: list[Trace] = []
-        for _ in range(number):
-            handlers: list[Messenger] = [detach_draws()] if detached else []
-            if guides:
-                handlers.append(assign(subsamples(guides[0])))
-            guides.append(self._trace(guide, call, *handlers))
-            models.append(self._replayed(model, call, guides[-1]))
-        return tuple(models), tuple(guides)
+    def _model_at(
+        self, call: Call, found: Structure, values: Values, number: int, guide: Trace | None = None
+    ) -> Traces:
+        """The model at given values; its global sites are those of a run of the guide."""
+        model = self._programs[0]
+        values = with_classes(values, found, number)
+        number = number * found.model_copies
+        if guide is None or not found.whole:
+            return at_values(model, call, found, values, number)
+        return (at_copies(model, call, found, values, number, whole_values(guide, found)),)
 
-    def _replayed(self, model: Program, call: Call, guide_trace: Trace) -> Trace:
-        """The model's trace at the guide's draws, checked where Pyro validates."""
-        replayed = poutine.replay(model, trace=guide_trace)
-        if not is_validation_enabled():
-            return self._trace(replayed, call)
-        model_trace = self._trace(replayed, call, same_shapes())
-        check_pair(model_trace, guide_trace)
-        return model_trace
-
-    def _sample_rows(
-        self, call: Call, found: Structure, num_particles: int, shared: bool, detached: bool
-    ) -> tuple[tuple[Trace, ...], Values]:
-        """The guide's trace on copies of the rows, and the values of its latent sites."""
+    def _guide_at(self, call: Call, found: Structure, values: Values, number: int) -> Traces:
+        """The guide at given values; where its one distribution scores them all, at the first."""
         guide = self._programs[1]
-        if shared:
-            drawing = draw_many(num_particles)
-            trace = self._trace(guide, call, drawing)
-            (site,) = stochastic_sites(trace)
-            value = drawing.value.detach() if detached else drawing.value
-            return (trace,), {site["name"]: found.latents[site["name"]].from_draws(value)}
-        copies = found.guide_copies * num_particles
-        fixed = combinations(found.guide_values, num_particles, found.rows.size)
-        given = {name: found.latents[name].to_rows(value) for name, value in fixed.items()}
-        handlers: list[Messenger] = [detach_draws()] if detached else []
-        rows = found.rows.copies(call, copies)
-        trace = self._trace(guide, rows, *handlers, assign(given))
-        return (trace,), values_of(trace, found, copies)
-
-    def _all_at(
-        self, program: Program, call: Call, found: Structure, values: Values, number: int
-    ) -> tuple[Trace, ...]:
-        """A program's traces at given values (N, B, ...): one on N copies, or N runs."""
-        if number == 1 or found.vectorized:
-            return (self._at(program, call, found, values, number),)
-        each = ({name: v[n : n + 1] for name, v in values.items()} for n in range(number))
-        return tuple(self._at(program, call, found, one, 1) for one in each)
-
-    def _at(
-        self,
-        program: Program,
-        call: Call,
-        found: Structure,
-        values: Values,
-        copies: int,
-        *handlers: Messenger,
-    ) -> Trace:
-        """A program's trace at given values (N, B, ...), on N copies of the rows.
-
-        The model's own summed sites multiply the copies once more.
-        """
-        classes = found.model_copies if program is self._programs[0] else 1
-        if classes > 1:
-            fixed = combinations(found.model_values, copies, found.rows.size)
-            values = {name: v.repeat(classes, *[1] * (v.ndim - 1)) for name, v in values.items()}
-            values |= fixed
-        given = {name: found.latents[name].to_rows(v) for name, v in values.items()}
-        rows = found.rows.copies(call, copies * classes)
-        return self._trace(program, rows, assign(given), *handlers)
+        if found.single:
+            first = {name: value[:1] for name, value in values.items()}
+            return (at_copies(guide, call, found, first, 1),)
+        return at_values(guide, call, found, values, number)
 
     @staticmethod
-    def _trace(program: Program, call: Call, *handlers: Messenger) -> Trace:
-        args, kwargs = call
-        with ExitStack() as stack:
-            for handler in handlers:
-                stack.enter_context(handler)
-            trace: Trace = poutine.trace(program).get_trace(*args, **kwargs)
-        return trace
-
-
-def values_of(trace: Trace, found: Structure, copies: int) -> Values:
-    """The values of the guide's sites in the data plate, (N, B, ...)."""
-    sites = [site for site in stochastic_sites(trace) if not site["is_observed"]]
-    return {
-        site["name"]: found.latents[site["name"]].from_rows(site["value"], copies)
-        for site in sites
-        if site["name"] in found.latents
-    }
-
-
-def whole_values(trace: Trace, found: Structure) -> dict[str, Tensor]:
-    """The values of the guide's global sites."""
-    sites = [site for site in stochastic_sites(trace) if not site["is_observed"]]
-    return {s["name"]: s["value"] for s in sites if s["name"] not in found.latents}
-
-
-def _stacked(guides: tuple[Trace, ...], found: Structure) -> Values:
-    """The values of K runs, (K, B, ...)."""
-    each = [values_of(trace, found, 1) for trace in guides]
-    if len(each) == 1:
-        return each[0]
-    return {name: torch.cat([values[name] for values in each]) for name in each[0]}
+    def _log_guide(
+        found: Structure, traces: Traces, values: Values, shape: tuple[int, ...], single: bool
+    ) -> Tensor:
+        """log q(z | x) without factors."""
+        runs = select([stochastic_sites(t) for t in traces], lambda site: not is_factor(site))
+        if single:
+            (site,) = runs[0]
+            return of_draws(site, values[site["name"]], found)
+        return total(runs, found.plate, shape).local

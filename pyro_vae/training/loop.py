@@ -295,7 +295,7 @@ class _Run:
 
 
 def _per_datum(sums: Estimate, count: int) -> list[float]:
-    return cast(list[float], (torch.stack(sums) / count).tolist())
+    return cast(list[float], (torch.stack(cast(list[Tensor], list(sums))) / count).tolist())
 
 
 def _check_arguments(

@@ -1,0 +1,85 @@
+"""Why a pair has no importance weight for each datum, in one sentence."""
+
+from typing import Any
+
+from pyro.poutine import Trace
+from pyro.poutine.util import site_is_subsample
+
+from .rows import Rows
+from .sites import (
+    Plate,
+    Site,
+    base_dist,
+    base_name,
+    is_auxiliary,
+    is_factor,
+    stochastic_sites,
+)
+
+
+def why_unweighable(
+    model_trace: Trace,
+    guide_trace: Trace,
+    plate: Plate | None,
+    whole: tuple[str, ...],
+    rows: Rows,
+    size: int,
+) -> str | None:
+    """Why a pair has no importance weight for each datum."""
+    around = "expected a plate with one row per datum around every sample site of model and guide"
+    if plate is None:
+        return f"{around}, got none"
+    if whole:
+        return f"{around}, got global sites {list(whole)}"
+    drawn = [site for site in model_trace.nodes.values() if _draws_subsample(site)]
+    if drawn and (rows.size != size or not rows.any):
+        fn, name = drawn[0]["fn"], drawn[0]["name"]
+        return (
+            f"expected plates without a subsample, one row per datum, got {fn.subsample_size} of "
+            f"{fn.size} in plate {name!r}: pass the data to evaluate as arguments, and size the "
+            "plate by them"
+        )
+    guide_sites = [s for s in stochastic_sites(guide_trace) if not is_factor(s)]
+    if not guide_sites:
+        return "expected latent sites in the guide, got none: importance weights need draws"
+    if relaxed := why_relaxed(guide_trace):
+        return f"{relaxed}: let the family draw hard values in eval mode"
+    points = [s["name"] for s in guide_sites if _is_point(s)]
+    auxiliary = [s["name"] for s in guide_sites if is_auxiliary(s)]
+    if points and not auxiliary:
+        return (
+            f"expected a guide with a density, got a Delta at site {points[0]!r}: "
+            "a point has no importance weight, only the loss of an autoencoder"
+        )
+    others = [s for s in guide_sites if not is_auxiliary(s) and base_name(s["fn"]) != "Delta"]
+    if auxiliary and others:
+        return (
+            f"expected a guide whose latent sites are functions of its auxiliary ones, got "
+            f"auxiliary sites {auxiliary} beside draws of their own: log q(z | x) is unknown"
+        )
+    return None
+
+
+def why_relaxed(guide_trace: Trace) -> str | None:
+    """Why values of a site have no probability, where the guide draws relaxed ones."""
+    for site in stochastic_sites(guide_trace):
+        if not site["is_observed"] and not bool(site["fn"].support.check(site["value"]).all()):
+            return (
+                f"expected draws in the support of {base_name(site['fn'])} at site "
+                f"{site['name']!r}, got relaxed values, which have no probability"
+            )
+    return None
+
+
+def _is_point(site: Site) -> bool:
+    """Whether a site draws a point, for which no density is stated."""
+    fn = base_dist(site["fn"])
+    return base_name(fn) == "Delta" and bool((fn.log_density == 0).all())
+
+
+def _draws_subsample(site: Any) -> bool:
+    """Whether a plate draws the subsample that it shows."""
+    if site["type"] == "sample" and site_is_subsample(site):
+        size = site["fn"].subsample_size
+        return size is not None and size < site["fn"].size
+    return False

@@ -1,0 +1,135 @@
+"""Runs of programs: on the rows of a call, on copies of them, at given values of the latents."""
+
+from contextlib import ExitStack
+
+import torch
+from pyro import poutine
+from pyro.infer.util import is_validation_enabled
+from pyro.poutine import Trace
+from pyro.poutine.messenger import Messenger
+from torch import Tensor
+
+from .checks import check_pair, same_shapes
+from .draw import Values
+from .handlers import assign, detach_draws, draw_many
+from .rows import Call
+from .sites import Program, stochastic_sites, subsamples
+from .structure import Structure, combinations
+
+Traces = tuple[Trace, ...]
+
+
+def trace_of(program: Program, call: Call, *handlers: Messenger) -> Trace:
+    """A run of a program, inside handlers."""
+    args, kwargs = call
+    with ExitStack() as stack:
+        for handler in handlers:
+            stack.enter_context(handler)
+        trace: Trace = poutine.trace(program).get_trace(*args, **kwargs)
+    return trace
+
+
+def run_pair(
+    model: Program, guide: Program, call: Call, number: int, detached: bool
+) -> tuple[Traces, Traces]:
+    """Run the guide, then the model at its draws, some times; the subsample stays the same."""
+    models: list[Trace] = []
+    guides: list[Trace] = []
+    for _ in range(number):
+        handlers: list[Messenger] = [detach_draws()] if detached else []
+        if guides:
+            handlers.append(assign(subsamples(guides[0])))
+        guides.append(trace_of(guide, call, *handlers))
+        models.append(_replayed(model, call, guides[-1]))
+    return tuple(models), tuple(guides)
+
+
+def _replayed(model: Program, call: Call, guide_trace: Trace) -> Trace:
+    """The model's run at the guide's draws, checked where Pyro validates."""
+    replayed = poutine.replay(model, trace=guide_trace)
+    if not is_validation_enabled():
+        return trace_of(replayed, call)
+    model_trace = trace_of(replayed, call, same_shapes())
+    check_pair(model_trace, guide_trace)
+    return model_trace
+
+
+def draw_shared(
+    guide: Program, call: Call, found: Structure, num_particles: int, detached: bool
+) -> tuple[Trace, Values]:
+    """One run of a guide of one latent site, whose distribution draws K values."""
+    drawing = draw_many(num_particles)
+    trace = trace_of(guide, call, drawing)
+    (site,) = stochastic_sites(trace)
+    value = drawing.value.detach() if detached else drawing.value
+    return trace, {site["name"]: found.latents[site["name"]].from_draws(value)}
+
+
+def draw_copies(
+    guide: Program, call: Call, found: Structure, num_particles: int, detached: bool
+) -> tuple[Trace, Values]:
+    """One run of the guide on K copies of the rows, for each combination of summed values."""
+    copies = found.guide_copies * num_particles
+    fixed = combinations(found.guide_values, num_particles, found.rows.size)
+    given = {name: found.latents[name].to_rows(value) for name, value in fixed.items()}
+    handlers: list[Messenger] = [detach_draws()] if detached else []
+    trace = trace_of(guide, found.rows.copies(call, copies), *handlers, assign(given))
+    return trace, values_of(trace, found, copies)
+
+
+def at_values(
+    program: Program, call: Call, found: Structure, values: Values, number: int
+) -> Traces:
+    """Runs at given values (N, B, ...): one on N copies of the rows, or N runs."""
+    if number == 1 or found.vectorized:
+        return (at_copies(program, call, found, values, number),)
+    each = ({name: v[n : n + 1] for name, v in values.items()} for n in range(number))
+    return tuple(at_copies(program, call, found, one, 1) for one in each)
+
+
+def at_copies(
+    program: Program,
+    call: Call,
+    found: Structure,
+    values: Values,
+    copies: int,
+    whole: dict[str, Tensor] | None = None,
+) -> Trace:
+    """A run at given values (N, B, ...), on N copies of the rows; ``whole`` is of global sites."""
+    given = {name: found.latents[name].to_rows(v) for name, v in values.items()}
+    rows = found.rows.copies(call, copies)
+    return trace_of(program, rows, assign(given | (whole or {})))
+
+
+def with_classes(values: Values, found: Structure, copies: int) -> Values:
+    """Values (N, B, ...) beside every combination of the model's own summed values, (C N, B, ...)."""
+    classes = found.model_copies
+    if classes == 1:
+        return values
+    fixed = combinations(found.model_values, copies, found.rows.size)
+    repeated = {name: v.repeat(classes, *[1] * (v.ndim - 1)) for name, v in values.items()}
+    return repeated | fixed
+
+
+def values_of(trace: Trace, found: Structure, copies: int) -> Values:
+    """The values of a run's latent sites in the data plate, (N, B, ...)."""
+    sites = [site for site in stochastic_sites(trace) if not site["is_observed"]]
+    return {
+        site["name"]: found.latents[site["name"]].from_rows(site["value"], copies)
+        for site in sites
+        if site["name"] in found.latents
+    }
+
+
+def whole_values(trace: Trace, found: Structure) -> dict[str, Tensor]:
+    """The values of a run's global latent sites."""
+    sites = [site for site in stochastic_sites(trace) if not site["is_observed"]]
+    return {s["name"]: s["value"] for s in sites if s["name"] not in found.latents}
+
+
+def stacked(traces: Traces, found: Structure) -> Values:
+    """The values of K runs, (K, B, ...)."""
+    each = [values_of(trace, found, 1) for trace in traces]
+    if len(each) == 1:
+        return each[0]
+    return {name: torch.cat([values[name] for values in each]) for name in each[0]}

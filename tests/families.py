@@ -16,8 +16,10 @@ from pyro_vae.families.full_rank import FullRankNormal
 from pyro_vae.families.laplace import DiagonalLaplace
 from pyro_vae.families.low_rank import LowRankNormal
 from pyro_vae.families.mixture import MixtureOfNormals, MixturePrior
-from pyro_vae.families.spherical import PowerSpherical, UniformSphere, VonMisesFisher
+from pyro_vae.families.power_spherical import PowerSpherical
+from pyro_vae.families.spherical import UniformSphere
 from pyro_vae.families.vamp import VampPrior
+from pyro_vae.families.von_mises_fisher import VonMisesFisher
 
 
 def over_mlp(family: Any, *sizes: Any, **options: Any) -> Callable[[int, int], nn.Module]:

@@ -8,7 +8,8 @@ import torch
 from families import build, inputs
 from torch import nn
 
-from pyro_vae.families.flow import AutoregressiveLayer, CouplingLayer, Flow, FlowPrior, PlanarLayer
+from pyro_vae.families.flow import Flow, FlowPrior
+from pyro_vae.families.flow_layers import AutoregressiveLayer, CouplingLayer, PlanarLayer
 
 LAYERS = {
     "planar": lambda dim: PlanarLayer(dim, 4),

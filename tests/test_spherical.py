@@ -13,13 +13,9 @@ from torch.distributions import kl_divergence
 
 from pyro_vae import SVI, VAE, Bernoulli, Trace_ELBO, TraceMeanField_ELBO, mlp
 from pyro_vae.families.bessel import bessel_ratio, log_bessel
-from pyro_vae.families.spherical import (
-    PowerSphericalDistribution,
-    UniformSphere,
-    VonMisesFisher,
-    VonMisesFisherDistribution,
-    log_area,
-)
+from pyro_vae.families.power_spherical import PowerSphericalDistribution
+from pyro_vae.families.spherical import UniformSphere, log_area
+from pyro_vae.families.von_mises_fisher import VonMisesFisher, VonMisesFisherDistribution
 from pyro_vae.programs.isolation import evaluation
 
 LOSSES = (Trace_ELBO(), TraceMeanField_ELBO())

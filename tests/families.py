@@ -1,6 +1,7 @@
 """Every family and prior, by name: a new one is one class in the package and one line here.
 
-A family is built as ``FAMILIES[name](features, dim)``, for an input of ``features`` numbers and a latent of ``dim``.
+A family is built as ``FAMILIES[name](features, dim)``, for an input of ``features`` numbers and a
+variable of ``dim`` dimensions.
 """
 
 from collections.abc import Callable
@@ -94,6 +95,11 @@ def prior_for(name: str, dim: int) -> nn.Module:
 
 def inputs(*shape: int, seed: int = 1) -> Tensor:
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+def pixels(rows: int = 7) -> Tensor:
+    """Binary data of five pixels."""
+    return (inputs(rows, 5) > 0).double()
 
 
 class Counting(nn.Module):

@@ -176,7 +176,7 @@ ERRORS = {
     "components": (lambda: MixtureOfNormals(nn.Identity(), 0), "components of at least 1, got 0"),
     "mixture": (
         lambda: MixtureOfNormals(nn.Identity(), 2)(torch.ones(7)),
-        "MixtureOfNormals of 2 components needs (6, 10, 14, ...), got 7",
+        "MixtureOfNormals(components=2) needs (6, 10, 14, ...), got 7",
     ),
 }
 

@@ -57,7 +57,7 @@ def residual_decoder(latent: int, shape: Shape, outputs: int | None = None) -> F
 
 
 class ResidualBlock(nn.Module):
-    """h -> LeakyReLU(skip(h) + F(h)): F is two normalised convolutions, skip a 1 x 1 convolution."""
+    """h -> LeakyReLU(skip(h) + F(h)): two convolutions in F, and a 1 x 1 skip."""
 
     def __init__(self, channels_in: int, channels_out: int) -> None:
         super().__init__()

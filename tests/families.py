@@ -1,6 +1,7 @@
 """Every family and prior, by name: a new one is one class in the package and one line here.
 
-A family is built as ``FAMILIES[name](features, dim)``, for an input of ``features`` numbers and a latent of ``dim``.
+A family is built as ``FAMILIES[name](features, dim)``, for an input of ``features`` numbers and a
+variable of ``dim`` dimensions.
 """
 
 from collections.abc import Callable
@@ -10,46 +11,64 @@ import torch
 from torch import Tensor, nn
 
 from pyro_vae import DiagonalNormal, StandardNormal, mlp
+from pyro_vae.families.bernoulli import Bernoulli, ContinuousBernoulli
+from pyro_vae.families.categorical import GumbelSoftmax, OneHotCategorical
+from pyro_vae.families.conditional import Conditional
+from pyro_vae.families.counts import Binomial
 from pyro_vae.families.delta import Delta
 from pyro_vae.families.flow import IAF, FlowPrior, NeuralSpline, Planar, RealNVP
 from pyro_vae.families.full_rank import FullRankNormal
 from pyro_vae.families.laplace import DiagonalLaplace
+from pyro_vae.families.logistic import DiscretizedLogistic
 from pyro_vae.families.low_rank import LowRankNormal
 from pyro_vae.families.mixture import MixtureOfNormals, MixturePrior
-from pyro_vae.families.spherical import PowerSpherical, UniformSphere, VonMisesFisher
+from pyro_vae.families.normal import Normal
+from pyro_vae.families.power_spherical import PowerSpherical
+from pyro_vae.families.spherical import UniformSphere
 from pyro_vae.families.vamp import VampPrior
+from pyro_vae.families.von_mises_fisher import VonMisesFisher
 
 
-def over_mlp(family: Any, *sizes: Any, **options: Any) -> Callable[[int, int], nn.Module]:
-    """A family over a small network; ``sizes`` are the further arguments of ``outputs``."""
-    return lambda features, dim: family(
-        mlp(features, 8, family.outputs(dim, *sizes), activation=nn.Tanh), *sizes, **options
-    )
+def over(family: type[Conditional], **options: Any) -> Callable[[int, int], Conditional]:
+    """A family over a small network."""
 
+    def build(features: int, dim: int) -> Conditional:
+        return family.over(
+            lambda outputs: mlp(features, 8, outputs, activation=nn.Tanh), dim, **options
+        )
 
-def flow(family: Any, **options: Any) -> Callable[[int, int], nn.Module]:
-    return lambda features, dim: family(
-        mlp(features, 8, family.outputs(dim), activation=nn.Tanh), dim, **options
-    )
+    return build
 
 
 REAL = {
-    "diagonal": over_mlp(DiagonalNormal),
-    "low rank": over_mlp(LowRankNormal, 2),
-    "full rank": over_mlp(FullRankNormal),
-    "mixture": over_mlp(MixtureOfNormals, 3),
-    "planar": flow(Planar, depth=4),
-    "iaf": flow(IAF, hidden=(16,)),
-    "realnvp": flow(RealNVP, hidden=(16,)),
-    "spline": flow(NeuralSpline, hidden=(16,)),
-    "laplace": over_mlp(DiagonalLaplace),
+    "diagonal": over(DiagonalNormal),
+    "low rank": over(LowRankNormal, rank=2),
+    "full rank": over(FullRankNormal),
+    "mixture": over(MixtureOfNormals, components=3),
+    "planar": over(Planar, depth=4),
+    "iaf": over(IAF, hidden=(16,)),
+    "realnvp": over(RealNVP, hidden=(16,)),
+    "spline": over(NeuralSpline, hidden=(16,)),
+    "laplace": over(DiagonalLaplace),
 }
 SPHERICAL = {
-    "power spherical": over_mlp(PowerSpherical),
-    "von mises-fisher": over_mlp(VonMisesFisher),
+    "power spherical": over(PowerSpherical),
+    "von mises-fisher": over(VonMisesFisher),
 }
 DENSITIES = REAL | SPHERICAL
-FAMILIES = DENSITIES | {"delta": over_mlp(Delta)}
+FAMILIES = DENSITIES | {"delta": over(Delta)}
+CATEGORICAL = {
+    "categorical": over(OneHotCategorical),
+    "gumbel softmax": over(GumbelSoftmax, temperature=0.3, hard=True),
+}
+LIKELIHOODS = {
+    "bernoulli": over(Bernoulli),
+    "continuous bernoulli": over(ContinuousBernoulli),
+    "normal": over(Normal, scale=0.3),
+    "learned normal": over(Normal, scale=2.0, learned=True),
+    "binomial": over(Binomial, total_count=16),
+    "logistic": over(DiscretizedLogistic),
+}
 
 PRIORS: dict[str, Callable[[int], nn.Module]] = {
     "standard": StandardNormal,
@@ -76,6 +95,11 @@ def prior_for(name: str, dim: int) -> nn.Module:
 
 def inputs(*shape: int, seed: int = 1) -> Tensor:
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+def pixels(rows: int = 7) -> Tensor:
+    """Binary data of five pixels."""
+    return (inputs(rows, 5) > 0).double()
 
 
 class Counting(nn.Module):

@@ -87,7 +87,7 @@ def test_the_baseline_lowers_the_variance():
 
 @pytest.mark.parametrize("hard", [False, True])
 def test_relaxation_trades_bias_for_variance(hard):
-    """Cooler: nearer the exact gradient, and noisier. Warm, it is quieter than the score function."""
+    """A lower temperature has less bias and more noise; a high one less than the score function."""
     x = pixels()
     bias, noise = {}, {}
     for temperature in (0.1, 2.0):
@@ -133,7 +133,7 @@ METHODS = {
 
 @pytest.mark.parametrize("name", METHODS)
 def test_every_method_learns_the_classes(name):
-    """Four patterns, four classes: log p(x) comes near that of the truth, log(1/4) but for pixel noise."""
+    """Four patterns, four classes: log p(x) comes near the truth, log(1/4) and the pixel noise."""
     family, objective = METHODS[name]
     torch.manual_seed(0)
     patterns = (torch.rand(CLASSES, 20) > 0.5).double()

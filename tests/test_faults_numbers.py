@@ -15,7 +15,7 @@ from pyro_vae import VAE, Bernoulli, DiagonalNormal, StandardNormal, Trace_ELBO,
 from pyro_vae.evaluation.report import evaluate
 from pyro_vae.families.flow import RealNVP
 from pyro_vae.families.logistic import DiscretizedLogisticDistribution as DiscretizedLogistic
-from pyro_vae.families.spherical import PowerSphericalDistribution
+from pyro_vae.families.power_spherical import PowerSphericalDistribution
 from pyro_vae.objectives.info import InfoVAE
 from pyro_vae.objectives.score_function import ScoreFunction_ELBO
 

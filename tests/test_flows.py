@@ -1,5 +1,6 @@
 """The layers of flows: inverses, Jacobians, and what importing the flow library leaves behind."""
 
+import inspect
 import subprocess
 import sys
 
@@ -7,8 +8,10 @@ import pytest
 import torch
 from families import build, inputs
 from torch import nn
+from zuko.transforms import MonotonicAffineTransform, MonotonicRQSTransform
 
-from pyro_vae.families.flow import AutoregressiveLayer, CouplingLayer, Flow, FlowPrior, PlanarLayer
+from pyro_vae.families.flow import Flow, FlowPrior
+from pyro_vae.families.flow_layers import AutoregressiveLayer, CouplingLayer, PlanarLayer
 
 LAYERS = {
     "planar": lambda dim: PlanarLayer(dim, 4),
@@ -80,8 +83,26 @@ def test_own_density_takes_one_pass_and_no_inversion(monkeypatch):
 
 
 def test_the_flow_library_does_not_switch_validation_off():
-    code = "import torch, pyro_vae.families.flow; assert torch.distributions.Distribution._validate_args is True"
+    check = "torch.distributions.Distribution._validate_args is True"
+    code = f"import torch, pyro_vae.families.flow; assert {check}"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+@pytest.mark.parametrize("name", [name for name in LAYERS if name != "planar"])
+def test_the_least_slope_is_stated(name, monkeypatch):
+    """Versions of the flow library differ in its default, 1e-4 or 1e-3; the layers do not."""
+    z, context = 2 * inputs(50, 3), 3 * inputs(50, 4, seed=2)
+    results = []
+    for slope in (1e-4, 1e-3):
+        for transform in (MonotonicAffineTransform, MonotonicRQSTransform):
+            default = inspect.signature(transform).parameters["slope"].default
+            defaults = transform.__init__.__defaults__
+            other = tuple(slope if value is default else value for value in defaults)
+            monkeypatch.setattr(transform.__init__, "__defaults__", other)
+            assert inspect.signature(transform).parameters["slope"].default == slope
+        torch.manual_seed(0)
+        results.append(LAYERS[name](3).double()(z, context))
+    torch.testing.assert_close(*results, rtol=0, atol=0)
 
 
 def test_a_flow_prior_needs_two_dimensions():

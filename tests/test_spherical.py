@@ -13,13 +13,9 @@ from torch.distributions import kl_divergence
 
 from pyro_vae import SVI, VAE, Bernoulli, Trace_ELBO, TraceMeanField_ELBO, mlp
 from pyro_vae.families.bessel import bessel_ratio, log_bessel
-from pyro_vae.families.spherical import (
-    PowerSphericalDistribution,
-    UniformSphere,
-    VonMisesFisher,
-    VonMisesFisherDistribution,
-    log_area,
-)
+from pyro_vae.families.power_spherical import PowerSphericalDistribution
+from pyro_vae.families.spherical import UniformSphere, log_area
+from pyro_vae.families.von_mises_fisher import VonMisesFisher, VonMisesFisherDistribution
 from pyro_vae.programs.isolation import evaluation
 
 LOSSES = (Trace_ELBO(), TraceMeanField_ELBO())
@@ -38,7 +34,10 @@ def about(family, dim: int, kappa: float):
 
 
 def integral(q, dim: int, f):
-    """int f(t) q(z) dz over the sphere, t = mu'z, by quadrature in the angle: dz = area(S^(D-2)) sin^(D-2)(a) da."""
+    """int f(t) q(z) dz over the sphere, t = mu'z, by quadrature in the angle a.
+
+    dz = area(S^(D-2)) sin^(D-2)(a) da
+    """
     angle = (torch.arange(20_000, dtype=torch.float64) + 0.5) * math.pi / 20_000
     other = F.normalize(
         inputs(dim, seed=7) - (inputs(dim, seed=7) @ q.direction).detach() * q.direction.detach(),
@@ -65,7 +64,7 @@ def test_integrates_to_one(family, dim, kappa):
 @dims
 @concentrations
 def test_draws_follow_the_density(family, dim, kappa):
-    """The cosine to the mean by a Kolmogorov-Smirnov test; the rest is uniform: its mean is zero."""
+    """The cosine to the mean by a Kolmogorov-Smirnov test; the rest of z has mean zero."""
     torch.manual_seed(0)
     q = about(family, dim, kappa)
     z = q.sample((4000,))
@@ -83,7 +82,7 @@ def test_draws_follow_the_density(family, dim, kappa):
 @dims
 @concentrations
 def test_gradients_match_quadrature(family, dim, kappa):
-    """E[c'z + (c'z)^2] by mean and concentration: draws against moments of t by quadrature, within 4.5 standard errors."""
+    """Gradients of E[c'z + (c'z)^2]: draws against moments of t, within 4.5 standard errors."""
     raw = torch.cat([inputs(dim), torch.tensor([math.log(math.expm1(kappa))], dtype=torch.float64)])
     c = inputs(dim, seed=9)
 

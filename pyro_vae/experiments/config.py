@@ -27,8 +27,10 @@ from ..families.logistic import DiscretizedLogistic
 from ..families.low_rank import LowRankNormal
 from ..families.mixture import MixtureOfNormals, MixturePrior
 from ..families.normal import DiagonalNormal, Normal, StandardNormal
-from ..families.spherical import PowerSpherical, UniformSphere, VonMisesFisher
+from ..families.power_spherical import PowerSpherical
+from ..families.spherical import UniformSphere
 from ..families.vamp import VampPrior
+from ..families.von_mises_fisher import VonMisesFisher
 from ..inference.distributed import local_rank
 from ..inference.svi import SVI
 from ..models.vae import VAE

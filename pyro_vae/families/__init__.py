@@ -1,6 +1,6 @@
-"""Families of distributions, and the modules whose call returns one: priors, likelihoods, posteriors.
+"""Families: modules whose call returns a distribution, as priors, likelihoods and posteriors.
 
-A distribution and its conditional are in one file. May import: nets.
+A distribution and the module that builds it from a network are in one file. May import: nets.
 """
 
 from .bernoulli import (
@@ -15,18 +15,8 @@ from .conditional import Conditional
 from .counts import Binomial, BinomialDistribution
 from .delta import Delta
 from .elementwise import Elementwise
-from .flow import (
-    IAF,
-    AutoregressiveLayer,
-    CouplingLayer,
-    Flow,
-    FlowDistribution,
-    FlowPrior,
-    NeuralSpline,
-    Planar,
-    PlanarLayer,
-    RealNVP,
-)
+from .flow import IAF, Flow, FlowDistribution, FlowPrior, NeuralSpline, Planar, RealNVP
+from .flow_layers import AutoregressiveLayer, CouplingLayer, PlanarLayer
 from .full_rank import FullRank, FullRankNormal
 from .laplace import DiagonalLaplace
 from .logistic import DiscretizedLogistic, DiscretizedLogisticDistribution
@@ -34,16 +24,10 @@ from .low_rank import LowRank, LowRankNormal
 from .mixture import ImplicitMixture, MixtureOfNormals, MixturePrior
 from .moments import mean
 from .normal import DiagonalNormal, Normal, NormalDistribution, StandardNormal
-from .spherical import (
-    PowerSpherical,
-    PowerSphericalDistribution,
-    Uniform,
-    UniformSphere,
-    VonMisesFisher,
-    VonMisesFisherDistribution,
-    log_area,
-)
+from .power_spherical import PowerSpherical, PowerSphericalDistribution
+from .spherical import Uniform, UniformSphere, log_area
 from .vamp import VampPrior
+from .von_mises_fisher import VonMisesFisher, VonMisesFisherDistribution
 
 __all__ = [
     "IAF",

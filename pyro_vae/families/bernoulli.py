@@ -15,45 +15,53 @@ from .elementwise import Elementwise
 class Bernoulli(Conditional):
     """Bernoulli(sigmoid(logits)), with logits = net(h), on binary values."""
 
+    layout = "logits"
     pixels = BINARY
 
-    def forward(self, h: Tensor) -> dist.Distribution:
-        return BernoulliDistribution(logits=self.parameter(h)).to_event(self.event_dim)
+    def forward(self, *parents: Tensor) -> dist.Distribution:
+        return BernoulliDistribution(logits=self.parameter(*parents)).to_event(self.event_dim)
 
 
 class ContinuousBernoulli(Conditional):
-    """p(x) proportional to exp(x logits) on [0, 1], with logits = net(h) (Loaiza-Ganem & Cunningham 2019)."""
+    """p(x) proportional to exp(x logits) on [0, 1], with logits = net(h).
 
+    Source: Loaiza-Ganem & Cunningham, *The continuous Bernoulli*, 2019.
+    """
+
+    layout = "logits"
     pixels = frozenset({"grey"})
 
-    def forward(self, h: Tensor) -> dist.Distribution:
-        return ContinuousBernoulliDistribution(self.parameter(h)).to_event(self.event_dim)
+    def forward(self, *parents: Tensor) -> dist.Distribution:
+        return ContinuousBernoulliDistribution(self.parameter(*parents)).to_event(self.event_dim)
 
 
-class BernoulliDistribution(dist.Bernoulli):  # type: ignore[misc]
-    """Bernoulli(sigmoid(logits)), its density straight from the logits.
+class BernoulliDistribution(dist.Bernoulli):
+    """Bernoulli(sigmoid(logits)), with a density computed from the logits alone.
 
     log p(x) = x logits - softplus(logits), the negative cross-entropy
 
-    >>> Bernoulli(logits=torch.tensor(1000.0)).log_prob(torch.tensor([0.0, 1.0])).tolist()
+    >>> d = BernoulliDistribution(logits=torch.tensor(1000.0))
+    >>> d.log_prob(torch.tensor([0.0, 1.0])).tolist()
     [-1000.0, -0.0]
     """
 
     def log_prob(self, value: Tensor) -> Tensor:
         if self._validate_args:
             self._validate_sample(value)
-        logits, value = torch.broadcast_tensors(self.logits, value.to(self.logits.dtype))  # type: ignore[no-untyped-call]
+        logits, value = torch.broadcast_tensors(self.logits, value.to(self.logits.dtype))
         return F.binary_cross_entropy_with_logits(logits, value, reduction="none").neg()
 
 
 class ContinuousBernoulliDistribution(Elementwise):
-    """The continuous Bernoulli on [0, 1], for logits of any size (torch's is wrong beyond +-16 in float32).
+    """The continuous Bernoulli on [0, 1], for logits of any size.
 
     log p(x) = x logits - log((exp(logits) - 1) / logits)
 
+    In float32 torch's own is wrong for logits beyond -16 and 16.
+
     Source: Loaiza-Ganem & Cunningham, *The continuous Bernoulli*, 2019.
 
-    >>> ContinuousBernoulli(torch.tensor(0.0)).log_prob(torch.tensor(0.3))
+    >>> ContinuousBernoulliDistribution(torch.tensor(0.0)).log_prob(torch.tensor(0.3))
     tensor(0.)
     """
 
@@ -65,7 +73,10 @@ class ContinuousBernoulliDistribution(Elementwise):
         super().__init__(validate_args, logits=logits)
 
     def _near_zero(self) -> tuple[Tensor, Tensor, Tensor]:
-        """Where |logits| < 0.1, and the logits for the power series there and for the formulas elsewhere (0 / 0 at 0)."""
+        """Where |logits| < 0.1, the logits for the power series there, and those for the formulas.
+
+        The formulas are 0 / 0 at zero, so the other entries of each are replaced by a safe value.
+        """
         near = self.logits.abs() < 0.1
         return near, torch.where(near, self.logits, 0.0), torch.where(near, 1.0, self.logits)
 
@@ -80,7 +91,8 @@ class ContinuousBernoulliDistribution(Elementwise):
 
     def sample(self, sample_shape: Any = ()) -> Tensor:
         with torch.no_grad():
-            # the inverse of F(x) = (1 - exp(-s x)) / (1 - exp(-s)), with s = -logits; mirrored for positive logits
+            # the inverse of F(x) = (1 - exp(-s x)) / (1 - exp(-s)), s = |logits|: a density that
+            # falls with x; mirrored for positive logits
             s = self.logits.abs().clamp(min=1e-30)
             x = -torch.log1p(self._uniform(sample_shape, s) * torch.expm1(-s)) / s
             return torch.where(self.logits < 0, x, 1 - x)
@@ -89,6 +101,5 @@ class ContinuousBernoulliDistribution(Elementwise):
     def mean(self) -> Tensor:
         near, t, u = self._near_zero()
         tt = t * t
-        return torch.where(
-            near, 0.5 + t * (1 / 12 - tt * (1 / 720 - tt / 30240)), -1 / torch.expm1(-u) - 1 / u
-        )
+        series = 0.5 + t * (1 / 12 - tt * (1 / 720 - tt / 30240))
+        return torch.where(near, series, -1 / torch.expm1(-u) - 1 / u)

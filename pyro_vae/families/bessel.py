@@ -1,4 +1,4 @@
-"""The modified Bessel function of the first kind, differentiable by its argument and in any precision."""
+"""Modified Bessel functions of the first kind, with gradients, in any precision."""
 
 import math
 
@@ -7,7 +7,10 @@ from torch import Tensor
 
 
 def log_bessel(order: float, x: Tensor) -> Tensor:
-    """log I_order(x) - x, for x > 0 and order >= 0, from the uniform expansion at a higher order and the ratios down to it."""
+    """log I_order(x) - x, for x > 0 and order >= 0.
+
+    The uniform expansion gives it at a higher order, and the ratios lead down to ``order``.
+    """
     top, ratios = _ratios(order, x)
     return _olver(top, x) - torch.stack(ratios).log().sum(0)
 
@@ -18,9 +21,13 @@ def bessel_ratio(order: float, x: Tensor) -> Tensor:
 
 
 def _ratios(order: float, x: Tensor, steps: int = 20) -> tuple[float, list[Tensor]]:
-    """I_(v+1)/I_v for v = order + steps - 1 down to order, by the stable recurrence I_(v-1) = I_(v+1) + 2v/x I_v."""
+    """I_(v+1)/I_v for v = order + steps - 1 down to order.
+
+    By the stable recurrence I_(v-1) = I_(v+1) + 2v/x I_v.
+    """
     top = order + steps
-    ratio, ratios = (_olver(top + 1, x) - _olver(top, x)).exp(), []
+    ratio = (_olver(top + 1, x) - _olver(top, x)).exp()
+    ratios = []
     for i in range(steps):
         ratio = 1 / (2 * (top - i) / x + ratio)
         ratios.append(ratio)
@@ -28,7 +35,10 @@ def _ratios(order: float, x: Tensor, steps: int = 20) -> tuple[float, list[Tenso
 
 
 def _olver(order: float, x: Tensor) -> Tensor:
-    """log I_order(x) - x for large orders, uniformly in x: DLMF 10.41.3 with four terms, to 1e-7 from order 20 on."""
+    """log I_order(x) - x for orders of at least 20, uniformly in x, to 1e-7.
+
+    Source: DLMF 10.41.3 (Olver's expansion), with four terms.
+    """
     root = (order**2 + x.square()).sqrt()
     p = order / root
     terms = [

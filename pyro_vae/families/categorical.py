@@ -1,8 +1,11 @@
-"""A categorical latent z, one-hot over C classes, and three gradients for one model.
+"""A categorical latent z, one-hot over C classes, and three ways to its gradient.
 
-Exact: ``pyro.infer.TraceEnum_ELBO`` with ``pyro.infer.config_enumerate(guide)`` sums over the classes. Score function:
-``Trace_ELBO`` on a ``OneHotCategorical`` guide, or with a baseline :class:`ScoreFunction_ELBO`; unbiased, noisy. Relaxed:
-``TraceMeanField_ELBO`` on a :class:`GumbelSoftmax` guide; low variance, biased by the temperature.
+- Exact: ``pyro.infer.TraceEnum_ELBO`` with ``pyro.infer.config_enumerate(guide)`` sums over the
+  classes.
+- Score function: ``Trace_ELBO`` on a :class:`OneHotCategorical` guide, or ``ScoreFunction_ELBO``
+  with a baseline; unbiased and noisy.
+- Relaxed: ``TraceMeanField_ELBO`` on a :class:`GumbelSoftmax` guide; low variance, with a bias that
+  grows with the temperature.
 """
 
 from typing import Any
@@ -16,6 +19,8 @@ from .conditional import Conditional
 
 class UniformOneHot(nn.Module):
     """p(z) = 1/C for each of ``classes`` = C classes; z is one-hot.
+
+    Raises ``ValueError`` for fewer than two classes.
 
     >>> UniformOneHot(4)().sample((3,)).sum(-1)
     tensor([1., 1., 1.])
@@ -34,20 +39,25 @@ class UniformOneHot(nn.Module):
 class OneHotCategorical(Conditional):
     """Categorical(softmax(logits)), with logits = net(h); z is one-hot."""
 
-    def forward(self, h: Tensor) -> dist.Distribution:
-        return dist.OneHotCategorical(logits=self.parameter(h))
+    layout = "logits"
+
+    def forward(self, *parents: Tensor) -> dist.Distribution:
+        return dist.OneHotCategorical(logits=self.parameter(*parents))
 
 
 class GumbelSoftmax(Conditional):
-    """A relaxed categorical: z = softmax((logits + g) / temperature), g ~ Gumbel, with logits = net(h).
+    """A relaxed categorical: z = softmax((logits + g) / temperature), g ~ Gumbel, logits = net(h).
 
-    Its KL is the categorical's (Jang et al.'s ELBO), so it goes with ``TraceMeanField_ELBO``; a relaxed z has no probability
-    under a one-hot prior. With ``hard`` z is one-hot going forward and relaxed in the gradient (straight through).
+    Its KL is the categorical's (the ELBO of Jang et al.), so use ``TraceMeanField_ELBO``: a relaxed
+    z has no probability under a one-hot prior. With ``hard`` the value of z is one-hot and its
+    gradient is that of the relaxed z (straight through).
 
-    In ``eval`` mode z is always one-hot, a draw from the categorical that is relaxed: what evaluates (``log_likelihood``,
-    ``evaluate``, the validation of ``fit``) reports that categorical guide, with exact weights, at any temperature.
+    In ``eval`` mode z is one-hot: a draw from the categorical behind the relaxation. So
+    ``log_likelihood``, ``evaluate`` and the validation of ``fit`` report that categorical guide,
+    with exact weights, at any temperature.
 
-    Source: Jang, Gu & Poole, *Categorical Reparameterization with Gumbel-Softmax*, 2017; Maddison et al. 2017.
+    Source: Jang, Gu & Poole, *Categorical Reparameterization with Gumbel-Softmax*, 2017;
+    Maddison, Mnih & Teh, *The Concrete Distribution*, 2017.
 
     Raises ``ValueError`` for a temperature that is not positive.
 
@@ -55,22 +65,23 @@ class GumbelSoftmax(Conditional):
     tensor([1., 1., 1., 1., 1.], grad_fn=<RoundBackward1>)
     """
 
+    layout = "logits"
+
     def __init__(self, net: nn.Module, temperature: float = 0.5, hard: bool = False) -> None:
         super().__init__(net)
         if temperature <= 0:
             raise ValueError(f"expected a positive temperature, got {temperature}")
-        self.temperature, self.hard = temperature, hard
+        self.temperature = temperature
+        self.hard = hard
 
-    def forward(self, h: Tensor) -> dist.Distribution:
-        distribution = RelaxedOneHot(logits=self.parameter(h))
-        distribution.temperature, distribution.hard = (
-            self.temperature,
-            self.hard or not self.training,
-        )
+    def forward(self, *parents: Tensor) -> dist.Distribution:
+        distribution = RelaxedOneHot(logits=self.parameter(*parents))
+        distribution.temperature = self.temperature
+        distribution.hard = self.hard or not self.training
         return distribution
 
 
-class RelaxedOneHot(dist.OneHotCategorical):  # type: ignore[misc]
+class RelaxedOneHot(dist.OneHotCategorical):
     """A categorical that draws relaxed values; its density and KL are the categorical's."""
 
     has_rsample = True
@@ -79,17 +90,16 @@ class RelaxedOneHot(dist.OneHotCategorical):  # type: ignore[misc]
 
     def expand(self, batch_shape: Any, _instance: Any = None) -> Any:
         new = super().expand(batch_shape, _instance)
-        new.temperature, new.hard = self.temperature, self.hard
+        new.temperature = self.temperature
+        new.hard = self.hard
         return new
 
     def rsample(self, sample_shape: Any = ()) -> Tensor:
         logits = self.logits.expand(self._extended_shape(sample_shape))
-        soft: Tensor = (
-            (logits - torch.empty_like(logits).exponential_().log()) / self.temperature
-        ).softmax(-1)
+        gumbel = -torch.empty_like(logits).exponential_().log()
+        soft: Tensor = ((logits + gumbel) / self.temperature).softmax(-1)
         if not self.hard:
             return soft
-        one_hot: Tensor = torch.zeros_like(soft).scatter(-1, soft.argmax(-1, keepdim=True), 1.0)
-        return one_hot + (
-            soft - soft.detach()
-        )  # the difference is zero: the sum is one-hot to the last digit
+        one_hot = torch.zeros_like(soft).scatter(-1, soft.argmax(-1, keepdim=True), 1.0)
+        # the difference is zero: the sum is one-hot to the last digit
+        return one_hot + (soft - soft.detach())

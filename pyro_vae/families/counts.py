@@ -9,33 +9,37 @@ import torch.nn.functional as F
 from pyro.distributions import constraints
 from torch import Tensor, nn
 
-from .conditional import Conditional
+from .conditional import Conditional, at_least_one
 from .elementwise import Elementwise
 
 
 class Binomial(Conditional):
-    """Binomial(total_count, sigmoid(logits)), with logits = net(h), on counts from 0 to ``total_count``."""
+    """Binomial(total_count, sigmoid(logits)), logits = net(h), on counts from 0 to ``total_count``.
 
+    Raises ``ValueError`` for a ``total_count`` below 1.
+    """
+
+    layout = "logits"
     pixels = frozenset({"counts", "8bit"})
 
     def __init__(self, net: nn.Module, total_count: int, event_dim: int = 1) -> None:
         super().__init__(net, event_dim)
-        if total_count < 1:
-            raise ValueError(f"expected total_count of at least 1, got {total_count}")
-        self.total_count = total_count
+        self.total_count = at_least_one(total_count=total_count)
 
-    def forward(self, h: Tensor) -> dist.Distribution:
-        return BinomialDistribution(self.total_count, self.parameter(h)).to_event(self.event_dim)
+    def forward(self, *parents: Tensor) -> dist.Distribution:
+        logits = self.parameter(*parents)
+        return BinomialDistribution(self.total_count, logits).to_event(self.event_dim)
 
 
 class BinomialDistribution(Elementwise):
-    """Binomial(total_count, sigmoid(logits)) with one ``total_count`` = n for all, many times faster than torch's.
+    """Binomial(total_count, sigmoid(logits)) with one ``total_count`` = n for all elements.
 
     log p(x) = x logits - n softplus(logits) + log(n! / (x! (n - x)!))
 
-    The last term is computed once for each datum, not once for each particle.
+    The last term is computed once for each datum, not once for each particle, so this is many times
+    faster than torch's.
 
-    >>> Binomial(2, torch.tensor(0.0)).log_prob(torch.tensor([0.0, 1.0, 2.0])).exp()
+    >>> BinomialDistribution(2, torch.tensor(0.0)).log_prob(torch.tensor([0.0, 1.0, 2.0])).exp()
     tensor([0.2500, 0.5000, 0.2500])
     """
 
@@ -46,16 +50,17 @@ class BinomialDistribution(Elementwise):
         self.total_count = total_count
         super().__init__(validate_args, logits=logits)
 
-    @constraints.dependent_property(is_discrete=True, event_dim=0)  # type: ignore[untyped-decorator]
+    @constraints.dependent_property(is_discrete=True, event_dim=0)
     def support(self) -> Any:
         return constraints.integer_interval(0, self.total_count)
 
     def log_prob(self, value: Tensor) -> Tensor:
         if self._validate_args:
             self._validate_sample(value)
-        value, n = value.to(self.logits.dtype), self.total_count
+        value = value.to(self.logits.dtype)
+        n = self.total_count
         log_ways = math.lgamma(n + 1) - torch.lgamma(value + 1) - torch.lgamma(n - value + 1)
-        # above 40 softplus is the identity, to the last digit of float64; torch's default of 20 loses some
+        # above 40 softplus is the identity in float64; torch's default threshold, 20, loses digits
         negative_log_normaliser = F.softplus(self.logits, threshold=40).mul_(-n)
         return torch.addcmul(negative_log_normaliser, value, self.logits) + log_ways
 

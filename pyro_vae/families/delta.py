@@ -9,11 +9,16 @@ from .conditional import Conditional
 class Delta(Conditional):
     """All mass at z = net(h): a plain autoencoder, or maximum a posteriori where there is a prior.
 
-    By convention log q(z | x) = 0, so that an ELBO becomes log p(x, z), up to an infinite constant: no bound on log p(x).
+    By convention log q(z | x) = 0, so the ELBO becomes log p(x, z). This leaves out an infinite
+    constant: it is no bound on log p(x).
 
+    >>> import torch
+    >>> from torch import nn
     >>> Delta(nn.Identity())(torch.ones(5, 3)).log_prob(torch.ones(5, 3))
     tensor([0., 0., 0., 0., 0.])
     """
 
-    def forward(self, h: Tensor) -> dist.Distribution:
-        return dist.Delta(self.parameter(h), event_dim=self.event_dim)
+    layout = "z"
+
+    def forward(self, *parents: Tensor) -> dist.Distribution:
+        return dist.Delta(self.parameter(*parents), event_dim=self.event_dim)

@@ -8,15 +8,14 @@ import torch
 from torch import Tensor
 
 
-class Elementwise(dist.TorchDistribution):  # type: ignore[misc]
-    """A distribution whose batch shape is the shape of its parameters, those named in ``arg_constraints``."""
+class Elementwise(dist.TorchDistribution):
+    """A distribution whose batch shape is that of its parameters, named in ``arg_constraints``."""
 
     def __init__(self, validate_args: bool | None = None, **parameters: Tensor) -> None:
-        for name, value in zip(
-            parameters, torch.broadcast_tensors(*parameters.values()), strict=True
-        ):  # type: ignore[no-untyped-call]
+        values = torch.broadcast_tensors(*parameters.values())
+        for name, value in zip(parameters, values, strict=True):
             setattr(self, name, value)
-        super().__init__(value.shape, validate_args=validate_args)
+        super().__init__(values[0].shape, validate_args=validate_args)
 
     def expand(self, batch_shape: Any, _instance: Any = None) -> Self:
         new = copy.copy(self)

@@ -1,51 +1,62 @@
-"""Normalising flows as families: z = loc + scale f(eps; context), eps ~ N(0, I), with (loc, 2 log scale, context) = net(h).
+"""Normalising flows: z = loc + scale f(eps; context), eps ~ N(0, I).
 
-f is a chain of layers, each a module ``layer(z, context) -> (z', log|dz'/dz|)`` with an ``inverse`` of the same form. A draw
-and its density are one pass; the density of other points inverts the chain. Without layers the family is ``DiagonalNormal``.
+(loc, 2 log scale, context) = net(h), and f is a chain of layers from ``flow_layers``. One pass
+gives a draw and its density. The density of any other point inverts the chain. Without layers the
+family is ``DiagonalNormal``.
 """
 
 import copy
 import math
 from collections.abc import Iterable, Sequence
-from typing import Any, ClassVar, Self, cast
+from typing import Any, ClassVar, Self
 
 import pyro.distributions as dist
 import torch
-import torch.nn.functional as F
 from pyro.distributions import constraints
 from torch import Tensor, nn
 
-from ..nets.mlp import mlp
-from .conditional import Conditional
-
-_validate_args = torch.distributions.Distribution._validate_args
-import zuko.flows  # noqa: E402  # importing zuko switches off the validation of every torch distribution
-import zuko.transforms  # noqa: E402
-
-torch.distributions.Distribution.set_default_validate_args(_validate_args)
-
-Pass = tuple[Tensor, Tensor]  # a point and the log-determinant of the way there
+from .conditional import Conditional, at_least_one
+from .flow_layers import AutoregressiveLayer, CouplingLayer, PlanarLayer
 
 
 class Flow(Conditional):
-    """A family from layers of one's own; ``context`` is how much of the network's output they see.
+    """A family from given layers; ``context`` is the number of the network's outputs that they see.
+
+    Raises ``ValueError`` for outputs of the wrong size.
 
     >>> layers = [PlanarLayer(3, context=4) for _ in range(2)]
-    >>> Flow(nn.Linear(8, Flow.outputs(3, context=4)), 3, layers)(torch.ones(5, 8)).sample().shape
+    >>> q = Flow.over(lambda outputs: nn.Linear(8, outputs), 3, context=4, layers=layers)
+    >>> q(torch.ones(5, 8)).sample().shape
     torch.Size([5, 3])
     """
 
-    def __init__(self, net: nn.Module, dim: int, layers: Iterable[nn.Module]) -> None:
+    layout = "loc, 2 log scale, context"
+
+    def __init__(
+        self,
+        net: nn.Module,
+        dim: int,
+        layers: Iterable[nn.Module],
+        *,
+        context: int | None = None,
+    ) -> None:
         super().__init__(net)
-        self.dim = dim
+        self.dim = at_least_one(dim=dim)
+        self.num_outputs = None if context is None else self.outputs(dim, context)
         self.layers = nn.ModuleList(layers)
 
     @staticmethod
     def outputs(dim: int, context: int = 16) -> int:
         return 2 * dim + context
 
-    def forward(self, h: Tensor) -> dist.Distribution:
-        loc, log_variance, context = self.parameter(h).tensor_split([self.dim, 2 * self.dim], -1)
+    def forward(self, *parents: Tensor) -> dist.Distribution:
+        output = self.parameter(*parents)
+        if output.shape[-1] < 2 * self.dim:
+            raise ValueError(
+                f"expected at least {2 * self.dim} outputs ({self.layout}) from the network of "
+                f"{type(self).__name__}, got shape {tuple(output.shape)}"
+            )
+        loc, log_variance, context = output.tensor_split([self.dim, 2 * self.dim], -1)
         return FlowDistribution(loc, (0.5 * log_variance).exp(), context, tuple(self.layers))
 
 
@@ -56,13 +67,15 @@ class Planar(Flow):
     """
 
     def __init__(self, net: nn.Module, dim: int, *, context: int = 16, depth: int = 8) -> None:
-        super().__init__(net, dim, [PlanarLayer(dim, context) for _ in range(depth)])
+        layers = [PlanarLayer(dim, context) for _ in range(depth)]
+        super().__init__(net, dim, layers, context=context)
 
 
 class IAF(Flow):
-    """Inverse autoregressive layers: each dimension is shifted and scaled given those before it, all in parallel.
+    """Inverse autoregressive layers: each dimension is shifted and scaled given those before it.
 
-    The density of a point that it did not draw takes D passes through each layer, one per dimension.
+    A draw transforms all dimensions in parallel. The density of any other point takes D passes
+    through each layer, one per dimension.
 
     Source: Kingma et al., *Improving Variational Inference with Inverse Autoregressive Flow*, 2016.
     """
@@ -76,15 +89,16 @@ class IAF(Flow):
         depth: int = 2,
         hidden: Sequence[int] = (64, 64),
     ) -> None:
-        super().__init__(
-            net,
-            dim,
-            [AutoregressiveLayer(dim, context, hidden, reverse=bool(i % 2)) for i in range(depth)],
-        )
+        layers = [
+            AutoregressiveLayer(dim, context, hidden, reverse=bool(i % 2)) for i in range(depth)
+        ]
+        super().__init__(net, dim, layers, context=context)
 
 
 class RealNVP(Flow):
-    """Affine coupling layers: one half of the dimensions is shifted and scaled given the other; as fast both ways.
+    """Affine coupling layers: one half of the dimensions is shifted and scaled given the other.
+
+    A draw and the density of any point cost the same.
 
     Source: Dinh, Sohl-Dickstein & Bengio, *Density Estimation Using Real NVP*, 2017.
     """
@@ -98,11 +112,14 @@ class RealNVP(Flow):
         depth: int = 4,
         hidden: Sequence[int] = (64,),
     ) -> None:
-        super().__init__(net, dim, [CouplingLayer(dim, context, hidden) for _ in range(depth)])
+        layers = [CouplingLayer(dim, context, hidden) for _ in range(depth)]
+        super().__init__(net, dim, layers, context=context)
 
 
 class NeuralSpline(Flow):
-    """Coupling layers of monotone rational-quadratic splines with ``bins`` bins on [-5, 5]; as fast both ways.
+    """Coupling layers of monotone rational-quadratic splines with ``bins`` bins on [-5, 5].
+
+    A draw and the density of any point cost the same.
 
     Source: Durkan et al., *Neural Spline Flows*, 2019.
     """
@@ -117,15 +134,15 @@ class NeuralSpline(Flow):
         hidden: Sequence[int] = (64,),
         bins: int = 8,
     ) -> None:
-        super().__init__(
-            net, dim, [CouplingLayer(dim, context, hidden, bins) for _ in range(depth)]
-        )
+        layers = [CouplingLayer(dim, context, hidden, bins) for _ in range(depth)]
+        super().__init__(net, dim, layers, context=context)
 
 
-class FlowDistribution(dist.TorchDistribution):  # type: ignore[misc]
-    """The distribution of loc + scale f(eps; context), eps ~ N(0, I); it knows the density of its latest draw.
+class FlowDistribution(dist.TorchDistribution):
+    """The distribution of loc + scale f(eps; context), eps ~ N(0, I).
 
-    The layers' own networks run in the parameters' precision, whatever autocast says: draw and density must match.
+    It keeps the density of its latest draw. Autocast is off in the layers, so that their networks
+    run in the precision of the parameters and draws match densities.
     """
 
     arg_constraints: ClassVar[dict[str, Any]] = {}
@@ -135,8 +152,11 @@ class FlowDistribution(dist.TorchDistribution):  # type: ignore[misc]
     def __init__(
         self, loc: Tensor, scale: Tensor, context: Tensor, layers: tuple[nn.Module, ...]
     ) -> None:
-        self.loc, self.scale, self.context, self.layers = loc, scale, context, layers
-        self._drawn: tuple[Any, ...] = (None, None, False)
+        self.loc = loc
+        self.scale = scale
+        self.context = context
+        self.layers = layers
+        self._drawn: tuple[Any, ...] = (None, None, False)  # z, its log-density, with a gradient?
         super().__init__(loc.shape[:-1], loc.shape[-1:])
 
     def expand(self, batch_shape: Any, _instance: Any = None) -> Self:
@@ -146,9 +166,8 @@ class FlowDistribution(dist.TorchDistribution):  # type: ignore[misc]
         return new
 
     def rsample(self, sample_shape: Any = ()) -> Tensor:
-        z = torch.randn(
-            self._extended_shape(sample_shape), dtype=self.loc.dtype, device=self.loc.device
-        )
+        shape = self._extended_shape(sample_shape)
+        z = torch.randn(shape, dtype=self.loc.dtype, device=self.loc.device)
         log_prob = _standard_normal(z)
         with torch.autocast(z.device.type, enabled=False):
             for layer in self.layers:
@@ -161,9 +180,10 @@ class FlowDistribution(dist.TorchDistribution):  # type: ignore[misc]
     def log_prob(self, value: Tensor) -> Tensor:
         if self._validate_args:
             self._validate_sample(value)
-        z, log_prob, differentiable = self._drawn
-        if value is z and (differentiable or not torch.is_grad_enabled()):
-            return cast(Tensor, log_prob)
+        drawn, log_prob, differentiable = self._drawn
+        if value is drawn and (differentiable or not torch.is_grad_enabled()):
+            known: Tensor = log_prob
+            return known
         z = (value - self.loc) / self.scale
         total = self.scale.log().sum(-1)
         with torch.autocast(z.device.type, enabled=False):
@@ -173,104 +193,15 @@ class FlowDistribution(dist.TorchDistribution):  # type: ignore[misc]
         return _standard_normal(z) - total
 
 
-class PlanarLayer(nn.Module):
-    """z' = z + u tanh(w'z + b), invertible because u'w > -1 by construction; inverted by bisection on w'z."""
-
-    def __init__(self, dim: int, context: int) -> None:
-        super().__init__()
-        self.dim = dim
-        self.net = nn.Linear(context, 2 * dim + 1)
-
-    def forward(self, z: Tensor, context: Tensor) -> Pass:
-        u, w, b, gain = self._planes(context)
-        h = torch.tanh((w * z).sum(-1, keepdim=True) + b)
-        return z + u * h, torch.log1p(gain * (1 - h.square())).squeeze(-1)
-
-    def inverse(self, z: Tensor, context: Tensor) -> Pass:
-        """Solve a + u'w tanh(a + b) = w'z' for a = w'z; the last step, Newton's, carries the gradient."""
-        u, w, b, gain = self._planes(context)
-        target = (w * z).sum(-1, keepdim=True)
-        with torch.no_grad():
-            low, high = target - gain.abs(), target + gain.abs()
-            for _ in range(60):
-                a = (low + high) / 2
-                below = a + gain * torch.tanh(a + b) < target
-                low, high = torch.where(below, a, low), torch.where(below, high, a)
-            slope = 1 + gain * (1 - torch.tanh(a + b).square())
-        h = torch.tanh(a - (a + gain * torch.tanh(a + b) - target) / slope + b)
-        return z - u * h, torch.log1p(gain * (1 - h.square())).squeeze(-1)
-
-    def _planes(self, context: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """(u, w, b, u'w), with u moved along w so that u'w = softplus(.) - 0.999."""
-        u, w, b = torch.split_with_sizes(self.net(context), [self.dim, self.dim, 1], -1)
-        product = (w * u).sum(-1, keepdim=True)
-        gain = F.softplus(product) - 0.999
-        return u + (gain - product) * w / w.square().sum(-1, keepdim=True), w, b, gain
-
-
-class AutoregressiveLayer(nn.Module):
-    """z'_d = z_d exp(s_d) + m_d, with (m_d, s_d) from z_<d and the context; ``reverse`` orders the dimensions from the last."""
-
-    def __init__(
-        self, dim: int, context: int, hidden: Sequence[int], *, reverse: bool = False
-    ) -> None:
-        super().__init__()
-        order = torch.arange(dim)
-        self.net = zuko.flows.MaskedAutoregressiveTransform(
-            dim, context, order=order.flip(0) if reverse else order, hidden_features=hidden
-        )
-
-    def forward(self, z: Tensor, context: Tensor) -> Pass:
-        return cast(Pass, self.net(context).call_and_ladj(z))
-
-    def inverse(self, z: Tensor, context: Tensor) -> Pass:
-        transform = self.net(context)
-        before = transform.inv(z)
-        return before, transform.log_abs_det_jacobian(before, z)
-
-
-class CouplingLayer(nn.Module):
-    """One half of z transformed elementwise given the other half and the context, then the order of dimensions reversed.
-
-    The transformation is affine, or with ``bins`` a monotone rational-quadratic spline.
-    """
-
-    def __init__(
-        self, dim: int, context: int, hidden: Sequence[int], bins: int | None = None
-    ) -> None:
-        super().__init__()
-        self.kept, self.moved = dim // 2, dim - dim // 2
-        self.sizes = [1, 1] if bins is None else [bins, bins, bins - 1]
-        self.net = mlp(self.kept + context, *hidden, self.moved * sum(self.sizes))
-
-    def forward(self, z: Tensor, context: Tensor) -> Pass:
-        kept, moved = torch.split_with_sizes(z, [self.kept, self.moved], -1)
-        moved, log_det = self._transform(kept, context).call_and_ladj(moved)
-        return torch.cat([kept, moved], -1).flip(-1), log_det.sum(-1)
-
-    def inverse(self, z: Tensor, context: Tensor) -> Pass:
-        kept, moved = torch.split_with_sizes(z.flip(-1), [self.kept, self.moved], -1)
-        transform = self._transform(kept, context)
-        before = transform.inv(moved)
-        return torch.cat([kept, before], -1), transform.log_abs_det_jacobian(before, moved).sum(-1)
-
-    def _transform(self, kept: Tensor, context: Tensor) -> Any:
-        parameters = self.net(torch.cat([kept, context], -1)).unflatten(-1, (self.moved, -1))
-        parameters = torch.split_with_sizes(parameters, self.sizes, -1)
-        if len(self.sizes) == 3:
-            return zuko.transforms.MonotonicRQSTransform(*parameters)
-        return zuko.transforms.MonotonicAffineTransform(*(p.squeeze(-1) for p in parameters))
-
-
-def _standard_normal(z: Tensor) -> Tensor:
-    """log N(z; 0, I)."""
-    return -0.5 * (z.square().sum(-1) + z.shape[-1] * math.log(2 * math.pi))
-
-
 class FlowPrior(nn.Module):
-    """z = f(eps), eps ~ N(0, I), through coupling layers: affine, or with ``bins`` rational-quadratic splines on [-5, 5].
+    """z = f(eps), eps ~ N(0, I), through coupling layers.
 
-    Source: Chen et al., *Variational Lossy Autoencoder*, 2017; Dinh et al. 2017; Durkan et al. 2019.
+    They are affine, or with ``bins`` rational-quadratic splines on [-5, 5].
+
+    Source: Chen et al., *Variational Lossy Autoencoder*, 2017; Dinh et al., 2017; Durkan et al.,
+    2019.
+
+    Raises ``ValueError`` for a ``dim`` below 2.
 
     >>> FlowPrior(2)().sample((3,)).shape
     torch.Size([3, 2])
@@ -291,3 +222,8 @@ class FlowPrior(nn.Module):
 
     def forward(self) -> dist.Distribution:
         return FlowDistribution(self.loc, self.scale, self.loc[:0], tuple(self.layers))
+
+
+def _standard_normal(z: Tensor) -> Tensor:
+    """log N(z; 0, I)."""
+    return -0.5 * (z.square().sum(-1) + z.shape[-1] * math.log(2 * math.pi))

@@ -7,12 +7,17 @@ from .conditional import Conditional
 
 
 class DiagonalLaplace(Conditional):
-    """prod_d Laplace(loc_d, scale_d), with (loc, log scale) = net(h): sharper peak, heavier tails than a Normal."""
+    """prod_d Laplace(loc_d, scale_d), with (loc, log scale) = net(h).
+
+    It has a sharper peak and heavier tails than a Normal.
+    """
+
+    layout = "loc, log scale"
 
     @staticmethod
     def outputs(dim: int) -> int:
         return 2 * dim
 
-    def forward(self, h: Tensor) -> dist.Distribution:
-        loc, log_scale = self.parameter_pair(h)
+    def forward(self, *parents: Tensor) -> dist.Distribution:
+        loc, log_scale = self.parameter_pair(*parents)
         return dist.Laplace(loc, log_scale.exp()).to_event(self.event_dim)

@@ -13,30 +13,36 @@ from .elementwise import Elementwise
 
 
 class DiscretizedLogistic(Conditional):
-    """A logistic density binned into 0, ..., 255, with (loc, log scale) = net(h), where the 256 values span [0, 1]."""
+    """A logistic density binned into x = 0, ..., 255, with (loc, log scale) = net(h).
 
+    loc and scale are in units of x / 255, where the 256 values span [0, 1].
+    """
+
+    layout = "loc, log scale"
     pixels = frozenset({"8bit"})
 
     @staticmethod
     def outputs(dim: int) -> int:
         return 2 * dim
 
-    def forward(self, h: Tensor) -> dist.Distribution:
-        return DiscretizedLogisticDistribution(*self.parameter_pair(h)).to_event(self.event_dim)
+    def forward(self, *parents: Tensor) -> dist.Distribution:
+        loc, log_scale = self.parameter_pair(*parents)
+        return DiscretizedLogisticDistribution(loc, log_scale).to_event(self.event_dim)
 
 
 class DiscretizedLogisticDistribution(Elementwise):
-    """The logistic density with mean ``loc`` and scale exp(``log_scale``), in [0, 1] units, binned into x = 0, ..., 255.
+    """The logistic density, scale = exp(``log_scale``), binned into x = 0, ..., 255.
 
     p(x) = S((x + 1/2) / 255) - S((x - 1/2) / 255),    S(t) = sigmoid((t - loc) / scale),
 
-    with the outer bins open to infinity, so that the 256 probabilities sum to one. Log scales beyond -20 and 60, a millionth
-    of a bin and a flat density, count as these, lest the density be NaN in float32; gradients pass.
+    The outer bins reach to infinity, so the 256 probabilities sum to one. Log scales are clamped to
+    [-20, 60] (a millionth of a bin, and a flat density): beyond, the density would be NaN in
+    float32. The gradient passes through the clamp.
 
-    Source: Kingma et al., *Improving Variational Inference with Inverse Autoregressive Flow*, 2016; Salimans et al.,
-    *PixelCNN++*, 2017.
+    Source: Kingma et al., *Improving Variational Inference with Inverse Autoregressive Flow*, 2016;
+    Salimans et al., *PixelCNN++*, 2017.
 
-    >>> d = DiscretizedLogistic(torch.tensor(0.5), torch.tensor(-2.0))
+    >>> d = DiscretizedLogisticDistribution(torch.tensor(0.5), torch.tensor(-2.0))
     >>> torch.testing.assert_close(d.log_prob(torch.arange(256)).exp().sum(), torch.tensor(1.0))
     """
 
@@ -51,9 +57,10 @@ class DiscretizedLogisticDistribution(Elementwise):
     def log_prob(self, value: Tensor) -> Tensor:
         if self._validate_args:
             self._validate_sample(value)
-        # sigmoid(a) - sigmoid(b) = sigmoid(a) sigmoid(-b) (1 - exp(b - a)), without a difference of near-equal numbers:
-        # the width a - b of a bin depends neither on x nor on loc
-        value, precision = value.to(self.loc.dtype), (-self._log_scale()).exp()
+        # sigmoid(a) - sigmoid(b) = sigmoid(a) sigmoid(-b) (1 - exp(b - a)): this form subtracts no
+        # near-equal numbers, because the width a - b of a bin depends on neither x nor loc
+        value = value.to(self.loc.dtype)
+        precision = (-self._log_scale()).exp()
         above = F.logsigmoid(((value + 0.5) / 255 - self.loc) * precision)
         below = F.logsigmoid((self.loc - (value - 0.5) / 255) * precision)
         inner = above + below + torch.log(-torch.expm1(-precision / 255))
@@ -66,7 +73,7 @@ class DiscretizedLogisticDistribution(Elementwise):
 
     @property
     def mean(self) -> Tensor:
-        # E[x] = sum_k P(x >= k); one k at a time, for memory
+        # E[x] = sum_k P(x >= k), one k at a time to save memory
         precision = (-self._log_scale()).exp()
         return sum(
             (torch.sigmoid((self.loc - (k - 0.5) / 255) * precision) for k in range(1, 256)),

@@ -1,13 +1,15 @@
 """Moments of distributions."""
 
-from typing import Any, cast
+from typing import Any
 
 from torch import Tensor
 
 
 def mean(distribution: Any, num_samples: int = 64) -> Tensor:
-    """Return the mean of a distribution; of ``num_samples`` draws where the family knows no closed form."""
+    """Return the mean of a distribution; without a closed form, that of ``num_samples`` draws."""
     try:
-        return cast(Tensor, distribution.mean)
+        exact: Tensor = distribution.mean
     except (NotImplementedError, AttributeError):
-        return cast(Tensor, distribution.sample((num_samples,)).mean(0))
+        sampled: Tensor = distribution.sample((num_samples,)).mean(0)
+        return sampled
+    return exact

@@ -10,7 +10,13 @@ from .conditional import Conditional
 
 
 class StandardNormal(nn.Module):
-    """N(0, I) on R^D."""
+    """N(0, I) on R^``dim``.
+
+    Raises ``ValueError`` for a ``dim`` below 1.
+
+    >>> StandardNormal(2)().sample((5,)).shape
+    torch.Size([5, 2])
+    """
 
     loc: Tensor
 
@@ -26,20 +32,35 @@ class StandardNormal(nn.Module):
 
 
 class DiagonalNormal(Conditional):
-    """N(loc, diag(scale^2)), with (loc, 2 log scale) = net(h); in float32 the scale is finite for |2 log scale| < 174."""
+    """N(loc, diag(scale^2)), with (loc, 2 log scale) = net(h).
+
+    In float32 the scale is finite for |2 log scale| < 174.
+
+    >>> q = DiagonalNormal.over(lambda outputs: nn.Linear(8, outputs), 3)
+    >>> q(torch.ones(5, 8)).sample().shape
+    torch.Size([5, 3])
+    """
+
+    layout = "loc, 2 log scale"
 
     @staticmethod
     def outputs(dim: int) -> int:
         return 2 * dim
 
-    def forward(self, h: Tensor) -> dist.Distribution:
-        loc, log_variance = self.parameter_pair(h)
+    def forward(self, *parents: Tensor) -> dist.Distribution:
+        loc, log_variance = self.parameter_pair(*parents)
         return NormalDistribution(loc, (0.5 * log_variance).exp()).to_event(self.event_dim)
 
 
 class Normal(Conditional):
-    """N(loc, scale^2 I), with loc = net(h) and one ``scale`` for all dimensions, which is fixed or ``learned``."""
+    """N(loc, scale^2 I), with loc = net(h) and one ``scale`` for all dimensions.
 
+    The scale is fixed, or a parameter that starts there where ``learned``.
+
+    Raises ``ValueError`` for a scale that is not positive and finite.
+    """
+
+    layout = "loc"
     pixels = frozenset({"grey"})
     log_scale: Tensor
 
@@ -55,16 +76,19 @@ class Normal(Conditional):
         else:
             self.register_buffer("log_scale", log_scale)
 
-    def forward(self, h: Tensor) -> dist.Distribution:
-        return dist.Normal(self.parameter(h), self.log_scale.exp()).to_event(self.event_dim)
+    def forward(self, *parents: Tensor) -> dist.Distribution:
+        loc = self.parameter(*parents)
+        return dist.Normal(loc, self.log_scale.exp()).to_event(self.event_dim)
 
 
-class NormalDistribution(dist.Normal):  # type: ignore[misc]
-    """N(loc, scale^2), its density in half as many operations as torch's: for a few latents, their number is the cost.
+class NormalDistribution(dist.Normal):
+    """N(loc, scale^2), with a density in half as many operations as torch's.
 
     log p(x) = -1/2 ((x - loc) / scale)^2 - log scale - 1/2 log 2 pi
 
-    >>> Normal(0.0, 1.0).log_prob(torch.tensor(0.0))
+    With few latents the number of operations is the cost.
+
+    >>> NormalDistribution(torch.tensor(0.0), torch.tensor(1.0)).log_prob(torch.tensor(0.0))
     tensor(-0.9189)
     """
 
@@ -72,6 +96,5 @@ class NormalDistribution(dist.Normal):  # type: ignore[misc]
         if self._validate_args:
             self._validate_sample(value)
         eps = (value - self.loc) / self.scale
-        return torch.addcmul(
-            self.scale.log().neg().sub(0.5 * math.log(2 * math.pi)), eps, eps, value=-0.5
-        )
+        constant = self.scale.log().neg().sub(0.5 * math.log(2 * math.pi))
+        return torch.addcmul(constant, eps, eps, value=-0.5)

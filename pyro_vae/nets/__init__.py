@@ -1,6 +1,6 @@
-"""Neural networks. They know nothing of distributions or programs.
+"""Neural networks, from (..., in) to (..., out) for any leading dimensions.
 
-May import: nothing of the package.
+They use no distributions and no programs. May import: nothing of the package.
 """
 
 from .batch_norm import BatchNormMean

@@ -5,13 +5,15 @@ from torch import Tensor, nn
 
 
 class BatchNormMean(nn.Module):
-    """A network for a posterior whose first ``dim`` outputs, the means, are normalised over the batch: BN-VAE.
+    """A network whose first ``dim`` outputs, the posterior means, are normalised over the batch.
 
-    mu_d -> spread (mu_d - mean) / std + shift_d,  shift learned, spread fixed
+    mu_d -> spread (mu_d - mean) / std + shift_d, with a learned shift and a fixed spread
 
-    For a diagonal Normal and the prior N(0, I) it holds the batch's mean KL at or above D spread^2 / 2, whatever the decoder.
+    With a diagonal Normal and the prior N(0, I), the mean KL of the batch is then at least
+    D spread^2 / 2, whatever the decoder is.
 
-    Source: Zhu et al., *A Batch Normalized Inference Network Keeps the KL Vanishing Away*, 2020.
+    Source: Zhu et al., *A Batch Normalized Inference Network Keeps the KL Vanishing Away*, 2020
+    (BN-VAE).
 
     Raises ``ValueError`` for a spread that is not positive.
 

@@ -12,9 +12,13 @@ Shape = tuple[int, int, int]
 
 
 def conv_encoder(shape: Shape, outputs: int) -> Flat:
-    """A small convolutional encoder: C-32-64 channels, each convolution halving the image, then 16 dense units.
+    """Two convolutions (32 and 64 channels) that each halve the image, then 16 dense units.
 
     Raises ``ValueError`` for images below 4 x 4.
+
+    >>> import torch
+    >>> conv_encoder((1, 28, 28), outputs=4)(torch.rand(5, 784)).shape
+    torch.Size([5, 4])
     """
     channels, height, width = check_shape(shape, least=4)
     return Flat(
@@ -31,9 +35,10 @@ def conv_encoder(shape: Shape, outputs: int) -> Flat:
 
 
 def conv_decoder(latent: int, shape: Shape, outputs: int | None = None) -> Flat:
-    """The mirror of :func:`conv_encoder`: a dense 64-channel image of a quarter of the side, grown by transposed convolutions.
+    """The mirror of :func:`conv_encoder`, with transposed convolutions that double the image.
 
-    ``outputs``, by default one per pixel, is a multiple of H * W: some channels for each position.
+    A dense layer makes a 64-channel image of a quarter of the side. ``outputs``, one per pixel by
+    default, is a multiple of H * W.
 
     Raises ``ValueError`` for images below 4 x 4, or other outputs.
     """
@@ -75,7 +80,7 @@ def check_shape(shape: Shape, least: int) -> Shape:
 
 
 def channels_for(shape: Shape, outputs: int | None) -> int:
-    """How many channels give ``outputs`` numbers over an image's positions."""
+    """How many channels an image of this size needs for ``outputs`` numbers."""
     if outputs is None:
         return shape[0]
     channels, rest = divmod(outputs, shape[1] * shape[2])

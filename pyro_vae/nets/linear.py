@@ -1,7 +1,8 @@
 """Matrix products on the CPU through oneDNN.
 
-Torch sends float32 products to MKL, which is slow on processors of other makers; oneDNN runs at full speed on all of them
-and takes any strides. Elsewhere, and for other types, everything here is torch's own.
+Torch sends float32 products to MKL, which is slow on processors that are not Intel's. oneDNN runs
+at full speed on all of them and takes any strides. On other devices, and for other types, torch's
+own products run.
 """
 
 from collections.abc import Callable
@@ -12,26 +13,18 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 WORTHWHILE = 1 << 23
-"""Multiplications from which an eager product gains more than its call costs."""
-
+"""From this number of multiplications an eager product gains more than its call costs."""
 
 aten: Any = torch.ops.aten
 
-
-# an operator of our own, because TorchInductor takes oneDNN's for constant weights only
+# an operator of our own, because TorchInductor takes oneDNN's only for constant weights
 _library = torch.library.Library("pyro_vae", "DEF")
-
-
 _library.define("mm(Tensor a, Tensor b) -> Tensor")
-
-
 _library.impl(
     "mm",
     lambda a, b: torch.ops.mkldnn._linear_pointwise.default(a, b.t(), None, "none", [], ""),
     "CPU",
 )
-
-
 _library.impl("mm", lambda a, b: a.new_empty(a.shape[0], b.shape[1]), "Meta")
 
 
@@ -43,7 +36,10 @@ def applies(x: Tensor) -> bool:
 
 
 class Product(torch.autograd.Function):
-    """a b' for matrices, and its gradients (g b, g' a) by the same products, each in the layout of what it is the gradient of."""
+    """a b' for matrices, and its gradients (g b, g' a) by the same products.
+
+    Each gradient has the memory layout of its matrix.
+    """
 
     @staticmethod
     def forward(a: Tensor, b: Tensor) -> Tensor:
@@ -55,15 +51,18 @@ class Product(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> Any:
-        (a, b), (grad,) = ctx.saved_tensors, grads
+        a, b = ctx.saved_tensors
+        (grad,) = grads
         first, second = ctx.needs_input_grad
-        return Product.apply(grad, b.t()) if first else None, Product.apply(
-            grad.t(), a.t()
-        ) if second else None
+        grad_a = Product.apply(grad, b.t()) if first else None
+        grad_b = Product.apply(grad.t(), a.t()) if second else None
+        return grad_a, grad_b
 
 
 class Linear(nn.Linear):
-    """``nn.Linear``, its large products through oneDNN: on processors of other makers than Intel, up to twice as fast.
+    """``nn.Linear`` with its large products through oneDNN.
+
+    On processors that are not Intel's it is up to twice as fast.
 
     >>> Linear(784, 400)(torch.zeros(3, 128, 784)).shape
     torch.Size([3, 128, 400])
@@ -73,7 +72,7 @@ class Linear(nn.Linear):
         large = input.numel() * self.out_features >= WORTHWHILE
         if not (large and applies(input) and input.ndim > 1) or torch.is_autocast_enabled("cpu"):
             return F.linear(input, self.weight, self.bias)
-        rows: Tensor = Product.apply(input.reshape(-1, self.in_features), self.weight)  # type: ignore[no-untyped-call]
+        rows: Tensor = Product.apply(input.reshape(-1, self.in_features), self.weight)
         output = rows.view(*input.shape[:-1], self.out_features)
         return output if self.bias is None else output + self.bias
 
@@ -88,4 +87,4 @@ def _addmm(bias: Tensor, a: Tensor, b: Tensor, *, beta: float = 1, alpha: float 
 
 
 DECOMPOSITIONS: dict[Any, Callable[..., Any]] = {aten.mm.default: _mm, aten.addmm.default: _addmm}
-"""What becomes of torch's products in a graph."""
+"""What replaces torch's products in a compiled graph."""

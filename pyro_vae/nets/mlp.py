@@ -1,12 +1,7 @@
-"""Networks. Every one maps ``(..., in)`` to ``(..., out)``, whatever the leading dimensions.
+"""Multilayer perceptrons, and the wrapper that lets any network take flat inputs.
 
-Images travel as flat vectors ``(..., C * H * W)``; the networks that need their ``shape`` (C, H, W) are told it. A network
-knows nothing of distributions: ask the family how many ``outputs`` it wants.
-
->>> from pyro_vae import DiagonalNormal
->>> encoder = DiagonalNormal(conv_encoder((1, 28, 28), outputs=DiagonalNormal.outputs(2)))
->>> encoder(torch.rand(5, 3, 784)).sample().shape
-torch.Size([5, 3, 2])
+Every network maps ``(..., in)`` to ``(..., out)`` for any leading dimensions. Images are flat
+vectors ``(..., C * H * W)``; a network that needs their ``shape`` (C, H, W) has an argument for it.
 """
 
 import itertools
@@ -19,7 +14,7 @@ from .linear import Linear
 
 
 class Flat(nn.Sequential):
-    """Layers that see one batch of inputs of a fixed ``shape``, for flat inputs with any leading dimensions.
+    """Layers on one batch of inputs of a fixed ``shape``, called on flat inputs.
 
     (..., prod(shape)) -> (N, *shape) -> layers -> (N, ...) -> (..., out)
 
@@ -47,7 +42,12 @@ class Flat(nn.Sequential):
 def mlp(*sizes: int, activation: type[nn.Module] = nn.ReLU) -> Flat:
     """A multilayer perceptron: ``mlp(784, 400, 40)`` has one hidden layer of 400 units.
 
+    ``activation`` follows every layer but the last.
+
     Raises ``ValueError`` for fewer than two sizes, or one below 1.
+
+    >>> mlp(784, 400, 40)(torch.rand(5, 3, 784)).shape
+    torch.Size([5, 3, 40])
     """
     if len(sizes) < 2 or min(sizes) < 1:
         raise ValueError(f"expected at least two positive sizes, got {sizes}")
@@ -59,11 +59,14 @@ def mlp(*sizes: int, activation: type[nn.Module] = nn.ReLU) -> Flat:
 
 @torch.no_grad()
 def set_output_bias(net: nn.Module, bias: Tensor) -> None:
-    """Start a network from ``bias``, of shape (out,): the bias of the linear layer it ends in.
+    """Set the bias of the last layer, an ``nn.Linear``, to ``bias`` of shape (out,).
 
-    A Bernoulli decoder learns sooner from the logits of the mean image (Burda, Grosse & Salakhutdinov 2015).
+    A Bernoulli decoder that starts at the logits of the mean image learns faster.
 
-    Raises ``TypeError`` where the last layer is not an ``nn.Linear`` with a bias, ``ValueError`` where the size differs.
+    Source: Burda, Grosse & Salakhutdinov, *Importance Weighted Autoencoders*, 2015.
+
+    Raises ``TypeError`` where the last layer is not an ``nn.Linear`` with a bias, ``ValueError``
+    where the size differs.
 
     >>> net, x = mlp(2, 16, 64), torch.rand(100, 64).round()
     >>> set_output_bias(net, x.mean(0).clamp(0.001, 0.999).logit())

@@ -5,10 +5,12 @@ from torch import Tensor, nn
 
 
 class BFloat16(nn.Module):
-    """A network that computes in bfloat16 and answers in float32, so that densities never see half precision.
+    """A network that computes in bfloat16 and returns float32, which densities need.
 
-    Weights, gradients and the optimiser stay in float32; matrix products and convolutions read rounded copies.
+    Weights, gradients and the optimiser stay in float32. Matrix products and convolutions read
+    rounded copies of the weights.
 
+    >>> from pyro_vae import mlp
     >>> BFloat16(mlp(4, 8, 2))(torch.ones(3, 4)).dtype
     torch.float32
     """

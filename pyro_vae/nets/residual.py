@@ -11,9 +11,15 @@ from .mlp import Flat
 
 
 def residual_encoder(shape: Shape, outputs: int) -> Flat:
-    """Four convolutions of [4, 8, 16, 32] channels, each halving the image, with batch normalisation and leaky ReLUs.
+    """Four convolutions (4, 8, 16, 32 channels) that each halve the image, and a linear layer.
+
+    Batch normalisation and a leaky ReLU follow each convolution.
 
     Raises ``ValueError`` for images below 8 x 8.
+
+    >>> import torch
+    >>> residual_encoder((1, 28, 28), outputs=4)(torch.rand(5, 784)).shape
+    torch.Size([5, 4])
     """
     channels, height, width = check_shape(shape, least=8)
     widths = (channels, 4, 8, 16, 32)
@@ -27,9 +33,10 @@ def residual_encoder(shape: Shape, outputs: int) -> Flat:
 
 
 def residual_decoder(latent: int, shape: Shape, outputs: int | None = None) -> Flat:
-    """A dense 8-channel image of a quarter of the side, upsampled bilinearly, then residual blocks of [8, 32, 16, 8] channels.
+    """A dense 8-channel image of a quarter of the side, upsampled, then residual blocks.
 
-    ``outputs`` and errors are those of :func:`conv_decoder`, for images of at least 8 x 8.
+    Upsampling is bilinear; the blocks go from 8 channels to 32, 16 and 8. ``outputs`` and errors
+    are those of :func:`conv_decoder`, but for images of at least 8 x 8.
 
     Source of the blocks: He et al., *Deep Residual Learning for Image Recognition*, 2015.
     """
@@ -50,7 +57,7 @@ def residual_decoder(latent: int, shape: Shape, outputs: int | None = None) -> F
 
 
 class ResidualBlock(nn.Module):
-    """h -> LeakyReLU(skip(h) + F(h)), with two normalised convolutions in F; the skip is a 1 x 1 convolution."""
+    """h -> LeakyReLU(skip(h) + F(h)): two convolutions in F, and a 1 x 1 skip."""
 
     def __init__(self, channels_in: int, channels_out: int) -> None:
         super().__init__()
@@ -68,6 +75,6 @@ class ResidualBlock(nn.Module):
 
 
 def _normalised(channels_in: int, channels_out: int, stride: int = 1) -> nn.Sequential:
-    """Convolution (without the bias that the normalisation would remove), batch normalisation, leaky ReLU."""
+    """Convolution, batch normalisation and leaky ReLU; no bias, it would cancel."""
     conv = nn.Conv2d(channels_in, channels_out, 3, stride=stride, padding=1, bias=False)
     return nn.Sequential(conv, nn.BatchNorm2d(channels_out), nn.LeakyReLU())

@@ -40,7 +40,7 @@ from .objectives import (
     cyclical,
     linear,
 )
-from .training import fit
+from .training import fit, iter_epochs
 
 __version__ = version("pyro_vae")
 
@@ -72,6 +72,7 @@ __all__ = [
     "cyclical",
     "evaluate",
     "fit",
+    "iter_epochs",
     "linear",
     "load_data",
     "log_likelihood",

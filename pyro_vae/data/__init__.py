@@ -3,15 +3,21 @@
 May import: nothing of the package.
 """
 
+from .adapters import Columns, Data, Items, Loader, as_data
 from .images import Images, Pixels, bernoulli, from_array
 from .sources import NAMES, open_source
 from .splits import Splits, load_data
 
 __all__ = [
     "NAMES",
+    "Columns",
+    "Data",
     "Images",
+    "Items",
+    "Loader",
     "Pixels",
     "Splits",
+    "as_data",
     "bernoulli",
     "from_array",
     "load_data",

@@ -1,6 +1,6 @@
 """Training: the loop over epochs, metrics, checkpoints.
 
-May import: evaluation, inference, objectives, programs.
+May import: data, evaluation, families, inference, models, nets, objectives, programs.
 """
 
 from .checkpoint import (
@@ -21,33 +21,36 @@ from .checkpoint import (
     svi_state,
 )
 from .epoch import (
-    Data,
     NonFinite,
     device_of,
     epoch_batches,
     seeded,
     steps,
     take,
+    take_all,
     train_epoch,
     training,
     validate,
 )
-from .loop import fit, reproduce
+from .failure import reproduce, save_failure
+from .loop import fit, iter_epochs
 from .metrics import Record, to_csv
+from .run import TrainingRun
 
 __all__ = [
     "BEST",
     "LAST",
     "PREVIOUS",
-    "Data",
     "NonFinite",
     "Record",
     "State",
+    "TrainingRun",
     "check_equal",
     "check_keys",
     "device_of",
     "epoch_batches",
     "fit",
+    "iter_epochs",
     "latest",
     "load_checkpoint",
     "load_latest",
@@ -57,10 +60,12 @@ __all__ = [
     "restore_modules",
     "restore_svi",
     "save_checkpoint",
+    "save_failure",
     "seeded",
     "steps",
     "svi_state",
     "take",
+    "take_all",
     "to_csv",
     "train_epoch",
     "training",

@@ -40,7 +40,7 @@ from .objectives import (
     cyclical,
     linear,
 )
-from .training import fit, iter_epochs
+from .training import fit, iter_epochs, load, save
 
 __version__ = version("pyro_vae")
 
@@ -74,11 +74,13 @@ __all__ = [
     "fit",
     "iter_epochs",
     "linear",
+    "load",
     "load_data",
     "log_likelihood",
     "log_weights",
     "mlp",
     "residual_decoder",
     "residual_encoder",
+    "save",
     "set_output_bias",
 ]

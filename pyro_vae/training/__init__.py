@@ -36,6 +36,7 @@ from .failure import reproduce, save_failure
 from .loop import fit, iter_epochs
 from .metrics import Record, to_csv
 from .run import TrainingRun
+from .saving import load, save
 
 __all__ = [
     "BEST",
@@ -52,6 +53,7 @@ __all__ = [
     "fit",
     "iter_epochs",
     "latest",
+    "load",
     "load_checkpoint",
     "load_latest",
     "load_weights",
@@ -59,6 +61,7 @@ __all__ = [
     "reproduce",
     "restore_modules",
     "restore_svi",
+    "save",
     "save_checkpoint",
     "save_failure",
     "seeded",

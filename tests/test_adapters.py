@@ -9,7 +9,7 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset, Subset, Tenso
 
 from pyro_vae import SVI, VAE, Bernoulli, DiagonalNormal, StandardNormal, Trace_ELBO, mlp
 from pyro_vae.data.adapters import as_data
-from pyro_vae.data.images import from_array
+from pyro_vae.data.arrays import from_array
 from pyro_vae.models import PerDatumVAE
 from pyro_vae.training import fit, iter_epochs, load_checkpoint, reproduce
 

@@ -4,7 +4,9 @@ May import: nothing of the package.
 """
 
 from .adapters import Columns, Data, Items, Loader, as_data
-from .images import Images, Pixels, bernoulli, from_array
+from .arrays import from_array
+from .folders import read_folder
+from .images import Images, Pixels, bernoulli
 from .sources import NAMES, open_source
 from .splits import Splits, load_data
 
@@ -22,4 +24,5 @@ __all__ = [
     "from_array",
     "load_data",
     "open_source",
+    "read_folder",
 ]

@@ -10,7 +10,6 @@ import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import (
-    BatchSampler,
     DataLoader,
     Dataset,
     IterableDataset,
@@ -95,15 +94,14 @@ class Loader:
     """
 
     def __init__(self, loader: DataLoader[Any]) -> None:
-        known = type(loader.batch_sampler) is BatchSampler
-        if isinstance(loader.dataset, IterableDataset) or not known or loader.batch_size is None:
+        if isinstance(loader.dataset, IterableDataset) or loader.batch_size is None:
             raise TypeError(
                 "expected a DataLoader of a Dataset with a length, with a batch_size and without "
                 f"a batch_sampler, got one of {type(loader.dataset).__name__} "
                 f"with batch_size {loader.batch_size}"
             )
         self.loader, self.batch_size = loader, loader.batch_size
-        count = len(loader.batch_sampler.sampler)  # type: ignore[union-attr, arg-type]
+        count = len(loader.sampler)  # type: ignore[arg-type]
         self.length = count - count % self.batch_size if loader.drop_last else count
 
     def __len__(self) -> int:

@@ -177,27 +177,16 @@ def latent_scatter(means: Tensor, labels: Tensor | None = None, *, limit: int = 
     classes = np.zeros(len(points), int) if labels is None else labels[:limit].cpu().numpy()
     figure = Figure(figsize=(5.4, 4.6), layout="constrained")
     axes = figure.add_subplot()
+    size = min(20, max(4, 6000 / len(points)))
     for index, label in enumerate(np.unique(classes)):
         x, y = points[classes == label].T
-        axes.scatter(
-            x,
-            y,
-            s=min(20, max(4, 6000 / len(points))),
-            alpha=0.7,
-            linewidths=0,
-            color=_colour(index),
-            label=str(label),
-        )
+        options = {"color": _colour(index), "label": str(label)}
+        axes.scatter(x, y, s=size, alpha=0.7, linewidths=0, **options)
     axes.set(title="posterior means", xlabel=names[0], ylabel=names[1], aspect="equal")
     axes.set_adjustable("datalim")
     if labels is not None and len(np.unique(classes)) <= 20:
-        axes.legend(
-            title="class",
-            loc="center left",
-            bbox_to_anchor=(1, 0.5),
-            markerscale=2.5,
-            frameon=False,
-        )
+        beside: dict[str, Any] = {"loc": "center left", "bbox_to_anchor": (1, 0.5)}
+        axes.legend(title="class", markerscale=2.5, frameon=False, **beside)
     return figure
 
 

@@ -98,7 +98,8 @@ def take(data: Data, indices: Tensor) -> Batch:
 
 def device_of(svi: SVI) -> torch.device:
     """The device of the weights."""
-    return cast(Tensor, svi.optim.param_groups[0]["params"][0]).device
+    first: Tensor = svi.optim.param_groups[0]["params"][0]
+    return first.device
 
 
 def _check_losses(losses: Tensor, unchecked: list[Batch]) -> None:

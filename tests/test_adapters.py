@@ -179,6 +179,16 @@ def holed(value):
     return x
 
 
+class Short:
+    """A sampler that gives fewer data than it says."""
+
+    def __len__(self):
+        return N
+
+    def __iter__(self):
+        return iter(range(20))
+
+
 def half(items):
     return torch.stack(items[: len(items) // 2])
 
@@ -209,6 +219,11 @@ ERRORS = {
         DataLoader(Pairs(), batch_size=5, collate_fn=half),
         ValueError,
         "expected a batch of 5 from the DataLoader, got 2",
+    ),
+    "loader of too few": (
+        DataLoader(Pairs(), batch_size=10, sampler=Short()),
+        ValueError,
+        "expected 30 data from the DataLoader, got 20",
     ),
     "loader of dictionaries": (
         DataLoader(Pairs(lambda index: {"x": X[index]}), batch_size=5),

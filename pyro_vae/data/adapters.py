@@ -109,7 +109,7 @@ class Loader:
         return self.length
 
     def batches(self, device: torch.device) -> Iterator[Batch]:
-        """Make one pass; raise ``ValueError`` where a batch has another size than announced."""
+        """Make one pass; raise ``ValueError`` where it has other sizes than the loader says."""
         left = self.length
         for collated in self.loader:
             batch = _arguments(collated, "DataLoader", device)
@@ -118,6 +118,9 @@ class Loader:
                 raise ValueError(f"expected a batch of {expected} from the DataLoader, got {got}")
             left -= got
             yield batch
+        if left:
+            seen = self.length - left
+            raise ValueError(f"expected {self.length} data from the DataLoader, got {seen}")
 
 
 def as_data(data: Any) -> Data | Loader:

@@ -40,7 +40,7 @@ from .objectives import (
     cyclical,
     linear,
 )
-from .training import fit
+from .training import fit, iter_epochs, load, save
 
 __version__ = version("pyro_vae")
 
@@ -72,12 +72,15 @@ __all__ = [
     "cyclical",
     "evaluate",
     "fit",
+    "iter_epochs",
     "linear",
+    "load",
     "load_data",
     "log_likelihood",
     "log_weights",
     "mlp",
     "residual_decoder",
     "residual_encoder",
+    "save",
     "set_output_bias",
 ]

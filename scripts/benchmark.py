@@ -43,7 +43,7 @@ from pyro_vae.evaluation.report import evaluate
 from pyro_vae.experiments.command_line import user_errors
 from pyro_vae.nets.conv import conv_decoder, conv_encoder
 from pyro_vae.nets.precision import BFloat16
-from pyro_vae.training.loop import fit
+from pyro_vae.training.loop import iter_epochs
 
 Step = Callable[[], object]
 Rows = dict[str, Step]
@@ -346,7 +346,7 @@ def epoch_rows(options: Options) -> Rows:
         Trace_ELBO(),
         compile=True,
     )
-    records = fit(svi, train, epochs=options.blocks + 5, batch_size=options.batch, progress=False)
+    records = iter_epochs(svi, train, epochs=options.blocks + 5, batch_size=options.batch, progress=False)
     compiled_step = ours(options, train.batch(torch.arange(options.batch)), compile=True)
     steps = math.ceil(len(train) / options.batch)
 

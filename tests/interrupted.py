@@ -1,7 +1,7 @@
-"""A training run that is killed and resumed, in processes forked from this one. Run as ``python interrupted.py FOLDER``.
+"""A training run that is killed and resumed, in forked processes: ``python interrupted.py FOLDER``.
 
-The parent imports torch once and never trains, so that a process costs milliseconds and forking is safe. It prints how each
-child ended.
+The parent imports torch once and never trains, so that a process costs milliseconds and forking is
+safe. It prints how each child ended.
 """
 
 import json
@@ -41,7 +41,7 @@ class Bits:
 
 
 def train(folder: Path) -> None:
-    """Train with all that has a state: batch normalisation, momenta, annealing, a schedule, early stopping."""
+    """Train with all that has a state: batch norm, momenta, annealing, a schedule, patience."""
     torch.manual_seed(0)
     encoder = nn.Sequential(nn.Linear(64, 32), nn.BatchNorm1d(32), nn.ReLU(), nn.Linear(32, 8))
     vae = VAE(StandardNormal(4), Bernoulli(mlp(4, 32, 64)), DiagonalNormal(encoder))
@@ -62,7 +62,10 @@ def train(folder: Path) -> None:
 
 
 def child(run: Callable[[], None], lifetime: float | None = None) -> int:
-    """Run in a forked process, killed after ``lifetime`` seconds; return the signal that ended it, or its exit status."""
+    """Run in a forked process, killed after ``lifetime`` seconds.
+
+    Return the signal that ended it, or its exit status.
+    """
     pid = os.fork()
     if pid == 0:
         try:
@@ -100,7 +103,7 @@ def killed_at(number: int, folder: Path) -> Callable[[], None]:
 
 
 def main(folder: Path) -> None:
-    """Train without interruption, with ten kills at random moments, and with one before each of the first moves of files."""
+    """Train without interruption, with ten kills at random moments, and one before each move."""
     whole, random_moments, moves = (folder / name for name in ("whole", "random_moments", "moves"))
     start = time.perf_counter()
     ends = {"whole": [child(lambda: train(whole))]}

@@ -62,7 +62,7 @@ def test_what_is_saved_is_loaded(saved):
 
 
 def is_refused(path: Path) -> bool:
-    """Whether a damaged file is refused by name; what is loaded in spite of the damage must be the state."""
+    """Whether a damaged file is refused by name; if it is loaded, it must be the state."""
     try:
         state = load_checkpoint(path)
     except ValueError as error:

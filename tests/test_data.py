@@ -9,7 +9,9 @@ import torch
 from PIL import Image
 from sklearn.datasets import load_digits
 
-from pyro_vae.data.images import Images, Pixels, bernoulli, from_array
+from pyro_vae.data.arrays import from_array
+from pyro_vae.data.folders import read_folder
+from pyro_vae.data.images import Images, Pixels, bernoulli
 from pyro_vae.data.sources import NAMES
 from pyro_vae.data.splits import Splits, load_data
 
@@ -93,8 +95,9 @@ def test_draws_have_the_intensities_as_means(source, kind):
     mean, p = torch.stack(draws).double().mean(0), intensity(grey)
     noise = (p * (1 - p) / visits).sqrt()
     z = (mean - p)[noise > 0] / noise[noise > 0]
-    # z has mean 0 and variance 1 over n pixels: |mean| < 4.5 / sqrt(n); its square has mean 1 and a variance of about
-    # 2 + 1 / (visits p (1 - p)), estimated from the data. An inverted or shifted draw fails by far.
+    # z has mean 0 and variance 1 over n pixels: |mean| < 4.5 / sqrt(n); its square has mean 1 and
+    # a variance of about 2 + 1 / (visits p (1 - p)), estimated from the data. An inverted or
+    # shifted draw fails by far.
     assert z.mean().abs() < 4.5 / len(z) ** 0.5
     assert ((z**2).mean() - 1).abs() < 4.5 * (z**2).std() / len(z) ** 0.5
     assert torch.corrcoef(torch.stack([mean.flatten(), p.flatten()]))[0, 1] > 0.9
@@ -504,7 +507,8 @@ def test_mnist():
         10_000,
     ]
     grey = load_data("mnist", root, pixels="grey", validation_size=0)
-    # the means of the two parts, as widely used to normalise them, and of our draw: the standard error is at most 0.5 / sqrt(N D)
+    # the means of the two parts, as widely used to normalise them, and of our draw: the standard
+    # error is at most 0.5 / sqrt(N D)
     assert grey.train.mean().mean().item() == pytest.approx(0.1307, abs=5e-5)
     assert grey.test.mean().mean().item() == pytest.approx(0.1325, abs=5e-5)
     assert splits.test.all().mean().item() == pytest.approx(
@@ -813,7 +817,10 @@ def fresh(code: str) -> str:
 
 
 def test_torchvision_is_imported_only_where_needed():
-    code = "import sys, pyro_vae.data as d; d.load_data('digits'); print(any(m.partition('.')[0] == 'torchvision' for m in sys.modules))"
+    code = (
+        "import sys, pyro_vae.data as d; d.load_data('digits'); "
+        "print(any(m.partition('.')[0] == 'torchvision' for m in sys.modules))"
+    )
     assert fresh(code) == "False"
 
 
@@ -831,7 +838,7 @@ def test_a_torchvision_that_fails_is_explained(monkeypatch, failure):
     monkeypatch.setattr(sys, "meta_path", [Broken(), *sys.meta_path])
     with pytest.raises(
         ImportError,
-        match=r"^expected a torchvision that fits torch .* for the data set 'mnist', got .*'digits', arrays",
+        match=r"^expected a torchvision that fits torch .* the data set 'mnist', got .*'digits'",
     ):
         load_data("mnist")
     assert len(load_data("digits").train)
@@ -840,3 +847,22 @@ def test_a_torchvision_that_fails_is_explained(monkeypatch, failure):
 def test_names_are_what_load_knows():
     with pytest.raises(ValueError, match="expected one of " + ", ".join(NAMES)):
         load_data("no such set")
+
+
+def test_pictures_of_one_bit_are_binary(tmp_path):
+    bits = numbered(20) % 2
+    for index, image in enumerate(bits):
+        Image.fromarray(image.astype(bool)).save(tmp_path / f"{index:03d}.png")
+    images = read_folder(tmp_path)
+    assert (images.pixels, images.levels) == (Pixels.STATIC, 1)
+    np.testing.assert_array_equal(images.all().numpy(), bits.reshape(20, -1))
+    Image.fromarray(np.full((3, 4), 7, np.uint8)).save(tmp_path / "grey.png")
+    assert read_folder(tmp_path).pixels == Pixels.BYTES
+
+
+@pytest.mark.parametrize(("mode", "kind"), [("RGBA", np.uint8), ("I;16", np.uint16)])
+def test_pictures_of_other_kinds_say_how_to_convert(tmp_path, mode, kind):
+    shape = (3, 4, 4) if mode == "RGBA" else (3, 4)
+    Image.fromarray(np.ones(shape, kind)).save(tmp_path / "a.png")
+    with pytest.raises(ValueError, match=rf"a.png': its mode is {mode}.* convert it to 8-bit grey"):
+        read_folder(tmp_path)

@@ -246,7 +246,7 @@ ERRORS = {
     ),
     "ends": (
         lambda: plots.interpolations(a_vae(), x_of(2), x_of(3), SHAPE),
-        "as many pictures at both ends",
+        "as many data at both ends",
     ),
     "no records": (lambda: plots.curves([]), "at least one record, got none"),
 }

@@ -3,17 +3,26 @@
 May import: nothing of the package.
 """
 
-from .images import Images, Pixels, bernoulli, from_array
+from .adapters import Columns, Data, Items, Loader, as_data
+from .arrays import from_array
+from .folders import read_folder
+from .images import Images, Pixels, bernoulli
 from .sources import NAMES, open_source
 from .splits import Splits, load_data
 
 __all__ = [
     "NAMES",
+    "Columns",
+    "Data",
     "Images",
+    "Items",
+    "Loader",
     "Pixels",
     "Splits",
+    "as_data",
     "bernoulli",
     "from_array",
     "load_data",
     "open_source",
+    "read_folder",
 ]

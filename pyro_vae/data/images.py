@@ -1,27 +1,27 @@
 """Images in memory, and the pixels a program observes of them.
 
-The same grey image gives several data sets, whose log p(x) must never be compared: pixels say which one a number is about.
+The same grey images give several data sets, whose log p(x) must never be compared. The kind of
+pixels says which of them a number is about.
 """
 
 import math
 from dataclasses import dataclass, replace
 from enum import StrEnum
-from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
-ROWS = 4096  # images converted at a time, so that temporaries stay small
+ROWS = 4096
+"""Number of images that are converted at a time, which keeps temporary memory small."""
 
 
 class Pixels(StrEnum):
     """What a program observes of an image with values v in 0..levels."""
 
     STATIC = "static"
-    """x ~ Bernoulli(v / levels), drawn once with a fixed seed of our own ("own static"), or data that came binary."""
+    """x ~ Bernoulli(v / levels), drawn once with a fixed seed; or data that were binary before."""
     DYNAMIC = "dynamic"
-    """x ~ Bernoulli(v / levels), drawn anew at every visit."""
+    """x ~ Bernoulli(v / levels), drawn again in every batch."""
     THRESHOLD = "threshold"
     """x = 1 where v / levels >= 1/2, else 0."""
     GREY = "grey"
@@ -38,7 +38,6 @@ class Pixels(StrEnum):
 
 BINARY = (Pixels.STATIC, Pixels.THRESHOLD)
 
-
 INTEGER = (Pixels.COUNTS, Pixels.BYTES)
 
 
@@ -46,15 +45,17 @@ INTEGER = (Pixels.COUNTS, Pixels.BYTES)
 class Images:
     """N images of D = C H W pixels, with the kind of pixels a program observes of them.
 
-    Raises ``ValueError`` or ``TypeError`` where values, shape, levels, labels and pixels do not fit together.
+    Raises ``ValueError`` or ``TypeError`` where values, shape, levels, labels and pixels do not
+    fit together.
 
-    >>> images = Images(torch.tensor([[0, 128, 255, 64]], dtype=torch.uint8), (1, 2, 2), Pixels.GREY, levels=255)
+    >>> values = torch.tensor([[0, 128, 255, 64]], dtype=torch.uint8)
+    >>> images = Images(values, (1, 2, 2), Pixels.GREY, levels=255)
     >>> images.as_pixels("threshold").all()
     tensor([[0., 1., 1., 0.]])
     """
 
     values: Tensor
-    """(N, D), uint8 in 0..levels; float32 in [0, 1] (with one level) only where 8 bits cannot hold them."""
+    """(N, D), uint8 in 0..levels; where 8 bits are too few, float32 in [0, 1] with one level."""
     shape: tuple[int, int, int]
     """(C, H, W)."""
     pixels: Pixels
@@ -81,9 +82,10 @@ class Images:
         return len(self.values)
 
     def batch(self, indices: Tensor) -> Tensor:
-        """Return what a program observes of some images, (B, D) float32, on the device of the values.
+        """Return what a program observes of some images, (B, D) float32.
 
-        Dynamic pixels are drawn anew, from the device's default random numbers.
+        The batch is on the device of the values. Dynamic pixels are drawn again, from the default
+        random generator of that device.
         """
         return self._observe(self.values.index_select(0, indices.to(self.values.device)))
 
@@ -108,23 +110,28 @@ class Images:
         )
 
     def mean(self) -> Tensor:
-        """Return the mean intensity E[v / levels] of each pixel, (D,), in [0, 1]: where an output's bias may start."""
+        """Return the mean intensity E[v / levels] of each pixel, (D,), in [0, 1].
+
+        It is a good initial value for the bias of the decoder's output.
+        """
         if not len(self):
-            raise ValueError("expected at least one image to take the mean of, got none")
+            raise ValueError("expected at least one image for a mean, got none")
         return self.values.sum(0).float() / (len(self) * self.levels)
 
     def as_pixels(self, pixels: Pixels | str, seed: int = 0) -> "Images":
         """Return the same images with another kind of pixels.
 
-        Static pixels are drawn here, once, from ``seed`` alone: the same on every device, and no other random numbers move.
-        Raises ``ValueError`` where the images lack what the kind needs: binary pixels have lost their intensities.
+        Static pixels are drawn here, once, from ``seed`` alone: the same on every device. No other
+        random generator changes. Raises ``ValueError`` where the kind cannot be made of these
+        images: binary pixels have no intensities.
         """
         kind = Pixels(pixels)
         if kind == self.pixels:
             return self
         if self.pixels in BINARY:
             raise ValueError(
-                f"expected images with intensities to make {kind} pixels of, got binary ({self.pixels}) ones"
+                f"expected images with intensities to make {kind} pixels of, "
+                f"got binary ({self.pixels}) ones"
             )
         if kind not in BINARY:
             return replace(self, pixels=kind)
@@ -147,9 +154,9 @@ class Images:
 def bernoulli(values: Tensor, levels: int, generator: torch.Generator | None = None) -> Tensor:
     """Draw x ~ Bernoulli(v / levels) for every value, as float32.
 
-    u < v for u uniform on (0, levels): v = 0 never lights a pixel and v = levels always does. The u have 16 bits, four to a
-    random number, so that the probabilities are right to 8e-6; on one core 128 x 784 pixels take 0.10 ms, half as long as
-    with ``torch.rand``.
+    x = 1 where u < v, for u uniform on (0, levels): never for v = 0, always for v = levels. The u
+    have 16 bits, four of them in one random number, so that the probabilities are exact to 8e-6.
+    On one core 128 x 784 pixels take 0.10 ms, half as long as with ``torch.rand``.
 
     >>> bernoulli(torch.tensor([0, 255], dtype=torch.uint8), 255)
     tensor([0., 1.])
@@ -162,80 +169,13 @@ def bernoulli(values: Tensor, levels: int, generator: torch.Generator | None = N
     return (u * step).add_((levels + step) / 2).lt_(values)
 
 
-def from_array(array: Any, labels: Any = None) -> Images:
-    """Return the images of an array (N, D), (N, H, W), (N, C, H, W) or (N, H, W, C), with C = 1 or 3.
-
-    Values that are all 0 or 1 are binary (static), other integers in 0..255 are 8bit, floats in [0, 1] are grey. A flat D
-    that is a square is taken for a square image.
-    Raises ``TypeError`` for other types, ``ValueError`` for other shapes, NaN, and values out of range.
-
-    >>> from_array([[[0, 255], [7, 9]]]).pixels
-    <Pixels.BYTES: '8bit'>
-    """
-    array = np.asarray(array)
-    if array.dtype.kind not in "buif":
-        raise TypeError(f"expected an array of bool, integers or floats, got {array.dtype}")
-    array = _channels_first(array)
-    values, pixels, levels = _encode(array.reshape(len(array), -1))
-    channels, height, width = array.shape[1:]
-    return Images(
-        values,
-        (channels, height, width),
-        pixels,
-        levels,
-        None if labels is None else _as_labels(labels),
-    )
-
-
-def _channels_first(array: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-    """The array as (N, C, H, W)."""
-    if array.ndim == 2 and array.size:
-        side = math.isqrt(array.shape[1])
-        array = array.reshape(
-            len(array), 1, *((side, side) if side**2 == array.shape[1] else (1, -1))
-        )
-    if array.ndim == 3:
-        array = array[:, None]
-    if array.ndim == 4 and array.shape[1] not in (1, 3) and array.shape[3] in (1, 3):
-        array = array.transpose(0, 3, 1, 2)
-    if array.ndim != 4 or array.shape[1] not in (1, 3) or not array.size:
-        raise ValueError(
-            f"expected images of shape (N, D), (N, H, W), (N, C, H, W) or (N, H, W, C) with C = 1 or 3, and at least one, got {array.shape}"
-        )
-    return array
-
-
-def _encode(array: np.ndarray[Any, Any]) -> tuple[Tensor, Pixels, int]:
-    """The values of an array as (uint8 or float32 values, kind, levels)."""
-    low, high = array.min(), array.max()
-    if bool(((array == 0) | (array == 1)).all()):
-        return torch.from_numpy(array.astype(np.uint8)), Pixels.STATIC, 1
-    top = 1 if array.dtype.kind == "f" else 255
-    if not (low >= 0 and high <= top):  # NaN fails too
-        raise ValueError(
-            f"expected {array.dtype} pixels in [0, {top}], got values in [{low:g}, {high:g}]"
-        )
-    if top == 255:
-        return torch.from_numpy(array.astype(np.uint8)), Pixels.BYTES, 255
-    floats = torch.from_numpy(array.astype(np.float32))
-    whole = (floats * 255).round().to(torch.uint8)
-    exact = torch.equal(whole.float() / 255, floats)  # these were 8-bit images: keep them so
-    return (whole, Pixels.GREY, 255) if exact else (floats, Pixels.GREY, 1)
-
-
-def _as_labels(labels: Any) -> Tensor:
-    array = np.asarray(labels)
-    if array.dtype.kind not in "bui":
-        raise TypeError(f"expected integer labels, got {array.dtype}")
-    return torch.from_numpy(array.astype(np.int64))
-
-
 def _check_values(values: Tensor, shape: tuple[int, int, int], levels: int) -> None:
     if values.dtype not in (torch.uint8, torch.float32):
         raise TypeError(f"expected values of torch.uint8 or torch.float32, got {values.dtype}")
     if len(shape) != 3 or values.ndim != 2 or values.shape[1] != math.prod(shape):
         raise ValueError(
-            f"expected values of shape (N, C * H * W) with (C, H, W) = {tuple(shape)}, got {tuple(values.shape)}"
+            f"expected values of shape (N, C * H * W) with (C, H, W) = {tuple(shape)}, "
+            f"got {tuple(values.shape)}"
         )
     top = 1 if values.is_floating_point() else 255
     if not 1 <= levels <= top:
@@ -249,5 +189,6 @@ def _check_values(values: Tensor, shape: tuple[int, int, int], levels: int) -> N
 def _check_labels(labels: Tensor | None, count: int) -> None:
     if labels is not None and labels.shape != (count,):
         raise ValueError(
-            f"expected one label for each of {count} images, got labels of shape {tuple(labels.shape)}"
+            f"expected one label for each of {count} images, "
+            f"got labels of shape {tuple(labels.shape)}"
         )

@@ -1,6 +1,6 @@
 """Data sets by name: the embedded digits, torchvision's sets, arrays, folders of images.
 
-Everything is in memory; batches are drawn by index, without a ``DataLoader``:
+All images are in memory; batches are taken by index, without a ``DataLoader``:
 
 >>> import torch
 >>> train, validation, test = load_data("digits")
@@ -36,20 +36,24 @@ def load_data(
 ) -> Splits:
     """Load a data set and split it; the same call gives the same images.
 
-    ``name`` is one of :data:`NAMES`, or the path of an ``.npy`` file, of an ``.npz`` file (``x`` and perhaps ``y``; or
-    ``train``, ``test`` and perhaps ``validation``, ``train_labels``, ``validation_labels``, ``test_labels``), or of a folder
-    of images, whose subfolders, if all images are in some, are the classes.
-    ``root`` is the folder of torchvision's data sets (``data`` unless given), which ``download`` fills.
-    ``pixels`` is the kind of pixels, unless the usual one: counts for digits, 8bit for CIFAR10, dynamic for the other named
-    sets; see :func:`from_array` for the rest.
-    ``validation_size`` images, or that fraction (a float), of those that are not for testing are for validation. Named sets
-    keep their own test set; digits, arrays and folders are shuffled by ``seed``, and a tenth is for each of validation and test.
+    - ``name``: one of :data:`NAMES`, or the path of a file or folder. An ``.npy`` file holds all
+      images. An ``.npz`` file holds ``x`` and perhaps ``y``; or ``train``, ``test`` and perhaps
+      ``validation``, ``train_labels``, ``validation_labels``, ``test_labels``. In a folder of
+      images, the subfolders are the classes if every image is in one.
+    - ``root``: the folder of torchvision's data sets, by default ``data``; ``download`` fills it.
+    - ``pixels``: the kind of pixels. By default digits are counts, CIFAR10 is 8bit, and the other
+      named sets are dynamic; see :func:`from_array` for the rest.
+    - ``validation_size``: how many of the images that are not for testing are for validation, or
+      which fraction of them (a float).
+    - ``seed``: shuffles digits, arrays and folders, of which a tenth each is for validation and
+      test. The other named sets keep their own test set.
 
-    Where the training set is *dynamic*, validation and test sets are one draw with ``seed``, so that an evaluation can be
-    repeated: they are the very images of the same call with ``pixels="static"``, and say so.
+    Where the training set is *dynamic*, validation and test set are drawn once with ``seed``, so
+    that an evaluation can be repeated: they are static, and the same images as those of the same
+    call with ``pixels="static"``.
 
-    Raises ``ValueError``, ``TypeError``, ``FileNotFoundError`` or ``ImportError`` (no torchvision), each saying what was
-    expected.
+    Raises ``ValueError``, ``TypeError``, ``FileNotFoundError`` or ``ImportError`` (no torchvision),
+    each saying what was expected.
     """
     kind = None if pixels is None else Pixels(pixels)
     images, pool, test, num_validation = open_source(
@@ -68,6 +72,7 @@ def _count(size: int | float, available: int) -> int:
     count = round(size * available) if isinstance(size, float) and 0 <= size <= 1 else size
     if not (0 <= count < available and count == int(count)):
         raise ValueError(
-            f"expected a validation_size of 0 to {available - 1} images, or a fraction that leaves one to train on, got {size}"
+            f"expected a validation_size of 0 to {available - 1} images, or a fraction that "
+            f"leaves one to train on, got {size}"
         )
     return int(count)

@@ -1,6 +1,6 @@
 """Evaluation of a pair: log p(x) by importance weighting, its errors, diagnostics, and uses.
 
-May import: families, objectives, programs.
+May import: families, models, objectives, programs.
 """
 
 from .ais import AIS, Sandwich
@@ -8,6 +8,7 @@ from .anomaly import auroc, likelihood_regret, surprise
 from .calibration import Calibration, simulation_based_calibration
 from .classifiers import linear_probe, nearest_neighbours
 from .estimators import bounds, effective_sample_size, jackknife_bias, log_mean_exp, standard_error
+from .generation import decode, interpolate, reconstruct, sample, traverse
 from .importance import (
     Scorer,
     log_likelihood,
@@ -39,12 +40,14 @@ __all__ = [
     "auroc",
     "bit_flips",
     "bounds",
+    "decode",
     "denoise",
     "effective_sample_size",
     "evaluate",
     "fit_generalized_pareto",
     "gaps",
     "impute",
+    "interpolate",
     "jackknife_bias",
     "kl_decomposition",
     "latent_means",
@@ -59,8 +62,11 @@ __all__ = [
     "pareto_k",
     "pareto_smoothed",
     "posterior_predictive_check",
+    "reconstruct",
+    "sample",
     "simulation_based_calibration",
     "site_means",
     "standard_error",
     "surprise",
+    "traverse",
 ]

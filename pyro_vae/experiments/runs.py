@@ -29,7 +29,7 @@ from ..plots.panels import (
 )
 from ..training.checkpoint import BEST, LAST, load_checkpoint, load_weights, replacing
 from ..training.epoch import seeded
-from ..training.loop import fit
+from ..training.loop import iter_epochs
 from ..training.metrics import Record
 from .config import Config, build_svi, build_vae, choose_device, load_splits, peak
 
@@ -64,7 +64,7 @@ class Run:
     def fit(self) -> Iterator[Record]:
         """Train; yield the records of the epochs that were not done yet: see :func:`pyro_vae.training.loop.fit`."""
         c, (train, validation, _) = self.config, self.splits
-        return fit(
+        return iter_epochs(
             self.svi,
             train,
             validation if len(validation) else None,

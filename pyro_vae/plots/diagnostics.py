@@ -1,6 +1,6 @@
-"""Figures: how far to trust an estimate of log p(x), and where it comes from.
+"""Figures: how far an estimate of log p(x) can be trusted.
 
-In the manner of :mod:`pyro_vae.plots.panels`: every function returns a ``matplotlib.figure.Figure`` and touches no global state.
+Every function returns a ``matplotlib.figure.Figure`` and changes no global state of matplotlib.
 """
 
 import math
@@ -18,9 +18,10 @@ from .panels import images as draw_images
 
 
 def convergence(evaluation: Evaluation) -> Figure:
-    """Draw the mean importance-weighted bound against the number of samples k, and its distance to the last on log axes.
+    """Draw the mean importance-weighted bound against the number of samples k.
 
-    The band is two standard errors of the mean difference to k = K, the same data being used for both.
+    The right panel shows, on log axes, how far the bound is below the jackknife estimate of all K
+    samples. The band is two standard errors of the mean difference to k = K on the same data.
     """
     figure = Figure(figsize=(9, 3.4), layout="constrained")
     left, right = figure.subplots(1, 2)
@@ -57,6 +58,7 @@ def pareto(evaluation: Evaluation) -> Figure:
     """Draw histograms of Pareto k and of the effective sample size over the data."""
     figure = Figure(figsize=(9, 3.2), layout="constrained")
     left, right = figure.subplots(1, 2)
+    trusted = float(evaluation.trustworthy.double().mean())
     k = evaluation.pareto_k[evaluation.pareto_k.isfinite()].numpy()
     left.hist(k, bins=30)
     for threshold, colour, meaning in (
@@ -67,7 +69,7 @@ def pareto(evaluation: Evaluation) -> Figure:
     left.set(
         xlabel="Pareto k",
         ylabel="data",
-        title=f"tail of the weights ({float(evaluation.trustworthy.double().mean()):.0%} trustworthy)",
+        title=f"tail of the weights ({trusted:.0%} trustworthy)",
     )
     left.legend(frameon=False)
     size = evaluation.effective_sample_size.numpy()
@@ -82,9 +84,10 @@ def pareto(evaluation: Evaluation) -> Figure:
 
 
 def weight_tails(log_weight: Tensor, labels: list[str]) -> Figure:
-    """Draw the share of weights that exceed each size: of (K, B) log weights, one line for each of a few data.
+    """Draw the share of weights above each size; ``log_weight`` is (K, B), with one line per datum.
 
-    On these axes a Pareto tail of shape k is a straight line of slope -1/k. Raises ``ValueError`` unless there are B labels.
+    On these axes a Pareto tail of shape k is a straight line of slope -1/k.
+    Raises ``ValueError`` unless there are B labels.
     """
     if log_weight.ndim != 2 or log_weight.shape[1] != len(labels):
         raise ValueError(
@@ -116,11 +119,12 @@ def weight_tails(log_weight: Tensor, labels: list[str]) -> Figure:
 
 
 def ranks(calibration: Calibration, num_bins: int = 10, *, limit: int = 12) -> Figure:
-    """Draw the rank histogram of each of the first ``limit`` latents, with the band that holds 99 % of the bars of a true posterior."""
-    counts, p_values = (
-        calibration.histogram(num_bins).cpu().numpy(),
-        calibration.p_values(num_bins).numpy(),
-    )
+    """Draw the rank histogram of each of the first ``limit`` latents.
+
+    For a true posterior, the band holds 99 % of the bars.
+    """
+    counts = calibration.histogram(num_bins).cpu().numpy()
+    p_values = calibration.p_values(num_bins).numpy()
     shown = min(limit, counts.shape[1])
     columns = min(shown, 4)
     rows = math.ceil(shown / columns)
@@ -132,7 +136,8 @@ def ranks(calibration: Calibration, num_bins: int = 10, *, limit: int = 12) -> F
         else:
             axes.set_axis_off()
     figure.suptitle(
-        f"ranks among {calibration.num_draws} draws: hill = too wide, valley = too narrow, slope = shifted",
+        f"ranks among {calibration.num_draws} draws: "
+        "hill = too wide, valley = too narrow, slope = shifted",
         fontsize=9,
     )
     return figure

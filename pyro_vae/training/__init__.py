@@ -1,6 +1,6 @@
 """Training: the loop over epochs, metrics, checkpoints.
 
-May import: evaluation, inference, objectives, programs.
+May import: data, evaluation, families, inference, models, nets, objectives, programs.
 """
 
 from .checkpoint import (
@@ -21,33 +21,38 @@ from .checkpoint import (
     svi_state,
 )
 from .epoch import (
-    Data,
     NonFinite,
     device_of,
     epoch_batches,
     seeded,
     steps,
     take,
+    take_all,
     train_epoch,
     validate,
 )
-from .loop import fit, reproduce
+from .failure import reproduce, save_failure
+from .loop import fit, iter_epochs
 from .metrics import Record, to_csv
+from .run import TrainingRun
+from .saving import load, save
 
 __all__ = [
     "BEST",
     "LAST",
     "PREVIOUS",
-    "Data",
     "NonFinite",
     "Record",
     "State",
+    "TrainingRun",
     "check_equal",
     "check_keys",
     "device_of",
     "epoch_batches",
     "fit",
+    "iter_epochs",
     "latest",
+    "load",
     "load_checkpoint",
     "load_latest",
     "load_weights",
@@ -55,11 +60,14 @@ __all__ = [
     "reproduce",
     "restore_modules",
     "restore_svi",
+    "save",
     "save_checkpoint",
+    "save_failure",
     "seeded",
     "steps",
     "svi_state",
     "take",
+    "take_all",
     "to_csv",
     "train_epoch",
     "validate",

@@ -1,4 +1,4 @@
-"""Checkpoints: written whole or not at all, checked before they are read, never executed."""
+"""Checkpoints: written completely or not at all, checked when read, never executed."""
 
 import io
 import os
@@ -15,18 +15,19 @@ from ..inference.svi import SVI
 from ..programs.modules import modules_of
 from ..programs.sites import Program
 
-LAST, PREVIOUS, BEST = "last.pt", "previous.pt", "best.pt"
-
+LAST = "last.pt"
+PREVIOUS = "previous.pt"
+BEST = "best.pt"
 
 State = dict[str, Any]
 
 
 @contextmanager
 def replacing(path: Path, previous: Path | None = None) -> Iterator[BinaryIO]:
-    """Write a file that replaces ``path`` once it is whole and on the disk; until then ``path`` stays as it is.
+    """Write a file that replaces ``path`` when it is complete and on the disk, not before.
 
-    With ``previous`` the file that was at ``path`` moves there. A process killed between the two moves leaves it there,
-    and nothing at ``path``.
+    With ``previous`` the file that was at ``path`` is moved there first. A process that is killed
+    between the two moves leaves it there, and nothing at ``path``.
     """
     temporary = path.with_name(f".{path.name}.tmp")
     try:
@@ -42,18 +43,20 @@ def replacing(path: Path, previous: Path | None = None) -> Iterator[BinaryIO]:
 
 
 def save_checkpoint(path: Path, state: State, *, previous: Path | None = None) -> None:
-    """Save tensors, numbers, strings, and lists, tuples and dictionaries of them; see :func:`replacing`.
+    """Save tensors, numbers, strings, and lists, tuples and dictionaries of them.
 
-    Raises ``OSError`` where the file cannot be written; what was at ``path`` (or is at ``previous``) is then whole.
+    Raises ``OSError`` where the file cannot be written. The file that was at ``path`` is then
+    still complete, there or at ``previous``; see :func:`replacing`.
     """
     with replacing(path, previous) as file:
         torch.save(state, file)
 
 
 def load_checkpoint(path: Path, map_location: str | torch.device = "cpu") -> State:
-    """Load what :func:`save_checkpoint` saved, after checking every byte of it; code in the file is not executed.
+    """Load what :func:`save_checkpoint` saved, after a check of its checksums.
 
-    Raises ``FileNotFoundError`` where there is no file, ``ValueError`` where it is corrupt, truncated or foreign.
+    Code in the file is not executed. Raises ``FileNotFoundError`` where there is no file,
+    ``ValueError`` where it is corrupt, truncated or foreign.
 
     >>> import tempfile
     >>> path = Path(tempfile.mkdtemp()) / "numbers.pt"
@@ -64,9 +67,7 @@ def load_checkpoint(path: Path, map_location: str | torch.device = "cpu") -> Sta
     with path.open("rb") as file:
         try:
             state = torch.load(_checked(file), map_location, weights_only=True)
-        except (
-            Exception
-        ) as error:  # a damaged file can make zipfile and torch raise almost anything
+        except Exception as error:  # zipfile and torch raise many kinds for damaged files
             raise ValueError(
                 f"{_EXPECTED} at {path}, got a corrupt, truncated or foreign file"
             ) from error
@@ -76,9 +77,10 @@ def load_checkpoint(path: Path, map_location: str | torch.device = "cpu") -> Sta
 
 
 def _checked(file: BinaryIO) -> BinaryIO:
-    """Copy a zip archive member by member, each against its checksum.
+    """Copy a zip archive member by member, and check the checksum of each.
 
-    Torch must not read the file itself: it finds members by other fields of their headers, which no checksum covers.
+    Torch does not read the file itself, because it finds the members by other fields of their
+    headers, which no checksum covers.
     """
     copy = io.BytesIO()
     with zipfile.ZipFile(file) as source, zipfile.ZipFile(copy, "w") as target:
@@ -92,14 +94,14 @@ _EXPECTED = "expected a checkpoint written by save_checkpoint"
 
 
 def latest(folder: Path) -> Path | None:
-    """The checkpoint to resume from: ``last.pt``, or where there is none ``previous.pt``, or where there is none ``None``."""
+    """Return the checkpoint to resume from: ``last.pt``, else ``previous.pt``, else ``None``."""
     return next((folder / name for name in (LAST, PREVIOUS) if (folder / name).exists()), None)
 
 
 def load_latest(path: Path) -> State:
-    """Load the checkpoint to resume from; where it is corrupt, say what to do.
+    """Load the checkpoint to resume from.
 
-    Raises ``ValueError`` as :func:`load_checkpoint` does.
+    Raises ``ValueError`` as :func:`load_checkpoint` does, and says what to do.
     """
     try:
         return load_checkpoint(path)
@@ -111,9 +113,9 @@ def load_latest(path: Path) -> State:
 
 
 def load_weights(path: Path, *programs: Program) -> State:
-    """Load the weights and buffers of the modules behind the programs from a checkpoint of a run; return the checkpoint.
+    """Load weights and buffers of the programs' modules from a checkpoint of a run; return it.
 
-    Raises ``ValueError`` where the checkpoint is not one of these modules.
+    Raises ``ValueError`` where the checkpoint belongs to other modules.
     """
     state = load_checkpoint(path)
     restore_modules(modules_of(*programs), state, path)
@@ -121,9 +123,10 @@ def load_weights(path: Path, *programs: Program) -> State:
 
 
 def svi_state(svi: SVI) -> State:
-    """What an ``SVI`` is made of: weights and buffers, the optimiser's state, the number of steps taken.
+    """The state of an ``SVI``: weights and buffers, the optimiser's state, the number of steps.
 
-    Raises ``ValueError`` where the optimiser holds parameters of no module behind model or guide: they would be lost.
+    Raises ``ValueError`` where the optimiser holds parameters that belong to no module of model
+    or guide, because they would be lost.
     """
     modules = svi.pair.modules
     owned = {p for module in modules for p in module.parameters()}
@@ -135,8 +138,8 @@ def svi_state(svi: SVI) -> State:
     ]
     if lost:
         raise ValueError(
-            "expected model and guide to be modules, or methods of modules, that own every parameter of the optimiser, "
-            f"got others of shapes {lost}: a checkpoint would lose them"
+            "expected model and guide to be modules, or methods of modules, that own every "
+            f"parameter of the optimiser, got others of shapes {lost}: a checkpoint would lose them"
         )
     return {
         "modules": [module.state_dict() for module in modules],
@@ -147,7 +150,10 @@ def svi_state(svi: SVI) -> State:
 
 
 def restore_svi(svi: SVI, state: State, path: Path) -> None:
-    """Set an ``SVI`` to a state of :func:`svi_state`, which came from ``path``; ``ValueError`` where it is of another make."""
+    """Set an ``SVI`` to a state of :func:`svi_state` that was loaded from ``path``.
+
+    Raises ``ValueError`` where the state belongs to other modules or another optimiser.
+    """
     check_keys(state, {"modules", "optimiser", "optimiser_type", "num_steps"}, path)
     check_equal("optimiser", state["optimiser_type"], type(svi.optim).__name__, path)
     restore_modules(svi.pair.modules, state, path)
@@ -156,7 +162,10 @@ def restore_svi(svi: SVI, state: State, path: Path) -> None:
 
 
 def restore_modules(modules: list[nn.Module], state: State, path: Path) -> None:
-    """Set weights and buffers to those of a checkpoint; ``ValueError`` where it is not one of these modules."""
+    """Set weights and buffers to those of a checkpoint.
+
+    Raises ``ValueError`` where the checkpoint belongs to other modules.
+    """
     check_keys(state, {"modules"}, path)
     check_equal("modules behind model and guide", len(state["modules"]), len(modules), path)
     for module, values in zip(modules, state["modules"], strict=True):
@@ -164,7 +173,8 @@ def restore_modules(modules: list[nn.Module], state: State, path: Path) -> None:
             module.load_state_dict(values)
         except RuntimeError as error:
             raise ValueError(
-                f"expected the {type(module).__name__} that {path} was saved from, got another: {error}"
+                f"expected the {type(module).__name__} that {path} was saved from, "
+                f"got another: {error}"
             ) from error
 
 
@@ -175,6 +185,6 @@ def check_keys(state: State, expected: set[str], path: Path) -> None:
 
 
 def check_equal(what: str, expected: Any, got: Any, path: Path) -> None:
-    """Raise ``ValueError`` where a run is resumed with another setting than it was begun with."""
+    """Raise ``ValueError`` where a run is resumed with another setting than it was started with."""
     if expected != got:
         raise ValueError(f"expected {what} {expected} as in {path}, got {got}")

@@ -1,17 +1,18 @@
 """One pass over the data, as a function of the state it starts from, the seed and its number.
 
-Every draw comes from a generator seeded with the seed and the epoch; the caller's generators, and the modules' modes, are
-as they were afterwards.
+Every draw comes from a generator seeded with the seed and the epoch. The caller's generators, and
+the modes of the modules, are afterwards as they were before.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Protocol, cast
+from typing import cast
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from ..data.adapters import Batch, Data, Loader
 from ..evaluation.latents import active_units, site_means
 from ..inference.distributed import all_reduce_sum, rank, world_size
 from ..inference.svi import SVI
@@ -20,30 +21,13 @@ from ..programs.draw import Draw
 from ..programs.isolation import in_mode
 
 CHECK_EVERY = 50
-"""On an accelerator, which a look at a number keeps waiting, losses are looked at once in so many steps."""
-
+"""Checking a loss synchronises the accelerator with the CPU, so it is done every 50 steps."""
 
 VALIDATION_BATCH = 1000
 
 
-Batch = tuple[Tensor, ...]
-
-
-class Data(Protocol):
-    """What :func:`pyro_vae.training.loop` trains on: so many data, and batches of them by index."""
-
-    def __len__(self) -> int: ...
-
-    def batch(self, indices: Tensor) -> Tensor | tuple[Tensor, ...]:
-        """The arguments of model and guide for some data; the indices lie on the device of the weights.
-
-        Draws, if any, come from torch's default generators.
-        """
-        ...
-
-
 class NonFinite(FloatingPointError):
-    """Training broke at a batch of an epoch."""
+    """A loss or a weight that is not finite, and the batch of the epoch where it was found."""
 
     def __init__(self, what: str, number: int, batch: Batch) -> None:
         super().__init__(what)
@@ -52,15 +36,16 @@ class NonFinite(FloatingPointError):
 
 def train_epoch(
     svi: SVI,
-    data: Data,
+    data: Data | Loader,
     batches: list[Tensor],
     seed: int,
     epoch: int,
     after_step: Callable[[], object] = bool,
 ) -> Estimate:
-    """Take a step per batch; return the sums of loss, log-likelihood and KL over the data of all processes.
+    """Take a step per batch; return the sums of loss, log-likelihood and KL over all processes.
 
-    Nothing waits for the device but the check of the losses, every ``CHECK_EVERY`` steps (on the CPU, every step).
+    The losses are checked every ``CHECK_EVERY`` steps, on the CPU at every step; nothing else
+    synchronises the device.
     Raises :class:`NonFinite` where a loss, or a weight after the last step, is not finite.
     """
     table = None
@@ -84,13 +69,23 @@ def train_epoch(
     return Estimate(*all_reduce_sum(cast(Tensor, table).sum(0)))
 
 
-def steps(svi: SVI, data: Data, batches: list[Tensor]) -> Iterator[Batch]:
+def steps(svi: SVI, data: Data | Loader, batches: list[Tensor]) -> Iterator[Batch]:
     """Take a step per batch of indices; yield each batch after its step."""
-    moved = torch.cat(batches).to(device_of(svi))  # one transfer for them all
-    for indices in torch.split(moved, [len(indices) for indices in batches]):
-        batch = take(data, indices)
+    for batch in take_all(data, batches, device_of(svi)):
         svi.step(*batch)
         yield batch
+
+
+def take_all(
+    data: Data | Loader, batches: Sequence[Tensor], device: torch.device
+) -> Iterator[Batch]:
+    """The batches with these indices, on the device; a loader takes those of its own order."""
+    if isinstance(data, Loader):
+        yield from data.batches(device)
+        return
+    moved = torch.cat(list(batches)).to(device)  # one transfer for all of them
+    for indices in torch.split(moved, [len(indices) for indices in batches]):
+        yield take(data, indices)
 
 
 def take(data: Data, indices: Tensor) -> Batch:
@@ -100,8 +95,9 @@ def take(data: Data, indices: Tensor) -> Batch:
 
 
 def device_of(svi: SVI) -> torch.device:
-    """Where the weights lie."""
-    return cast(Tensor, svi.optim.param_groups[0]["params"][0]).device
+    """The device of the weights."""
+    first: Tensor = svi.optim.param_groups[0]["params"][0]
+    return first.device
 
 
 def _check_losses(losses: Tensor, unchecked: list[Batch]) -> None:
@@ -113,14 +109,14 @@ def _check_losses(losses: Tensor, unchecked: list[Batch]) -> None:
 
 
 def _check_weights(svi: SVI, number: int, batch: Batch) -> None:
-    """A last loss that is finite may have had a gradient that was not."""
+    """Check the weights too: the last loss may be finite where its gradient is not."""
     if not all(
         bool(p.isfinite().all()) for group in svi.optim.param_groups for p in group["params"]
     ):
         raise NonFinite("weights that are not finite", number, batch)
 
 
-def validate(svi: SVI, data: Data, seed: int) -> tuple[Estimate, int | None]:
+def validate(svi: SVI, data: Data | Loader, seed: int) -> tuple[Estimate, int | None]:
     """Return the sums of -ELBO, log-likelihood and KL over the data, and the active units.
 
     One draw for each datum. The noise depends on the seed alone, so that the figures of two epochs
@@ -129,8 +125,8 @@ def validate(svi: SVI, data: Data, seed: int) -> tuple[Estimate, int | None]:
     total, means = None, []
     indices = torch.arange(rank(), len(data), world_size()).to(device_of(svi))
     with seeded(seed, 0, 1 + rank()), svi.pair.looking():
-        for rows in torch.split(indices, VALIDATION_BATCH):
-            draw = svi.pair.draw(take(data, rows), {})
+        for batch in take_all(data, torch.split(indices, VALIDATION_BATCH), indices.device):
+            draw = svi.pair.draw(batch, {})
             log_likelihood, kl = draw.total(draw.log_likelihood), draw.total(draw.kl)
             sums = torch.stack([kl - log_likelihood, log_likelihood, kl])
             total = sums if total is None else total + sums
@@ -155,6 +151,8 @@ def _means(draw: Draw) -> Tensor | None:
 
 def _gather(rows: Tensor, indices: Tensor, total: int) -> Tensor:
     """The rows of all processes, in order, on each of them."""
+    if world_size() == 1:
+        return rows
     out = rows.new_zeros(total, rows.shape[-1])
     out[indices.to(rows.device)] = rows
     return all_reduce_sum(out)
@@ -163,7 +161,9 @@ def _gather(rows: Tensor, indices: Tensor, total: int) -> Tensor:
 def epoch_batches(
     num_data: int, batch_size: int, seed: int, epoch: int, rank: int = 0, world_size: int = 1
 ) -> list[Tensor]:
-    """The indices of an epoch's batches, shuffled, the last one shorter; of several processes each has equally many data.
+    """The indices of an epoch's batches, shuffled; the last batch may be shorter.
+
+    Each of several processes has equally many data.
 
     >>> [len(batch) for batch in epoch_batches(10, batch_size=4, seed=0, epoch=1)]
     [4, 4, 2]
@@ -177,13 +177,16 @@ def epoch_batches(
 
 @contextmanager
 def seeded(*key: int) -> Iterator[None]:
-    """Draw from generators seeded with the key, on the CPU and the accelerator in use; leave the caller's as they were."""
-    cuda = range(torch.cuda.device_count() if torch.cuda.is_initialized() else 0)  # type: ignore[no-untyped-call]
+    """Draw from generators seeded with the key, on the CPU and the accelerator in use.
+
+    Afterwards the caller's generators are as they were.
+    """
+    initialized: bool = torch.cuda.is_initialized()  # type: ignore[no-untyped-call]
+    cuda = range(torch.cuda.device_count() if initialized else 0)
     mps = torch.mps.get_rng_state() if torch.backends.mps.is_available() else None
     with torch.random.fork_rng(cuda, device_type="cuda"):
-        torch.default_generator.manual_seed(
-            _mix(*key)
-        )  # torch.manual_seed would reach devices that are not restored
+        # not torch.manual_seed, which seeds devices that are not restored, too
+        torch.default_generator.manual_seed(_mix(*key))
         if cuda:
             torch.cuda.manual_seed_all(_mix(*key))
         if mps is not None:
@@ -196,7 +199,7 @@ def seeded(*key: int) -> Iterator[None]:
 
 
 def _mix(*key: int) -> int:
-    """A seed of its own for every key."""
+    """A different seed for every key."""
     return int(np.random.SeedSequence(key).generate_state(1)[0])
 
 

@@ -1,4 +1,4 @@
-"""What an epoch came to."""
+"""Metrics of one epoch."""
 
 import csv
 import io
@@ -7,17 +7,18 @@ from dataclasses import asdict, dataclass, fields
 
 @dataclass(frozen=True)
 class Record:
-    """What an epoch came to, in nats per datum; ``None`` where there is no validation set.
+    """Metrics of one epoch, in nats per datum.
 
-    The figures of the training set are means over the epoch, while the weights move; ``nan`` where the objective does not
-    tell log-likelihood and KL apart. Those of the validation set, in ``eval`` mode, are for the weights at the epoch's end.
+    Those of the training set are means over the epoch, while the weights change. They are ``nan``
+    where the objective does not give log-likelihood and KL apart. Those of the validation set are
+    for the weights at the end of the epoch, in ``eval`` mode; ``None`` without a validation set.
     """
 
     epoch: int
     step: int
-    """Optimisation steps so far."""
+    """Number of optimisation steps so far."""
     loss: float
-    """What was minimised."""
+    """The mean of what was minimised."""
     train_elbo: float
     train_log_likelihood: float
     train_kl: float
@@ -25,17 +26,20 @@ class Record:
     validation_log_likelihood: float | None
     validation_kl: float | None
     active_units: int | None
-    """On the validation set; ``None`` too where the guide has no continuous latents with one row per datum."""
+    """Active latent dimensions on the validation set.
+
+    ``None`` too where the guide has no continuous latents with one row per datum.
+    """
     beta: float | None
-    """At the last step; ``None`` where the objective has none."""
+    """The weight of the KL at the last step; ``None`` where the objective has none."""
     learning_rate: float
-    """Of the first parameter group."""
+    """Of the first parameter group, during the epoch."""
     seconds: float
-    """The wall-clock time of the epoch's training."""
+    """Wall-clock time of the epoch's training, without validation."""
 
 
 def to_csv(history: list[Record]) -> str:
-    """A table with one row per record, and a header."""
+    """Return a table with a header and one row per record."""
     text = io.StringIO()
     writer = csv.DictWriter(text, [f.name for f in fields(Record)], lineterminator="\n")
     writer.writeheader()

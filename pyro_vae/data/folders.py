@@ -1,0 +1,73 @@
+"""Images from folders of files."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+
+from .images import Images, Pixels
+
+SUFFIXES = {".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"}
+
+MODES = {"1": "L", "L": "L", "P": "RGB", "RGB": "RGB"}
+"""How each kind of image file is read."""
+
+
+def read_folder(folder: Path) -> Images:
+    """Read every image file below a folder, in the order of their names.
+
+    Pixels are 8bit, whatever their values; static where every file has one bit per pixel. The
+    subfolders are the classes if every image is in one.
+
+    Raises ``ValueError`` where there are no images, one is damaged or of another kind than grey or
+    RGB with 8 bits, or sizes differ.
+    """
+    found = (path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES)
+    paths = sorted(path for path in found if not path.name.startswith("."))
+    if not paths:
+        raise ValueError(
+            f"expected images ({', '.join(sorted(SUFFIXES))}) in the folder {str(folder)!r}, "
+            "got none"
+        )
+    arrays, modes = zip(*map(_read_image, paths), strict=True)
+    for path, array in zip(paths, arrays, strict=True):
+        if array.shape != arrays[0].shape:
+            raise ValueError(
+                f"expected images of one size, got {arrays[0].shape} in {str(paths[0])!r} "
+                f"and {array.shape} in {str(path)!r}"
+            )
+    stacked = np.stack(arrays)  # (N, H, W) or (N, H, W, 3)
+    planes = stacked[:, None] if stacked.ndim == 3 else stacked.transpose(0, 3, 1, 2)
+    values = torch.from_numpy(planes.copy()).flatten(1)
+    channels, height, width = planes.shape[1:]
+    shape, labels = (channels, height, width), _classes(folder, paths)
+    if set(modes) == {"1"}:
+        return Images(values // 255, shape, Pixels.STATIC, 1, labels)
+    return Images(values, shape, Pixels.BYTES, 255, labels)
+
+
+def _classes(folder: Path, paths: list[Path]) -> torch.Tensor | None:
+    """The number of each image's subfolder, unless some images are in none."""
+    if any(path.parent == folder for path in paths):
+        return None
+    names = [path.relative_to(folder).parts[0] for path in paths]
+    order = {name: index for index, name in enumerate(sorted(set(names)))}
+    return torch.tensor([order[name] for name in names], device="cpu")
+
+
+def _read_image(path: Path) -> tuple[np.ndarray[Any, Any], str]:
+    """An image file as (H, W) or (H, W, 3) uint8, and its mode."""
+    try:
+        with Image.open(path) as image:
+            if image.mode not in MODES:
+                raise ValueError(
+                    f"its mode is {image.mode}, not one of {', '.join(MODES)}: convert it to 8-bit "
+                    "grey or RGB, for example with Pillow"
+                )
+            return np.asarray(image.convert(MODES[image.mode])), image.mode
+    except (OSError, SyntaxError, ValueError) as error:
+        raise ValueError(
+            f"expected a readable grey or RGB image, got {str(path)!r}: {error}"
+        ) from error

@@ -1,0 +1,52 @@
+"""Figures: the course of training."""
+
+from collections.abc import Iterable
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from ..training.metrics import Record
+
+
+def curves(records: Iterable[Record]) -> Figure:
+    """Draw the ELBO of training and validation set by epoch, and its two terms, in nats per datum.
+
+    The vertical range is that of all but the first tenth of the epochs.
+    Raises ``ValueError`` where there are no records.
+    """
+    records = list(records)
+    if not records:
+        raise ValueError("expected at least one record, got none")
+    figure = Figure(figsize=(9, 3.2), layout="constrained")
+    panels = {"elbo": "ELBO", "log_likelihood": "E[log p(x | z)]", "kl": "KL(q(z | x), p(z))"}
+    for axes, (name, title) in zip(figure.subplots(1, 3), panels.items(), strict=True):
+        for split, style in (("train", "-"), ("validation", "--")):
+            _plot(axes, records, f"{split}_{name}", split, style)
+        _settle(axes)
+        axes.set(title=title, xlabel="epoch")
+        axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
+        axes.grid(alpha=0.3)
+    figure.axes[0].set_ylabel("nats per datum")
+    figure.axes[0].legend(frameon=False)
+    return figure
+
+
+def _plot(axes: Axes, records: list[Record], name: str, label: str, style: str) -> None:
+    """Draw one line, unless no record has its values."""
+    values = np.array([getattr(record, name) for record in records], float)  # None becomes NaN
+    if np.isfinite(values).any():
+        marker = "." if len(values) < 20 else ""
+        epochs = [record.epoch for record in records]
+        axes.plot(epochs, values, style, label=label, marker=marker)
+
+
+def _settle(axes: Axes) -> None:
+    """Set the range to all but the first tenth of the epochs, whose values are far off."""
+    lines = [np.asarray(line.get_ydata(), float) for line in axes.lines]
+    values = np.concatenate([line[len(line) // 10 :] for line in lines] or [np.empty(0)])
+    values = values[np.isfinite(values)]
+    if len(values) and np.ptp(values) > 0:
+        margin = 0.05 * np.ptp(values)
+        axes.set_ylim(float(values.min() - margin), float(values.max() + margin))

@@ -204,5 +204,5 @@ class TrainingRun:
 
 
 def _per_datum(sums: Estimate, count: int) -> list[float]:
-    means: list[float] = (torch.stack(cast(list[Tensor], list(sums))) / count).tolist()
+    means: list[float] = (torch.stack([value for value in sums if value is not None]) / count).tolist()
     return means

@@ -23,8 +23,10 @@ from pyro_vae import (
 )
 from pyro_vae.data.images import Images, Pixels
 from pyro_vae.experiments.command_line import parse
-from pyro_vae.experiments.config import Config, build_svi, build_vae, choose_device
-from pyro_vae.experiments.runs import load_config, load_run, open_run
+from pyro_vae.experiments.build import build_svi, build_vae, choose_device
+from pyro_vae.experiments.config import Config
+from pyro_vae.experiments.runs import load_run, open_run
+from pyro_vae.experiments.storage import load_config
 from pyro_vae.families.normal import Normal
 from pyro_vae.training.loop import fit
 
@@ -224,7 +226,7 @@ RUNS = {
     "negative epochs": (
         lambda p: list(open_run(replace(SMALL, epochs=-1, output_dir=p)).fit()),
         ValueError,
-        "epochs of at least 0, got -1",
+        "epochs of at least 1, got -1",
     ),
     "a device that is not there": (
         lambda p: choose_device(NO_DEVICE),

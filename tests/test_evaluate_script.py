@@ -28,7 +28,7 @@ def test_diagnostics_that_are_asked_for(run, capsys):
         20,
     )
     evaluate(run, "--num-samples", 30, *options)
-    result = json.loads((run / "evaluation-test-30.json").read_text())
+    result = json.loads((run / "evaluation-test-20-data-30-samples-seed-0.json").read_text())
     ais = result["annealed_importance_sampling"]
     assert (
         ais["num_images"]
@@ -37,15 +37,15 @@ def test_diagnostics_that_are_asked_for(run, capsys):
         == 3
     )
     assert ais["simulated_lower_bound"] < ais["simulated_upper_bound"] + 1
-    figures = {path.stem for path in (run / "figures" / "evaluation-test-30").iterdir()}
+    figures = {path.stem for path in (run / "figures" / "evaluation-test-20-data-30-samples-seed-0").iterdir()}
     assert figures == {"convergence", "pareto", "weight_tails", "extremes", "ranks"}
     assert f"{result['gaps_diagonal']['amortisation']:.4f}" in capsys.readouterr().out
 
 
 def test_diagnostics_change_no_estimate(run):
     evaluate(run, "--num-samples", 20, "--max-images", 10)
-    plain = json.loads((run / "evaluation-test-20.json").read_text())
-    evaluate(run, "--num-samples", 20, "--max-images", 10, "--gaps", "--few", 2)
-    again = json.loads((run / "evaluation-test-20.json").read_text())
+    plain = json.loads((run / "evaluation-test-10-data-20-samples-seed-0.json").read_text())
+    evaluate(run, "--num-samples", 20, "--max-images", 10, "--gaps", "--few", 2, "--overwrite")
+    again = json.loads((run / "evaluation-test-10-data-20-samples-seed-0.json").read_text())
     assert {name: again[name] for name in plain} == plain
-    assert not (run / "figures" / "evaluation-test-20" / "ranks.png").exists()
+    assert not (run / "figures" / "evaluation-test-10-data-20-samples-seed-0" / "ranks.png").exists()

@@ -13,7 +13,9 @@ from PIL import Image
 from running import SCRIPTS, TINY, script
 
 from pyro_vae.data.splits import load_data
-from pyro_vae.experiments.runs import history, judge, load_config, load_run
+from pyro_vae.experiments.results import judge
+from pyro_vae.experiments.runs import load_run
+from pyro_vae.experiments.storage import history, load_config
 from pyro_vae.training.checkpoint import load_checkpoint
 
 train, evaluate, sample, anomaly = (
@@ -53,6 +55,7 @@ def test_what_training_leaves_behind(run):
     assert {path.name for path in run.iterdir()} == {
         *(
             "config.json",
+            "about.json",
             "metrics.csv",
             "last.pt",
             "previous.pt",
@@ -125,7 +128,7 @@ def test_a_finished_run_is_resumed_to_no_effect(run):
 def test_evaluating_gives_the_result_again(run, capsys):
     evaluate(run, "--num-samples", 10)
     result = json.loads((run / "result.json").read_text())
-    again = json.loads((run / "evaluation-test-10.json").read_text())
+    again = json.loads((run / "evaluation-test-60-data-10-samples-seed-0.json").read_text())
     assert {name: value for name, value in again.items() if not name.startswith("kl_")} == {
         "split": "test",
         **result,
@@ -138,7 +141,7 @@ def test_evaluating_gives_the_result_again(run, capsys):
 
 def test_evaluating_a_part(run):
     evaluate(run, "--num-samples", 5, "--split", "validation", "--max-images", 7)
-    result = json.loads((run / "evaluation-validation-5.json").read_text())
+    result = json.loads((run / "evaluation-validation-7-data-5-samples-seed-0.json").read_text())
     assert (result["num_data"], result["num_samples"]) == (7, 5)
 
 
@@ -156,7 +159,7 @@ def test_sampling(run, tmp_path):
     assert pictures["a"] == pictures["again"]
     assert len(set(pictures.values())) == 4
     sample(run, "--mean")
-    assert (run / "means.png").is_file()
+    assert (run / "means-64-seed-0.png").is_file()
 
 
 def test_the_best_epoch_counts(tmp_path):
@@ -243,7 +246,7 @@ def test_the_classic_on_mnist(data_dir, tmp_path):
     moved = tmp_path / "run" / "config.json"
     moved.write_text(moved.read_text().replace(data_dir, "elsewhere"))
     evaluate(tmp_path / "run", "--num-samples", 2, "--max-images", 10, "--data-dir", data_dir)
-    assert (tmp_path / "run" / "evaluation-test-2.json").is_file()
+    assert (tmp_path / "run" / "evaluation-test-10-data-2-samples-seed-0.json").is_file()
 
 
 def test_strange_images_are_told_apart(data_dir, tmp_path, run, capsys):

@@ -48,19 +48,15 @@ class Options:
     seed: int | None = None
     """Seeds the draws; by default the run's seed."""
     compile: bool = False
-    """Compile the weighing of the samples into one graph: some seconds, then two to three times
-    as fast."""
+    """Compile the weighing of the samples: some seconds, then two to three times as fast."""
     kl_draws: int = 1000
-    """Draws from the aggregate posterior that decompose the KL; 0 leaves it out (slow for
-    --guide iaf)."""
+    """Draws that decompose the KL; 0 leaves it out (slow for --guide iaf)."""
     ais: bool = False
-    """Also bound log p(x) by annealed importance sampling: from below on the first few images,
-    from both sides on simulated ones."""
+    """Also bound log p(x) by annealing: of the first images from below, of simulated ones twice."""
     ais_steps: int = 500
     """Temperatures of the annealing."""
     gaps: bool = False
-    """Also split log p(x) - ELBO, on the first few images, into what the guide's family and what
-    its encoder loses."""
+    """Also split log p(x) - ELBO into what the guide's family and what its encoder loses."""
     calibration: bool = False
     """Also check the guide against the model by simulation: p-values and histograms of ranks."""
     few: int = 100
@@ -68,8 +64,7 @@ class Options:
     explain: bool = False
     """Say what each number means."""
     output_dir: Path | None = None
-    """Where the results go; by default the run's folder, for module:function the working
-    directory."""
+    """Where the results go; by default the run's folder, for module:function the current one."""
     overwrite: bool = False
     """Replace the results of the same evaluation if they are there."""
     data_dir: Path | None = None

@@ -35,23 +35,19 @@ class DataOptions:
     """Which images, and what is observed of them."""
 
     dataset: str = "digits"
-    """digits, mnist, fashion_mnist, kmnist, emnist, omniglot, cifar10, an .npy or .npz file, or a
-    folder of images."""
+    """digits, a data set of torchvision (mnist, ...), an .npy or .npz file, a folder of images."""
     data_dir: Path | None = None
     """The folder of torchvision's data sets; by default data."""
     download: bool = False
     """Fetch the data set into --data-dir if it is not there."""
     pixels: str | None = None
-    """What is observed of an image: static, dynamic, threshold, grey, counts or 8bit; by default
-    what is usual for the data set."""
+    """static, dynamic, threshold, grey, counts or 8bit; by default what is usual for the set."""
     validation_size: int | float | None = None
-    """How many images are for validation, or which fraction (0.1) of those that are not for
-    testing; by default what is usual for the data set."""
+    """Images for validation, or their fraction (0.1); by default what is usual for the set."""
     max_images: int | None = None
     """Use only the first so many images of each part, for a trial."""
     data_seed: int = 0
-    """Seeds the split and the static binarisation; runs of other --seed are then judged on the
-    same images."""
+    """Seeds the split and the static binarisation, so that all --seed share the test images."""
 
 
 @dataclass(frozen=True)
@@ -85,8 +81,7 @@ class ObjectiveOptions:
     """What is optimised."""
 
     objective: Annotated[str, _names(OBJECTIVES)] = "elbo"
-    """elbo draws every term; analytic has the KL in closed form; the others are described in
-    pyro_vae.objectives."""
+    """elbo draws every term; analytic has the KL in closed form; others: pyro_vae.objectives."""
     num_particles: int = 1
     """Draws of z for each image and step."""
     beta: float = 1.0
@@ -136,8 +131,7 @@ class RunOptions:
     """Where it runs, and what it leaves behind."""
 
     preset: str | None = None
-    """Start from a system of the literature (r1 to r5, see pyro_vae.experiments.presets); other
-    options override its settings."""
+    """r1 to r5: start from a system of the literature; other options override its settings."""
     device: str = "auto"
     """cpu, cuda, mps, or auto: the fastest that is there."""
     num_samples: int = 1000
@@ -149,7 +143,7 @@ class RunOptions:
     output_dir: Path | None = None
     """The run's folder; by default a new one below runs/."""
     resume: Path | None = None
-    """Continue the run in this folder; options that are not given are those it was begun with."""
+    """Continue the run in this folder, with the options it was begun with unless they are given."""
 
 
 GROUPS: tuple[type[Any], ...] = (

@@ -73,7 +73,8 @@ def sentence(result: Mapping[str, Any], split: str = "test") -> str:
     error = result["log_px_data_error"]
     known = "" if error is None or error != error else f" +- {error:.2f}"
     name = result["unit"]
-    counted = f"{result['num_data']} {'data' if name == 'datum' else 'images'}"
+    plural = "data" if name == "datum" else "images"
+    counted = f"{result['num_data']} {name if result['num_data'] == 1 else plural}"
     return (
         f"{split} ELBO {result['elbo']:.2f}, log p(x) {result['log_px']:.2f}{known} nats per {name}"
         f" ({counted}, {result['num_samples']} importance samples; {result['pixels']} pixels, "
@@ -109,7 +110,7 @@ def _drawings(
         "reconstructions": lambda: reconstructions(vae, few, shape, peak=top),
     }
     if half:
-        ends = few[:half][:8], few[half:][:8]
+        ends = few[:half][:8], few[half : 2 * half][:8]
         drawings["interpolations"] = lambda: interpolations(vae, *ends, shape, peak=top)
     if means.shape[1] > 1 and len(means) > 1:
         drawings["latents"] = lambda: _scatter(means, images.labels, classes)

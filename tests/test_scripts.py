@@ -3,8 +3,10 @@
 import csv
 import json
 import os
+import signal
 import subprocess
 import sys
+import time
 
 import numpy as np
 import pytest
@@ -49,6 +51,16 @@ def test_training_as_a_program(tmp_path):
     (folder,) = (tmp_path / "runs").iterdir()
     assert done.stdout.splitlines()[-1] == f"run folder: runs/{folder.name}"
     assert (folder / "result.json").is_file()
+
+
+def test_an_interrupt_during_the_imports_leaves_no_traceback():
+    command = [sys.executable, SCRIPTS / "train.py", *TINY]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        time.sleep(0.5)  # torch takes longer to import
+        process.send_signal(signal.SIGINT)
+        out, err = process.communicate()
+    assert process.returncode == -signal.SIGINT
+    assert out == err == b""
 
 
 def test_what_training_leaves_behind(run):

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-PACKAGES = ("pyro_vae", "pyro-ppl", "torch", "numpy", "zuko")
+PACKAGES = ("pyro_vae", "pyro-ppl", "numpy", "zuko")
 
 
 def session(device: torch.device) -> dict[str, Any]:
@@ -31,7 +31,8 @@ def session(device: torch.device) -> dict[str, Any]:
 
 def versions() -> dict[str, str | None]:
     """The versions of Python, this package, and what its numbers depend on."""
-    return {"python": platform.python_version(), **{name: _version(name) for name in PACKAGES}}
+    found = {name: _version(name) for name in PACKAGES}
+    return {"python": platform.python_version(), **found, "torch": str(torch.__version__)}
 
 
 def machine(device: torch.device) -> dict[str, Any]:

@@ -66,6 +66,8 @@ def _called(name: str, module: str, function: str) -> HandWritten:
         raise ImportError(f"expected a module {module} in {Path.cwd()}, got none") from error
     except AttributeError as error:
         raise ImportError(f"expected a function {function} in {module}, got none") from error
+    if not callable(make):
+        raise TypeError(f"expected a function {function} in {module}, got {type(make).__name__}")
     returned = make()
     if not isinstance(returned, tuple) or len(returned) < 3 or not all(map(callable, returned[:2])):
         raise TypeError(

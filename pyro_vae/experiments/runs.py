@@ -75,9 +75,16 @@ class Run:
                         self.board.write(record)
                     yield record
             except FloatingPointError as error:
-                raise FloatingPointError(
-                    f"{error}. Try a smaller --lr (now {self.config.lr:g}) or --clip-norm"
-                ) from error
+                raise self._advice(str(error)) from error
+            except ValueError as error:  # the distributions' own words for weights that diverged
+                if "found invalid values" not in str(error) or not self.svi.num_steps:
+                    raise
+                what = f"expected finite parameters after {self.svi.num_steps} steps, got others"
+                raise self._advice(what) from error
+
+    def _advice(self, what: str) -> FloatingPointError:
+        rate = f"{self.config.lr:g}"
+        return FloatingPointError(f"{what}. Try a smaller --lr (now {rate}) or --clip-norm")
 
     def _records(self, progress: bool) -> Iterator[Record]:
         c, (train, validation, _) = self.config, self.splits
@@ -173,8 +180,12 @@ def load_run(
 
 
 def _folder(config: Config) -> Path:
-    new = Path("runs") / f"{Path(config.dataset).stem}-{datetime.now():%Y%m%d-%H%M%S}"
-    return Path(config.resume or config.output_dir or new)
+    given = config.resume or config.output_dir
+    if given is not None:
+        return Path(given)
+    name = f"{Path(config.dataset).stem}-{datetime.now():%Y%m%d-%H%M%S}"
+    folders = (Path("runs") / f"{name}{end}" for end in ("", *(f"-{i}" for i in range(2, 100))))
+    return next(folder for folder in folders if not folder.exists())
 
 
 def _check_folder(config: Config, folder: Path) -> None:

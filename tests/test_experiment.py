@@ -146,7 +146,7 @@ def test_likelihoods_train_on_their_pixels_and_refuse_others(
     else:
         with pytest.raises(
             ValueError,
-            match=f"a density of {pixels} pixels .*{NATURAL[pixels]}.*, got {likelihood}, which is one of",
+            match=f"of {pixels} pixels .*{NATURAL[pixels]}.*, got {likelihood}, which is one of",
         ):
             build_vae(config, images)
 

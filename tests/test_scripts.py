@@ -97,7 +97,8 @@ def test_training_ends_with_its_result(tmp_path, capsys):
     result = json.loads((tmp_path / "run" / "result.json").read_text())
     *_, said, where = capsys.readouterr().out.splitlines()
     assert said == (
-        f"test ELBO {result['elbo']:.2f}, log p(x) {result['log_px']:.2f} +- {result['log_px_data_error']:.2f} nats per image "
+        f"test ELBO {result['elbo']:.2f}, log p(x) {result['log_px']:.2f} "
+        f"+- {result['log_px_data_error']:.2f} nats per image "
         "(60 images, 10 importance samples; counts pixels, data seed 0; seed 3)"
     )
     assert where == f"run folder: {tmp_path / 'run'}"

@@ -14,6 +14,7 @@ import torch
 from PIL import Image
 from running import TINY, script
 
+from pyro_vae.data.splits import load_data
 from pyro_vae.experiments import runs
 from pyro_vae.experiments.command_line import parse, user_errors
 from pyro_vae.experiments.config import Config
@@ -168,8 +169,11 @@ def test_the_classes_of_a_folder_have_its_names(tmp_path):
         for i in range(10):
             Image.fromarray(np.full((4, 4), i, np.uint8)).save(tmp_path / name / f"{i}.png")
     (tmp_path / "empty").mkdir()
-    assert class_names(str(tmp_path)) == {0: "cat", 1: "dog"}
-    assert class_names("digits") == {}
+    labels = load_data(tmp_path).train.labels
+    assert class_names(str(tmp_path), labels) == {0: "cat", 1: "dog"}
+    assert class_names("digits", labels) == {}
+    (tmp_path / "empty" / "notes.txt").write_text("no image")
+    assert class_names(str(tmp_path), labels) == {}
 
 
 def test_json_has_no_nan(tmp_path):

@@ -8,18 +8,31 @@ import torch
 from torch import Tensor, nn
 
 from ..data.images import Images
-from ..families.bernoulli import Bernoulli, ContinuousBernoulli
-from ..families.conditional import Conditional
-from ..families.counts import Binomial
-from ..families.flow import IAF, Flow, FlowPrior, NeuralSpline, Planar, RealNVP
-from ..families.full_rank import FullRankNormal
-from ..families.laplace import DiagonalLaplace
-from ..families.logistic import DiscretizedLogistic
-from ..families.low_rank import LowRankNormal
-from ..families.mixture import MixtureOfNormals, MixturePrior
-from ..families.normal import DiagonalNormal, Normal, StandardNormal
-from ..families.spherical import PowerSpherical, UniformSphere, VonMisesFisher
-from ..families.vamp import VampPrior
+from ..families import (
+    IAF,
+    Bernoulli,
+    Binomial,
+    Conditional,
+    ContinuousBernoulli,
+    DiagonalLaplace,
+    DiagonalNormal,
+    DiscretizedLogistic,
+    Flow,
+    FlowPrior,
+    FullRankNormal,
+    LowRankNormal,
+    MixtureOfNormals,
+    MixturePrior,
+    NeuralSpline,
+    Normal,
+    Planar,
+    PowerSpherical,
+    RealNVP,
+    StandardNormal,
+    UniformSphere,
+    VampPrior,
+    VonMisesFisher,
+)
 from ..nets.conv import Shape, conv_decoder, conv_encoder
 from ..nets.mlp import mlp
 from ..nets.precision import BFloat16

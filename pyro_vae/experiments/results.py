@@ -8,7 +8,6 @@ import torch
 from matplotlib.figure import Figure
 
 from ..data.images import Images
-from ..data.sources import SUFFIXES
 from ..evaluation.latents import latent_means
 from ..evaluation.report import evaluate
 from ..models.vae import VAE
@@ -130,9 +129,13 @@ def _scatter(
     return figure
 
 
-def class_names(dataset: str) -> dict[int, str]:
+def class_names(dataset: str, labels: torch.Tensor | None) -> dict[int, str]:
     """The names of the classes of a folder of images: its subfolders; none for other data sets."""
     folder = Path(dataset)
-    pictures = [path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES]
-    parts = {path.relative_to(folder).parts for path in pictures if path.name[0] != "."}
-    return dict(enumerate(sorted({names[0] for names in parts if len(names) > 1})))
+    if labels is None or not len(labels) or not folder.is_dir():
+        return {}
+    subfolders = (path for path in folder.iterdir() if path.is_dir() and path.name[0] != ".")
+    names = sorted(path.name for path in subfolders if any(p.is_file() for p in path.rglob("*")))
+    if len(names) != int(labels.max()) + 1:  # some folder has no image: which one is not known
+        return {}
+    return dict(enumerate(names))

@@ -1,6 +1,6 @@
 """A training run: begun in a folder, trained, judged, and come back to."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing, nullcontext
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime
@@ -14,8 +14,8 @@ from ..data.splits import Splits
 from ..inference.distributed import agreed, barrier, rank
 from ..inference.svi import SVI
 from ..models.vae import VAE
+from ..training import loop
 from ..training.checkpoint import BEST, LAST, load_weights
-from ..training.loop import fit
 from ..training.metrics import Record
 from .build import build_svi, build_vae, choose_device, load_splits
 from .choices import fitting_likelihoods
@@ -37,6 +37,9 @@ from .storage import (
     with_absolute_paths,
 )
 from .tensorboard import Board
+
+iter_epochs: Callable[..., Iterator[Record]] = getattr(loop, "iter_epochs", None) or loop.fit
+"""To be replaced by an import of ``iter_epochs`` once the loop has it."""
 
 
 @dataclass(frozen=True)
@@ -88,7 +91,7 @@ class Run:
 
     def _records(self, progress: bool) -> Iterator[Record]:
         c, (train, validation, _) = self.config, self.splits
-        return fit(
+        return iter_epochs(
             self.svi,
             train,
             validation if len(validation) else None,
@@ -151,7 +154,13 @@ def report(run: Run) -> dict[str, Any]:
         result = judge(config, run.vae, test, config.num_samples, progress=show)
     save_json(result, run.folder / RESULT)
     with part("drawing figures", run.show):
-        draw_figures(run.folder, run.vae, test, config.seed, class_names(config.dataset))
+        draw_figures(
+            run.folder,
+            run.vae,
+            test,
+            config.seed,
+            class_names(config.dataset, run.splits.train.labels),
+        )
     return result
 
 

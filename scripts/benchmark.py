@@ -346,7 +346,9 @@ def epoch_rows(options: Options) -> Rows:
         Trace_ELBO(),
         compile=True,
     )
-    records = iter_epochs(svi, train, epochs=options.blocks + 5, batch_size=options.batch, progress=False)
+    records = iter_epochs(
+        svi, train, epochs=options.blocks + 5, batch_size=options.batch, progress=False
+    )
     compiled_step = ours(options, train.batch(torch.arange(options.batch)), compile=True)
     steps = math.ceil(len(train) / options.batch)
 

@@ -1,8 +1,8 @@
 """Run the tests on the oldest and on the newest versions that pyproject.toml allows.
 
-Each set gets a fresh virtual environment, several GB, which is deleted afterwards. The oldest set is
-made of the lower bounds in pyproject.toml themselves, so the two cannot drift apart. What follows
-``--`` goes to pytest: ``python scripts/test_versions.py --oldest -- -n 1 -k compiled``.
+Each set gets a fresh virtual environment, several GB, which is deleted afterwards. The oldest set
+is made of the lower bounds in pyproject.toml themselves, so the two cannot drift apart. What
+follows ``--`` goes to pytest: ``python scripts/test_versions.py --oldest -- -n 1 -k compiled``.
 """
 
 import argparse
@@ -21,10 +21,8 @@ ROOT = Path(__file__).resolve().parent.parent
 def requirements() -> list[Requirement]:
     """What pyproject.toml asks for, to run the package and its tests."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    return [
-        Requirement(r)
-        for r in [*project["dependencies"], *project["optional-dependencies"]["test"]]
-    ]
+    texts = [*project["dependencies"], *project["optional-dependencies"]["test"]]
+    return [Requirement(text) for text in texts]
 
 
 def oldest(requirement: Requirement) -> str:
@@ -39,7 +37,7 @@ def oldest(requirement: Requirement) -> str:
 
 
 def run_tests(pins: Sequence[str], pytest_args: Sequence[str]) -> int:
-    """Install the pins and the package in a fresh environment, run pytest there; return its exit status.
+    """Install the pins and the package in a fresh environment; return pytest's exit status there.
 
     Raises ``subprocess.CalledProcessError`` where the installation fails.
     """

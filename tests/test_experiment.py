@@ -10,19 +10,14 @@ import torch
 
 from pyro_vae import DiagonalNormal, StandardNormal, TraceMeanField_ELBO, mlp
 from pyro_vae.data.images import Images, Pixels
-from pyro_vae.experiments import config as experiment
+from pyro_vae.experiments import choices as experiment
+from pyro_vae.experiments.build import build_svi, build_vae, choose_device, load_splits
+from pyro_vae.experiments.choices import fitting_likelihoods, peak
 from pyro_vae.experiments.command_line import parse
-from pyro_vae.experiments.config import (
-    Config,
-    build_svi,
-    build_vae,
-    choose_device,
-    load_splits,
-    natural_likelihood,
-    peak,
-)
+from pyro_vae.experiments.config import Config
 from pyro_vae.experiments.presets import PRESETS
-from pyro_vae.experiments.runs import MAY_DIFFER, check_resumable, judge, load_config, save_config
+from pyro_vae.experiments.results import judge
+from pyro_vae.experiments.storage import MAY_DIFFER, check_resumable, load_config, save_config
 from pyro_vae.families.normal import Normal
 from pyro_vae.models.vae import VAE
 
@@ -151,7 +146,7 @@ def test_likelihoods_train_on_their_pixels_and_refuse_others(
     else:
         with pytest.raises(
             ValueError,
-            match=f"a density of {pixels} pixels .*{NATURAL[pixels]}.*, got {likelihood}, which is one of",
+            match=f"of {pixels} pixels .*{NATURAL[pixels]}.*, got {likelihood}, which is one of",
         ):
             build_vae(config, images)
 
@@ -159,7 +154,7 @@ def test_likelihoods_train_on_their_pixels_and_refuse_others(
 @pytest.mark.parametrize("pixels", NATURAL)
 def test_the_natural_likelihood(pixels):
     images = some_images(pixels)
-    assert natural_likelihood(images) == NATURAL[pixels]
+    assert fitting_likelihoods(images)[0] == NATURAL[pixels]
     family = experiment.LIKELIHOODS[NATURAL[pixels]].family
     assert type(build_vae(TINY, images).decoder) is family
 

@@ -3,8 +3,10 @@
 import csv
 import json
 import os
+import signal
 import subprocess
 import sys
+import time
 
 import numpy as np
 import pytest
@@ -13,7 +15,9 @@ from PIL import Image
 from running import SCRIPTS, TINY, script
 
 from pyro_vae.data.splits import load_data
-from pyro_vae.experiments.runs import history, judge, load_config, load_run
+from pyro_vae.experiments.results import judge
+from pyro_vae.experiments.runs import load_run
+from pyro_vae.experiments.storage import history, load_config
 from pyro_vae.training.checkpoint import load_checkpoint
 
 train, evaluate, sample, anomaly = (
@@ -49,10 +53,21 @@ def test_training_as_a_program(tmp_path):
     assert (folder / "result.json").is_file()
 
 
+def test_an_interrupt_during_the_imports_leaves_no_traceback():
+    command = [sys.executable, SCRIPTS / "train.py", *TINY]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        time.sleep(0.5)  # torch takes longer to import
+        process.send_signal(signal.SIGINT)
+        out, err = process.communicate()
+    assert process.returncode == -signal.SIGINT
+    assert out == err == b""
+
+
 def test_what_training_leaves_behind(run):
     assert {path.name for path in run.iterdir()} == {
         *(
             "config.json",
+            "about.json",
             "metrics.csv",
             "last.pt",
             "previous.pt",
@@ -82,7 +97,8 @@ def test_training_ends_with_its_result(tmp_path, capsys):
     result = json.loads((tmp_path / "run" / "result.json").read_text())
     *_, said, where = capsys.readouterr().out.splitlines()
     assert said == (
-        f"test ELBO {result['elbo']:.2f}, log p(x) {result['log_px']:.2f} +- {result['log_px_data_error']:.2f} nats per image "
+        f"test ELBO {result['elbo']:.2f}, log p(x) {result['log_px']:.2f} "
+        f"+- {result['log_px_data_error']:.2f} nats per image "
         "(60 images, 10 importance samples; counts pixels, data seed 0; seed 3)"
     )
     assert where == f"run folder: {tmp_path / 'run'}"
@@ -125,7 +141,7 @@ def test_a_finished_run_is_resumed_to_no_effect(run):
 def test_evaluating_gives_the_result_again(run, capsys):
     evaluate(run, "--num-samples", 10)
     result = json.loads((run / "result.json").read_text())
-    again = json.loads((run / "evaluation-test-10.json").read_text())
+    again = json.loads((run / "evaluation-test-60-data-10-samples-seed-0.json").read_text())
     assert {name: value for name, value in again.items() if not name.startswith("kl_")} == {
         "split": "test",
         **result,
@@ -138,7 +154,7 @@ def test_evaluating_gives_the_result_again(run, capsys):
 
 def test_evaluating_a_part(run):
     evaluate(run, "--num-samples", 5, "--split", "validation", "--max-images", 7)
-    result = json.loads((run / "evaluation-validation-5.json").read_text())
+    result = json.loads((run / "evaluation-validation-7-data-5-samples-seed-0.json").read_text())
     assert (result["num_data"], result["num_samples"]) == (7, 5)
 
 
@@ -156,7 +172,7 @@ def test_sampling(run, tmp_path):
     assert pictures["a"] == pictures["again"]
     assert len(set(pictures.values())) == 4
     sample(run, "--mean")
-    assert (run / "means.png").is_file()
+    assert (run / "means-64-seed-0.png").is_file()
 
 
 def test_the_best_epoch_counts(tmp_path):
@@ -243,7 +259,7 @@ def test_the_classic_on_mnist(data_dir, tmp_path):
     moved = tmp_path / "run" / "config.json"
     moved.write_text(moved.read_text().replace(data_dir, "elsewhere"))
     evaluate(tmp_path / "run", "--num-samples", 2, "--max-images", 10, "--data-dir", data_dir)
-    assert (tmp_path / "run" / "evaluation-test-2.json").is_file()
+    assert (tmp_path / "run" / "evaluation-test-10-data-2-samples-seed-0.json").is_file()
 
 
 def test_strange_images_are_told_apart(data_dir, tmp_path, run, capsys):
@@ -261,7 +277,7 @@ def test_strange_images_are_told_apart(data_dir, tmp_path, run, capsys):
     ]
     train("--dataset", "mnist", *options, "--output-dir", tmp_path / "run")
     anomaly(tmp_path / "run", "--images", 10, "--num-samples", 5, "--fit-steps", 3)
-    sets = json.loads((tmp_path / "run" / "anomaly.json").read_text())["sets"]
+    sets = json.loads((tmp_path / "run" / "anomaly-10-images-5-samples.json").read_text())["sets"]
     assert {"auroc_log_px", "auroc_regret", "log_px"} == set.intersection(*map(set, sets.values()))
     assert sets["noise"]["auroc_log_px"] == sets["noise"]["auroc_regret"] == 1
     assert sets["blank"]["auroc_log_px"] < 0.5  # the known failure: simpler is likelier

@@ -3,87 +3,47 @@
 May import: everything. Only the scripts import it.
 """
 
-from .command_line import parse, user_errors
-from .config import (
-    ACTIVATIONS,
-    ANNEALING,
-    DECODERS,
-    ENCODERS,
-    GUIDES,
-    LIKELIHOODS,
-    LR_SCHEDULES,
-    OBJECTIVES,
-    OPTIMISERS,
-    PRECISIONS,
-    PRIORS,
-    SPHERICAL,
-    Config,
-    Divide,
-    Likelihood,
-    build_svi,
-    build_vae,
-    choose_device,
-    load_splits,
-    natural_likelihood,
-    peak,
-)
+from .build import build_svi, build_vae, choose_device, load_splits
+from .choices import GUIDES, OBJECTIVES, SPHERICAL, fitting_likelihoods, peak
+from .command_line import parse, resumable, user_errors
+from .config import Config, check_values
+from .glossary import GLOSSARY, explain
+from .pairs import load_pair
 from .presets import PRESETS
-from .runs import (
-    CONFIG,
-    FIGURES,
-    RESULT,
-    Run,
-    about,
-    check_resumable,
-    draw_figures,
-    history,
-    judge,
-    load_config,
-    load_run,
-    open_run,
-    report,
-    save_config,
-    save_json,
-    sentence,
-)
+from .progress import part
+from .results import about, draw_figures, judge, sentence
+from .runs import Run, chosen, load_run, open_run, report
+from .storage import history, load_config, save_config, save_json
 
 __all__ = [
-    "ACTIVATIONS",
-    "ANNEALING",
-    "CONFIG",
-    "DECODERS",
-    "ENCODERS",
-    "FIGURES",
+    "GLOSSARY",
     "GUIDES",
-    "LIKELIHOODS",
-    "LR_SCHEDULES",
     "OBJECTIVES",
-    "OPTIMISERS",
-    "PRECISIONS",
     "PRESETS",
-    "PRIORS",
-    "RESULT",
     "SPHERICAL",
     "Config",
-    "Divide",
-    "Likelihood",
     "Run",
     "about",
     "build_svi",
     "build_vae",
-    "check_resumable",
+    "check_values",
     "choose_device",
+    "chosen",
     "draw_figures",
+    "explain",
+    "fitting_likelihoods",
     "history",
     "judge",
     "load_config",
+    "load_pair",
     "load_run",
     "load_splits",
-    "natural_likelihood",
     "open_run",
     "parse",
+    "part",
     "peak",
     "report",
+    "resumable",
     "save_config",
     "save_json",
     "sentence",

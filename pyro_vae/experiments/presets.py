@@ -1,4 +1,7 @@
-"""Systems of the literature as configurations: ``scripts/train.py --preset r3 --data-dir DIR``. Other options override them."""
+"""Systems of the literature as configurations: ``scripts/train.py --preset r3 --data-dir DIR``.
+
+Other options override those of a preset.
+"""
 
 from dataclasses import replace
 
@@ -18,12 +21,14 @@ PRESETS: dict[str, Config] = {
     ),
     # A residual convolutional VAE of grey pixels, x ~ N(f(z), s^2 I), its scale s learned.
     #
-    # Its published form minimises c KL + 1/D sum_d (x_d - f_d)^2 with c = 0.0025 and D = 784 pixels. The ELBO of the normal
-    # likelihood, to be minimised, is beta KL + 1/(2 s^2) sum_d (x_d - f_d)^2 + constant; divided by D / (2 s^2), its squared
-    # error is that mean, and the weight of its KL 2 s^2 beta / D. So c = 2 s^2 beta / D: with beta = 1 the published loss is the
-    # ELBO of a likelihood with s^2 = c D / 2 = 0.98, noise as large as the contrast of the images, which is why its results are
-    # blurred; seen from a scale of s = 0.1, about the error that a good decoder leaves, it is a beta-VAE of
-    # beta = c D / (2 s^2) = 98. The learned scale finds the noise that is there, at beta = 1.
+    # Its published form minimises c KL + 1/D sum_d (x_d - f_d)^2 with c = 0.0025 and D = 784.
+    # The negative ELBO of the normal likelihood is KL + 1/(2 s^2) sum_d (x_d - f_d)^2 + constant.
+    # With a weight beta of the KL, and multiplied by 2 s^2 / D, its squared error is the published
+    # one, and its KL has the weight c = 2 s^2 beta / D.
+    # - With beta = 1, s^2 = c D / 2 = 0.98: noise as large as the contrast of the images, which is
+    #   why the published results are blurred.
+    # - With s = 0.1, about the error that a good decoder leaves, beta = c D / (2 s^2) = 98.
+    # The learned scale finds the noise that is there, at beta = 1.
     "r4": replace(
         _MNIST,
         preset="r4",
@@ -33,8 +38,8 @@ PRESETS: dict[str, Config] = {
         learn_scale=True,
         latent_dim=16,
     ),
-    # Auto-Encoding Variational Bayes (Kingma & Welling 2013): tanh, 500 hidden units, Adagrad, batches of 100; choose --latent-dim
-    # from 3, 5, 10, 20, 200.
+    # Auto-Encoding Variational Bayes (Kingma & Welling 2013): tanh, 500 hidden units, Adagrad,
+    # batches of 100. Choose --latent-dim from 3, 5, 10, 20, 200.
     "r5": replace(
         _MNIST,
         preset="r5",

@@ -1,9 +1,8 @@
-"""A run's folder: its configuration, metrics, checkpoints, result and figures, and how to come back to it."""
+"""A training run: begun in a folder, trained, judged, and come back to."""
 
-import json
-import sys
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, fields, replace
+from contextlib import closing, nullcontext
+from dataclasses import asdict, dataclass, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -11,43 +10,34 @@ from typing import Any
 import torch
 from torch.optim.lr_scheduler import LRScheduler
 
-from ..data.images import Images
 from ..data.splits import Splits
-from ..evaluation.latents import latent_means
-from ..evaluation.report import evaluate
 from ..inference.distributed import agreed, barrier, rank
 from ..inference.svi import SVI
 from ..models.vae import VAE
-from ..plots.panels import (
-    curves,
-    interpolations,
-    latent_scatter,
-    manifold,
-    reconstructions,
-    samples,
-    save,
-)
-from ..training.checkpoint import BEST, LAST, load_checkpoint, load_weights, replacing
-from ..training.epoch import seeded
+from ..training.checkpoint import BEST, LAST, load_weights
 from ..training.loop import iter_epochs
 from ..training.metrics import Record
-from .config import Config, build_svi, build_vae, choose_device, load_splits, peak
-
-CONFIG, RESULT, FIGURES = "config.json", "result.json", "figures"
-
-
-MAY_DIFFER = {
-    "preset",
-    "epochs",
-    "device",
-    "data_dir",
-    "download",
-    "num_samples",
-    "progress",
-    "output_dir",
-    "resume",
-}
-"""The options in which a resumed run may differ from the one it continues."""
+from ..training.saving import FOLDER, save
+from .build import build_svi, build_vae, choose_device, load_splits
+from .choices import fitting_likelihoods
+from .config import Config, check_values
+from .environment import session
+from .progress import part
+from .results import class_names, draw_figures, judge
+from .storage import (
+    ABOUT,
+    CONFIG,
+    RESULT,
+    check_resumable,
+    check_unedited,
+    history,
+    load_config,
+    load_json,
+    save_config,
+    save_json,
+    with_absolute_paths,
+)
+from .tensorboard import Board
 
 
 @dataclass(frozen=True)
@@ -60,9 +50,44 @@ class Run:
     splits: Splits
     svi: SVI
     scheduler: LRScheduler
+    board: Board | None = None
+
+    @property
+    def epochs_done(self) -> int:
+        """How many epochs the folder holds."""
+        return _epochs_done(self.folder)
+
+    @property
+    def show(self) -> bool:
+        """Whether this process says how far it is."""
+        return self.config.progress and rank() == 0
 
     def fit(self) -> Iterator[Record]:
-        """Train; yield the records of the epochs that were not done yet: see :func:`pyro_vae.training.loop.fit`."""
+        """Train; yield the records of the epochs that were not done yet.
+
+        The errors are those of :func:`pyro_vae.training.loop.fit`; where a loss is not finite, the
+        ``FloatingPointError`` says which option to try.
+        """
+        name = f"training for {self.config.epochs} epochs"
+        with closing(self.board) if self.board else nullcontext(), part(name, self.show) as show:
+            try:
+                for record in self._records(show):
+                    if self.board is not None:
+                        self.board.write(record)
+                    yield record
+            except FloatingPointError as error:
+                raise self._advice(str(error)) from error
+            except ValueError as error:  # the distributions' own words for weights that diverged
+                if "found invalid values" not in str(error) or not self.svi.num_steps:
+                    raise
+                what = f"expected finite parameters after {self.svi.num_steps} steps, got others"
+                raise self._advice(what) from error
+
+    def _advice(self, what: str) -> FloatingPointError:
+        rate = f"{self.config.lr:g}"
+        return FloatingPointError(f"{what}. Try a smaller --lr (now {rate}) or --clip-norm")
+
+    def _records(self, progress: bool) -> Iterator[Record]:
         c, (train, validation, _) = self.config, self.splits
         return iter_epochs(
             self.svi,
@@ -75,195 +100,135 @@ class Run:
             patience=c.patience,
             folder=self.folder,
             resume=c.resume is not None,
-            progress=c.progress and sys.stderr.isatty(),
+            progress=progress,
         )
 
 
 def open_run(config: Config) -> Run:
     """Begin a run in a new folder, or go on with the one that ``config.resume`` names.
 
-    Raises ``ValueError`` for options that mean nothing or do not fit together, a folder that holds a run already, and a
-    resumed run of other options; ``FileNotFoundError`` for a missing data set or run.
+    Raises ``ValueError`` for options that mean nothing or do not fit together, a folder that holds
+    a run already, and a resumed run of other options; ``FileNotFoundError`` for a missing data set
+    or run. Then no folder is made, and that of a resumed run is as it was.
     """
-    new = Path("runs") / f"{Path(config.dataset).stem}-{datetime.now():%Y%m%d-%H%M%S}"
-    folder = agreed(config.resume or config.output_dir or new)
-    if config.resume is not None:
-        check_resumable(config, load_config(folder / CONFIG))
-    elif (folder / CONFIG).exists():
-        raise ValueError(
-            f"expected a folder without a run, got {folder}: continue it with --resume {folder}, or choose another"
-        )
+    check_values(config)
+    config = with_absolute_paths(config)
+    folder = agreed(_folder(config))
+    _check_folder(config, folder)
     device = choose_device(config.device)
     splits = Splits(*(images.to(device) for images in load_splits(config)))
+    if config.patience is not None and not len(splits.validation):
+        raise ValueError(f"expected a validation set for patience {config.patience}, got none")
     vae = build_vae(config, splits.train).to(device)
     svi, scheduler = build_svi(config, vae, len(splits.train))
+    board = Board(folder) if config.tensorboard and rank() == 0 else None
     barrier()  # nobody looks at the folder once somebody writes there
+    run = Run(config, folder, vae, splits, svi, scheduler, board)
     if rank() == 0:
         folder.mkdir(parents=True, exist_ok=True)
-        save_config(replace(config, output_dir=folder, resume=None), folder / CONFIG)
-    return Run(config, folder, vae, splits, svi, scheduler)
+        _describe(run, device)
+    return run
+
+
+def chosen(run: Run) -> dict[str, Any]:
+    """What was chosen where the options leave it open, and how many images there are."""
+    train, validation, test = run.splits
+    c = run.config
+    found = {
+        "pixels": None if c.pixels else str(train.pixels),
+        "likelihood": None if c.likelihood else fitting_likelihoods(train)[0],
+        "device": None if c.device != "auto" else str(train.values.device),
+    }
+    sizes = {"train": len(train), "validation": len(validation), "test": len(test)}
+    return {**{name: value for name, value in found.items() if value is not None}, "images": sizes}
 
 
 def report(run: Run) -> dict[str, Any]:
-    """Judge the best weights of a trained run on its test set and draw its figures; write the result and return it."""
+    """Judge the best weights of a run on its test set; write the result, draw the figures."""
     load_weights(run.folder / BEST, run.vae.model, run.vae.guide)
-    result = judge(
-        run.config,
-        run.vae,
-        run.splits.test,
-        run.config.num_samples,
-        progress=run.config.progress and sys.stderr.isatty(),
-    )
+    save(run.vae, run.folder / FOLDER, overwrite=True)
+    test, config = run.splits.test, run.config
+    name = f"evaluating {len(test)} test images, {config.num_samples} samples each"
+    with part(name, run.show) as show:
+        result = judge(config, run.vae, test, config.num_samples, progress=show)
     save_json(result, run.folder / RESULT)
-    draw_figures(run.folder, run.vae, run.splits.test, run.config.seed)
+    with part("drawing figures", run.show):
+        draw_figures(
+            run.folder,
+            run.vae,
+            test,
+            config.seed,
+            class_names(config.dataset, run.splits.train.labels),
+        )
     return result
 
 
-def judge(
-    config: Config, vae: VAE, images: Images, num_samples: int, *, progress: bool = False
-) -> dict[str, Any]:
-    """Evaluate a pair on images: what a number must never be without, then the figures of :func:`pyro_vae.evaluation.report.evaluate`."""
-    x = images.all()
-    with seeded(config.seed):
-        result = evaluate(
-            vae.model,
-            vae.guide,
-            x,
-            num_samples=num_samples,
-            compile=config.compile,
-            kl_draws=0,
-            progress=progress,
-        )
-    return {**about(config, images), **result.summary()}
-
-
-def about(config: Config, images: Images) -> dict[str, Any]:
-    """What a figure must never be without: the data set, its pixels, the seeds."""
-    return {
-        "dataset": config.dataset,
-        "pixels": str(images.pixels),
-        "data_seed": config.data_seed,
-        "seed": config.seed,
-    }
-
-
-def sentence(result: dict[str, Any]) -> str:
-    """A result of :func:`judge` in one sentence; the error is the standard error over images."""
-    return (
-        "test ELBO {elbo:.2f}, log p(x) {log_px:.2f} +- {log_px_data_error:.2f} nats per image "
-        "({num_data} images, {num_samples} importance samples; {pixels} pixels, data seed {data_seed}; seed {seed})"
-    ).format(**result)
-
-
-def save_json(values: dict[str, Any], path: Path) -> None:
-    """Write numbers and names as JSON."""
-    with replacing(path) as file:
-        file.write((json.dumps(values, indent=2) + "\n").encode())
-
-
-def draw_figures(folder: Path, vae: VAE, images: Images, seed: int = 0) -> None:
-    """Draw what a run came to into its folder ``figures``: curves, and on some images what the pair makes of them."""
-    shape, top = images.shape, peak(images)
-    few = images.batch(torch.linspace(0, len(images) - 1, min(40, len(images))).long())
-    half = len(few) // 2
-    with seeded(seed):
-        means = latent_means(vae.guide, images.all())
-        figures = {
-            "curves": curves(history(folder)),
-            "samples": samples(vae, shape, peak=top),
-            "reconstructions": reconstructions(vae, few, shape, peak=top),
-        }
-        if half:
-            figures["interpolations"] = interpolations(
-                vae, few[:half][:8], few[half:][:8], shape, peak=top
-            )
-        if means.shape[1] > 1:
-            figures["latents"] = latent_scatter(means, images.labels)
-        if means.shape[1] == 2:
-            figures["manifold"] = manifold(vae, shape, peak=top)
-    for name, figure in figures.items():
-        save(figure, folder / FIGURES / f"{name}.png")
-
-
-def history(folder: Path) -> list[Record]:
-    """The records of a run's epochs so far.
-
-    Raises ``FileNotFoundError`` where the folder holds no run.
-    """
-    return [Record(**record) for record in load_checkpoint(folder / LAST)["history"]]
-
-
-def save_config(config: Config, path: Path) -> None:
-    """Write a configuration as JSON."""
-    values = {
-        name: str(value) if isinstance(value, Path) else value
-        for name, value in asdict(config).items()
-    }
-    save_json(values, path)
-
-
-def load_config(path: Path) -> Config:
-    """Read what :func:`save_config` wrote; options that the file lacks have their defaults.
-
-    Raises ``FileNotFoundError`` where there is no file, ``ValueError`` where it is no configuration or has unknown options.
-    """
-    if not path.is_file():
-        raise FileNotFoundError(
-            f"expected the folder of a run, which has a {CONFIG}, got {path.parent}"
-        )
-    try:
-        values = json.loads(path.read_text())
-    except ValueError as error:
-        raise ValueError(f"expected JSON in {path}, got {error}") from error
-    names = {field.name for field in fields(Config)}
-    if not isinstance(values, dict) or not values.keys() <= names:
-        unknown = (
-            sorted(values.keys() - names) if isinstance(values, dict) else type(values).__name__
-        )
-        raise ValueError(f"expected the options of a run in {path}, got {unknown}")
-    return Config(**{name: _decode(name, value) for name, value in values.items()})
-
-
-def check_resumable(config: Config, begun: Config) -> None:
-    """Raise ``ValueError`` where a configuration differs from that of the run it resumes, naming the options."""
-    strict = {field.name for field in fields(Config)} - MAY_DIFFER
-    if config.lr_schedule == "cosine":  # its whole course depends on where it ends
-        strict.add("epochs")
-    different = [
-        name
-        for name in asdict(begun)
-        if name in strict and getattr(config, name) != getattr(begun, name)
-    ]
-    if different:
-        was = ", ".join(f"{name} = {getattr(begun, name)!r}" for name in different)
-        got = ", ".join(f"{name} = {getattr(config, name)!r}" for name in different)
-        raise ValueError(f"expected the options of the run that is resumed, {was}, got {got}")
-
-
 def load_run(
-    folder: Path, *, data_dir: Path | None = None, device: str = "cpu"
+    folder: Path | str, *, data_dir: Path | None = None, device: str = "cpu"
 ) -> tuple[Config, VAE, Splits]:
-    """Load a run: its configuration, its best weights (by validation ELBO), and its data, perhaps from another ``data_dir``.
+    """Load a run: its configuration, its best weights (by validation ELBO), and its data.
 
-    Raises ``FileNotFoundError`` where the folder holds no run or the data are missing, ``ValueError`` where a file is damaged.
+    The modules are in ``eval`` mode. ``data_dir`` is where torchvision's data sets have moved.
+
+    Raises ``FileNotFoundError`` where the folder holds no run or the data are missing,
+    ``ValueError`` where a file is damaged.
     """
+    folder = Path(folder)
     config = load_config(folder / CONFIG)
     config = config if data_dir is None else replace(config, data_dir=data_dir)
     where = choose_device(device)
-    splits = load_splits(config)
-    vae = build_vae(config, splits.train)
     if not (folder / BEST).is_file():
         raise FileNotFoundError(
             f"expected a run with a finished epoch, which has a {BEST}, got {folder}"
         )
+    splits = load_splits(config)
+    vae = build_vae(config, splits.train)
     load_weights(folder / BEST, vae.model, vae.guide)
-    return config, vae.to(where), Splits(*(images.to(where) for images in splits))
+    return config, vae.to(where).eval(), Splits(*(images.to(where) for images in splits))
 
 
-def _decode(name: str, value: Any) -> Any:
-    """A value of JSON as an option's own type."""
-    if isinstance(value, list):
-        return tuple(value)
-    return (
-        Path(value) if name in ("data_dir", "output_dir", "resume") and value is not None else value
-    )
+def _folder(config: Config) -> Path:
+    given = config.resume or config.output_dir
+    if given is not None:
+        return Path(given)
+    name = f"{Path(config.dataset).stem}-{datetime.now():%Y%m%d-%H%M%S}"
+    folders = (Path("runs") / f"{name}{end}" for end in ("", *(f"-{i}" for i in range(2, 100))))
+    return next(folder for folder in folders if not folder.exists())
+
+
+def _check_folder(config: Config, folder: Path) -> None:
+    """Raise ``ValueError`` unless the folder is free for a new run, or holds the one to resume."""
+    if config.resume is None:
+        if (folder / CONFIG).exists():
+            raise ValueError(
+                f"expected a folder without a run, got {folder}: "
+                f"continue it with --resume {folder}, or choose another"
+            )
+        return
+    if config.output_dir is not None and config.output_dir.resolve() != folder.resolve():
+        raise ValueError(
+            "expected --resume without --output-dir, for a resumed run stays in its folder, "
+            f"got --resume {folder} --output-dir {config.output_dir}"
+        )
+    begun = load_config(folder / CONFIG)
+    check_unedited(begun, folder)
+    check_resumable(config, with_absolute_paths(begun))
+    done = _epochs_done(folder)
+    if config.epochs < done:
+        raise ValueError(
+            f"expected epochs of at least {done}, which {folder} has done, got {config.epochs}"
+        )
+
+
+def _epochs_done(folder: Path) -> int:
+    return len(history(folder)) if (folder / LAST).is_file() else 0
+
+
+def _describe(run: Run, device: torch.device) -> None:
+    """Write the configuration, and what was chosen, by which command, on which machine."""
+    config = replace(run.config, output_dir=run.folder.resolve(), resume=None)
+    path = run.folder / ABOUT
+    before = load_json(path).get("sessions", []) if path.is_file() else []
+    sessions = [*before, session(device)]
+    save_config(config, run.folder / CONFIG)
+    save_json({"chosen": chosen(run), "sessions": sessions, "options": asdict(config)}, path)

@@ -9,10 +9,12 @@ from .linear import Linear
 from .mlp import Flat, mlp, set_output_bias
 from .precision import BFloat16
 from .residual import ResidualBlock, residual_decoder, residual_encoder
+from .scaling import Divide
 
 __all__ = [
     "BFloat16",
     "BatchNormMean",
+    "Divide",
     "Flat",
     "Linear",
     "ResidualBlock",

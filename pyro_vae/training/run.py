@@ -204,5 +204,7 @@ class TrainingRun:
 
 
 def _per_datum(sums: Estimate, count: int) -> list[float]:
-    means: list[float] = (torch.stack([value for value in sums if value is not None]) / count).tolist()
+    means: list[float] = (
+        torch.stack([value for value in sums if value is not None]) / count
+    ).tolist()
     return means

@@ -25,7 +25,7 @@ from torch import Tensor
 from pyro_vae import log_likelihood
 from pyro_vae.data.splits import load_data
 from pyro_vae.evaluation.report import evaluate
-from pyro_vae.experiments.config import GUIDES, OBJECTIVES, SPHERICAL, Config, build_svi, build_vae
+from pyro_vae.experiments import GUIDES, OBJECTIVES, SPHERICAL, Config, build_svi, build_vae
 from pyro_vae.experiments.presets import PRESETS
 
 STEPS, ROWS, BATCH, SAMPLES = 100, 32, 8, 64

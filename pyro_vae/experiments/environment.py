@@ -1,0 +1,64 @@
+"""What a number depends on beside its configuration: versions, command, machine."""
+
+import os
+import platform
+import shlex
+import sys
+from datetime import datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+PACKAGES = ("pyro_vae", "pyro-ppl", "numpy", "zuko")
+
+
+def session(device: torch.device) -> dict[str, Any]:
+    """Describe this process: the date, the command, the versions and the machine.
+
+    >>> sorted(session(torch.device("cpu")))
+    ['command', 'date', 'directory', 'machine', 'versions']
+    """
+    return {
+        "date": f"{datetime.now().astimezone():%Y-%m-%d %H:%M:%S %z}",
+        "command": shlex.join([Path(sys.executable).name, *sys.argv]),
+        "directory": str(Path.cwd()),
+        "versions": versions(),
+        "machine": machine(device),
+    }
+
+
+def versions() -> dict[str, str | None]:
+    """The versions of Python, this package, and what its numbers depend on."""
+    found = {name: _version(name) for name in PACKAGES}
+    return {"python": platform.python_version(), **found, "torch": str(torch.__version__)}
+
+
+def machine(device: torch.device) -> dict[str, Any]:
+    """The system, the processor, its cores and torch's threads, and the accelerator if any."""
+    facts: dict[str, Any] = {
+        "system": f"{platform.system()} {platform.machine()}",
+        "processor": _processor(),
+        "cores": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "device": str(device),
+    }
+    if device.type == "cuda":
+        facts["accelerator"] = torch.cuda.get_device_name(device)
+    return facts
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
+
+
+def _processor() -> str:
+    """The name of the processor: Linux tells it in a file, other systems by ``platform``."""
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text().splitlines() if info.is_file() else []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor() or platform.machine()

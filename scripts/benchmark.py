@@ -49,7 +49,7 @@ def main() -> None:
         options = tyro.cli(Options, description=__doc__)
         if options.threads:
             torch.set_num_threads(options.threads)
-        console = Console()
+        console = Console(width=max(Console().width, 120))
         result: dict[str, Any] = {
             "options": asdict(options) | {"data_dir": None},
             "machine": machine(),

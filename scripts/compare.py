@@ -76,7 +76,7 @@ def main() -> None:
                 results.append(block(connection, name))
     for name in names:
         table.add_row(*summary(name, blocks[name]))
-    Console().print(table)
+    Console(width=max(Console().width, 100)).print(table)
     for connection in (old, new):
         connection.send(None)
 

@@ -41,4 +41,4 @@ def with_rates(rows: list[dict[str, Any]], operations: float) -> list[dict[str, 
 
 
 def _rate(row: dict[str, Any], operations: float) -> float:
-    return operations / (row["minimum ms"] * 1e6)
+    return operations / (1e6 * float(row["minimum ms"]))

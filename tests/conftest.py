@@ -2,9 +2,8 @@
 
 import os
 
-os.environ.setdefault(
-    "OMP_NUM_THREADS", "1"
-)  # the tests' tensors are small, and the tests run side by side
+# the tests' tensors are small, and the tests run side by side
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import pyro
 import pytest
@@ -12,7 +11,7 @@ import pytest
 
 @pytest.fixture(autouse=True)
 def _store_stays_empty():
-    """No test leaves anything in Pyro's parameter store; the one that does is named, and those after it do not pay."""
+    """A test that leaves something in Pyro's parameter store fails; the tests after it do not."""
     yield
     left = list(pyro.get_param_store().keys())
     pyro.clear_param_store()

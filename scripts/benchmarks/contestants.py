@@ -1,0 +1,130 @@
+"""The same VAE by hand, in stock Pyro, and in pyro_vae."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pyro
+import pyro.distributions as dist
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from pyro_vae import SVI, VAE, Bernoulli, DiagonalNormal, StandardNormal, Trace_ELBO, mlp
+from pyro_vae.nets import conv_decoder, conv_encoder
+
+from .options import PIXELS, D, Options, Step
+
+Wrap = Callable[[nn.Module], nn.Module]
+
+
+def random_images(number: int) -> Tensor:
+    """Random zeros and ones, (number, D)."""
+    torch.manual_seed(0)
+    return torch.bernoulli(0.3 * torch.rand(number, D))
+
+
+def networks(
+    options: Options, dense: Callable[..., nn.Module] = mlp
+) -> tuple[nn.Module, nn.Module]:
+    """The encoder and decoder networks."""
+    if options.architecture == "conv":
+        return conv_encoder(PIXELS, 2 * options.latent), conv_decoder(options.latent, PIXELS)
+    return dense(D, options.hidden, 2 * options.latent), dense(options.latent, options.hidden, D)
+
+
+def torch_mlp(first: int, hidden: int, last: int) -> nn.Module:
+    """The same mlp of torch's own layers."""
+    return nn.Sequential(nn.Linear(first, hidden), nn.ReLU(), nn.Linear(hidden, last))
+
+
+def vae(options: Options, precision: Wrap = lambda net: net) -> VAE:
+    """The model of preset r1, or its convolutional sibling."""
+    torch.manual_seed(0)
+    encoder, decoder = networks(options)
+    return VAE(
+        StandardNormal(options.latent),
+        Bernoulli(precision(decoder)),
+        DiagonalNormal(precision(encoder)),
+    )
+
+
+def svi(pair: VAE, *, compile: bool, loss: Any = None) -> SVI:
+    """Our SVI with fused Adam."""
+    optim = torch.optim.Adam(pair.parameters(), lr=1e-3, fused=True)
+    return SVI(pair.model, pair.guide, optim, loss or Trace_ELBO(), compile=compile)
+
+
+def ours(
+    options: Options,
+    x: Tensor,
+    *,
+    compile: bool = False,
+    precision: Wrap = lambda net: net,
+    loss: Any = None,
+) -> Step:
+    """Our step."""
+    step = svi(vae(options, precision), compile=compile, loss=loss).step
+    return lambda: step(x)
+
+
+def hand_written(options: Options, x: Tensor, *, compile: bool = False, **adam: Any) -> Step:
+    """A VAE's step without a framework: cross-entropy, the closed form of the KL, Adam."""
+    torch.manual_seed(0)
+    encoder, decoder = networks(options, torch_mlp)
+    optim = torch.optim.Adam([*encoder.parameters(), *decoder.parameters()], lr=1e-3, **adam)
+
+    def loss(x: Tensor) -> Any:
+        loc, log_variance = encoder(x).chunk(2, -1)
+        logits = decoder(loc + torch.randn_like(loc) * (0.5 * log_variance).exp())
+        kl = -0.5 * (1 + log_variance - loc.square() - log_variance.exp()).sum()
+        return F.binary_cross_entropy_with_logits(logits, x, reduction="sum") + kl
+
+    function = torch.compile(loss) if compile else loss
+
+    def step() -> None:
+        optim.zero_grad()
+        function(x).backward()
+        optim.step()
+
+    return step
+
+
+class Stock(nn.Module):
+    """The model of preset r1 as a user of Pyro writes it: Pyro's distributions, ``pyro.module``."""
+
+    def __init__(self, options: Options) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.latent = options.latent
+        self.encoder, self.decoder = networks(options, torch_mlp)
+
+    def model(self, x: Tensor) -> None:
+        """p(x, z)."""
+        pyro.module("decoder", self.decoder)
+        with pyro.plate("data", len(x)):
+            zeros = torch.zeros(len(x), self.latent)
+            z = pyro.sample("z", dist.Normal(zeros, torch.ones_like(zeros)).to_event(1))
+            pyro.sample("x", dist.Bernoulli(logits=self.decoder(z)).to_event(1), obs=x)
+
+    def guide(self, x: Tensor) -> None:
+        """q(z | x)."""
+        pyro.module("encoder", self.encoder)
+        with pyro.plate("data", len(x)):
+            loc, log_variance = self.encoder(x).chunk(2, -1)
+            pyro.sample("z", dist.Normal(loc, (0.5 * log_variance).exp()).to_event(1))
+
+
+def stock(
+    options: Options, x: Tensor, loss: Any, programs: Callable[[Options], Any] = Stock
+) -> Step:
+    """Pyro's own step, in a parameter store of its own."""
+    pair, store = programs(options), pyro.get_param_store()
+    svi = pyro.infer.SVI(pair.model, pair.guide, pyro.optim.Adam({"lr": 1e-3}), loss)
+    state: list[Any] = [None]
+
+    def step() -> None:
+        with store.scope(state[0]) as inner:
+            svi.step(x)
+        state[0] = inner
+
+    return step

@@ -32,11 +32,7 @@ def call_of(check: str, spec: Spec) -> str:
         optimiser = "torch.optim.SGD(nets.parameters(), lr=0.0)"
         step = f"SVI(model, guide, {optimiser}, loss=Trace_ELBO()).step(*args, **kwargs)"
         return f"{start}print({step})"
-    some = (
-        ""
-        if name in ("TraceMeanField_ELBO", "FreeBits") or check == "ELBO"
-        else f"{K}"
-    )
+    some = "" if name in ("TraceMeanField_ELBO", "FreeBits") or check == "ELBO" else f"{K}"
     some = some.replace(f"{K}", f"num_particles={K}") if name == "Trace_ELBO" else some
     lines = f"print({name}({some}).estimate(model, guide, *args, **kwargs).loss)"
     theirs = "TraceEnum_ELBO" if spec.enumerate else "Trace_ELBO"

@@ -9,7 +9,9 @@ from pyro_vae.objectives.importance_weighted import IWAE
 from pyro_vae.objectives.renyi import Renyi
 from pyro_vae.objectives.score_function import ScoreFunction_ELBO
 
-GUMBEL = "from pyro_vae.families.categorical import RelaxedOneHot"  # a line of the generated programs
+GUMBEL = (
+    "from pyro_vae.families.categorical import RelaxedOneHot"  # a line of the generated programs
+)
 
 __all__ = [
     "AIS",

@@ -50,7 +50,7 @@ def test_free_bits_refuse_draws_without_a_gradient():
     torch.manual_seed(0)
     vae = VAE(UniformOneHot(3), Bernoulli(mlp(3, 8, D)), OneHotCategorical(mlp(D, 8, 3))).double()
     with refused():
-        FreeBits()(vae.model, vae.guide, pixels())
+        FreeBits().estimate(vae.model, vae.guide, pixels())
 
 
 def test_free_bits_refuse_another_order_of_sites():
@@ -69,7 +69,7 @@ def test_free_bits_refuse_another_order_of_sites():
             pyro.sample("z2", DiagonalNormal(q2)(z1))
 
     with refused():
-        FreeBits()(model, guide, pixels())
+        FreeBits().estimate(model, guide, pixels())
 
 
 # 4. A point has no density
@@ -234,7 +234,7 @@ def test_strata_give_the_gradient_of_separated_components():
     torch.manual_seed(0)
     sampled = torch.stack(
         [
-            torch.autograd.grad(-Stratified_ELBO()(model, guide, x).loss, logits)[0]
+            torch.autograd.grad(-Stratified_ELBO().estimate(model, guide, x).loss, logits)[0]
             for _ in range(400)
         ]
     )

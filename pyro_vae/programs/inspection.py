@@ -18,6 +18,7 @@ from .sites import (
     base_dist,
     base_name,
     data_plate,
+    drawn_subsample,
     in_plate,
     is_auxiliary,
     is_factor,
@@ -223,14 +224,9 @@ def _refusal(
         return f"{around}, got none"
     if whole:
         return f"{around}, got global sites {list(whole)}"
-    drawn = [site for site in model_trace.nodes.values() if _draws_subsample(site)]
+    drawn = drawn_subsample(model_trace)
     if drawn and (rows.size != size or not rows.any):
-        fn, name = drawn[0]["fn"], drawn[0]["name"]
-        return (
-            f"expected plates without a subsample, one row per datum, got {fn.subsample_size} of "
-            f"{fn.size} in plate {name!r}: pass the data to evaluate as arguments, and size the "
-            "plate by them"
-        )
+        return drawn
     guide_sites = [s for s in stochastic_sites(guide_trace) if not is_factor(s)]
     if not guide_sites:
         return "expected latent sites in the guide, got none: importance weights need draws"
@@ -267,14 +263,6 @@ def _is_point(site: Site) -> bool:
     """Whether a site draws a point, for which no density is stated."""
     fn = base_dist(site["fn"])
     return base_name(fn) == "Delta" and bool((fn.log_density == 0).all())
-
-
-def _draws_subsample(site: Any) -> bool:
-    """Whether a plate draws the subsample that it shows."""
-    if site["type"] == "sample" and site_is_subsample(site):
-        size = site["fn"].subsample_size
-        return size is not None and size < site["fn"].size
-    return False
 
 
 def _row_bytes(model_trace: Trace, plate: Plate | None, size: int, largest: int) -> int:

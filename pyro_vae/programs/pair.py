@@ -20,7 +20,7 @@ from .inspection import inspect, same_by_rows
 from .isolation import isolated, looking, unchanged
 from .modules import called, modules_of, roots, without_registration
 from .rows import Call, Rows, candidates, chosen, chunks, shapes, signature
-from .sites import Program, is_factor, stochastic_sites, subsamples
+from .sites import Program, drawn_subsample, is_factor, stochastic_sites, subsamples
 from .structure import Structure, combinations
 
 
@@ -287,7 +287,7 @@ class Pair:
         guide = self._programs[1]
         if shared:
             drawing = draw_many(num_particles)
-            trace = self._trace(guide, call, drawing)
+            trace = self._complete(self._trace(guide, call, drawing))
             (site,) = stochastic_sites(trace)
             value = drawing.value.detach() if detached else drawing.value
             return (trace,), {site["name"]: found.latents[site["name"]].from_draws(value)}
@@ -296,7 +296,7 @@ class Pair:
         given = {name: found.latents[name].to_rows(value) for name, value in fixed.items()}
         handlers: list[Messenger] = [detach_draws()] if detached else []
         rows = found.rows.copies(call, copies)
-        trace = self._trace(guide, rows, *handlers, assign(given))
+        trace = self._complete(self._trace(guide, rows, *handlers, assign(given)))
         return (trace,), values_of(trace, found, copies)
 
     def _all_at(
@@ -329,6 +329,16 @@ class Pair:
         given = {name: found.latents[name].to_rows(v) for name, v in values.items()}
         rows = found.rows.copies(call, copies * classes)
         return self._trace(program, rows, assign(given), *handlers)
+
+    @staticmethod
+    def _complete(trace: Trace) -> Trace:
+        """The trace of a run on rows, in which a plate may not subsample them.
+
+        One that does so from some size on is not found by looking at a few rows.
+        """
+        if drawn := drawn_subsample(trace):
+            raise ValueError(drawn)
+        return trace
 
     @staticmethod
     def _trace(program: Program, call: Call, *handlers: Messenger) -> Trace:

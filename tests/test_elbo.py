@@ -16,8 +16,8 @@ from pyro.distributions.testing.fakes import NonreparameterizedNormal
 from pyro.nn import PyroModule, pyro_method
 from torch import nn
 
-import pyro_vae
 from pyro_vae import DiagonalNormal, Trace_ELBO, TraceMeanField_ELBO, cyclical, linear, mlp
+from pyro_vae.programs.pair import Pair as PairOfPrograms
 
 ELBOS = {
     "sampled": (Trace_ELBO, pyro.infer.Trace_ELBO),
@@ -35,11 +35,19 @@ def every(objectives, pairs):
     ]
 
 
+def vectorized(programs):
+    """Whether ours draws all particles in one run: then Pyro's random numbers have that order."""
+    made = PairOfPrograms(programs.model, programs.guide)
+    with made.isolated():
+        found = made.structure((programs.args, {}))
+    return found.vectorized and not found.whole
+
+
 def ours(objective, programs):
     """Value and gradients of an objective of ours."""
     programs.module.zero_grad()
     torch.manual_seed(1)
-    estimate = objective(programs.model, programs.guide, *programs.args)
+    estimate = objective.estimate(programs.model, programs.guide, *programs.args)
     estimate.loss.backward()
     return estimate, programs.named_gradients()
 
@@ -70,10 +78,12 @@ def assert_same(value, gradients, expected, expected_gradients):
 @pytest.mark.parametrize(("elbos", "make"), every(ELBOS, PAIRS))
 def test_value_and_gradients_are_pyros(elbos, make, num_particles):
     (mine, theirs), programs = elbos, make()
-    estimate, gradients = ours(mine(num_particles, max_plate_nesting=programs.nesting), programs)
+    estimate, gradients = ours(mine(num_particles), programs)
     expected = pyros(
         theirs(
-            num_particles, max_plate_nesting=programs.nesting, vectorize_particles=num_particles > 1
+            num_particles,
+            max_plate_nesting=programs.nesting,
+            vectorize_particles=vectorized(programs),
         ),
         programs,
     )
@@ -96,10 +106,10 @@ def scale_latents(program, beta):
 @pytest.mark.parametrize(("elbos", "make"), every(ELBOS, PAIRS))
 def test_beta_scales_the_latent_sites_of_both_programs(elbos, make, num_particles):
     (mine, theirs), programs, beta = elbos, make(), 0.3
-    estimate, gradients = ours(mine(num_particles, beta, programs.nesting), programs)
+    estimate, gradients = ours(mine(num_particles, beta), programs)
     gradients = {name: g.clone() for name, g in gradients.items()}
     elbo = theirs(
-        num_particles, max_plate_nesting=programs.nesting, vectorize_particles=num_particles > 1
+        num_particles, max_plate_nesting=programs.nesting, vectorize_particles=vectorized(programs)
     )
     expected = pyros(
         elbo, programs, scale_latents(programs.model, beta), scale_latents(programs.guide, beta)
@@ -134,40 +144,39 @@ def test_a_schedule_is_its_beta_at_each_step(objective, schedule):
         )
 
 
-@pytest.mark.parametrize("num_particles", [1, 3])
 @pytest.mark.parametrize(("objective", "make"), every(OURS, PER_DATUM))
-def test_loss_of_a_batch_is_the_sum_over_its_items(objective, make, num_particles):
+def test_loss_of_a_batch_is_the_sum_over_its_items(objective, make):
     programs = make()
-    dim = -programs.nesting
-    particles = num_particles if num_particles > 1 else None
     torch.manual_seed(1)
-    trace = pyro_vae.programs.scoring.draw(
-        programs.model, programs.guide, programs.args, {}, particles, programs.nesting
-    )[1]
-    latents = {site["name"]: site for site in pyro_vae.programs.sites.stochastic_sites(trace)}
+    pair = PairOfPrograms(programs.model, programs.guide)
+    with pair.isolated():
+        draw = pair.draw(programs.args, {})
 
     def loss(rows):
         """The loss of some rows at the draws of the whole batch."""
         z = {
-            name: site["value"].index_select(dim - site["fn"].event_dim, torch.tensor(rows))
-            for name, site in latents.items()
+            name: draw.structure.latents[name].to_rows(value[:, rows])
+            for name, value in draw.values.items()
         }
         guide = fixed_draws(programs.guide, z)
         args = [arg[rows] for arg in programs.args]
-        return objective(num_particles, 0.7, programs.nesting)(programs.model, guide, *args).loss
+        return objective(1, 0.7).estimate(programs.model, guide, *args).loss
 
     rows = list(range(len(programs.args[0])))
     torch.testing.assert_close(loss(rows), sum(loss([row]) for row in rows))
 
 
-@pytest.mark.parametrize("objective", OURS.values(), ids=OURS)
-def test_encoder_sees_each_datum_once_whatever_the_number_of_particles(objective):
+def test_encoder_sees_each_datum_once_whatever_the_number_of_particles():
     programs, rows = vae(), []
+    made = PairOfPrograms(programs.model, programs.guide)
+    with made.isolated():
+        made.structure((programs.args, {}))
     programs.module.encoder.net.register_forward_hook(
         lambda module, args, out: rows.append(args[0].shape[:-1].numel())
     )
     for num_particles in (1, 2, 50):
-        objective(num_particles)(programs.model, programs.guide, *programs.args)
+        with made.isolated():
+            Trace_ELBO(num_particles).score(made, programs.args, {})
     assert rows == [len(programs.args[0])] * 3
 
 
@@ -206,7 +215,7 @@ def assert_unbiased(objective, programs, expected, repeats=60):
     torch.manual_seed(2)
     for _ in range(repeats):
         programs.module.zero_grad()
-        objective(programs.model, programs.guide, *programs.args).loss.backward()
+        objective.estimate(programs.model, programs.guide, *programs.args).loss.backward()
         gradients.append(torch.cat([g.flatten() for g in programs.named_gradients().values()]))
     draws = torch.stack(gradients)
     error = draws.std(0) / math.sqrt(repeats)
@@ -275,7 +284,7 @@ def test_analytic_kl_refuses_flows_and_scores():
         module = plain_vae()
         module.encoder = conditional
         with pytest.raises(TypeError, match=message):
-            TraceMeanField_ELBO()(module.model, module.guide, binary())
+            TraceMeanField_ELBO().estimate(module.model, module.guide, binary())
 
 
 def test_analytic_kl_refuses_a_guide_in_another_order():
@@ -284,7 +293,7 @@ def test_analytic_kl_refuses_a_guide_in_another_order():
     with pytest.raises(
         ValueError, match=r"in its order \['z2', 'z1'\], got \['z1', 'z2'\]: use Trace_ELBO"
     ):
-        TraceMeanField_ELBO()(programs.model, programs.guide, *programs.args)
+        TraceMeanField_ELBO().estimate(programs.model, programs.guide, *programs.args)
 
 
 def test_analytic_kl_of_diagonal_normals_has_the_right_sign():
@@ -293,7 +302,7 @@ def test_analytic_kl_of_diagonal_normals_has_the_right_sign():
     m, s = q.loc, q.scale
     kl = -0.5 * (1 + s.square().log() - m.square() - s.square()).sum()
     torch.testing.assert_close(
-        TraceMeanField_ELBO()(module.model, module.guide, binary()).kl, kl.detach()
+        TraceMeanField_ELBO().estimate(module.model, module.guide, binary()).kl, kl.detach()
     )
     assert kl > 0
 
@@ -308,12 +317,12 @@ def test_auxiliary_sites_of_the_guide_count_as_entropy():
             pyro.sample("z", dist.Delta(u, event_dim=1))
 
     torch.manual_seed(0)
-    estimate = Trace_ELBO()(module.model, guide, binary())
+    estimate = Trace_ELBO().estimate(module.model, guide, binary())
     torch.manual_seed(0)
-    expected = Trace_ELBO()(module.model, module.guide, binary())
+    expected = Trace_ELBO().estimate(module.model, module.guide, binary())
     torch.testing.assert_close(estimate.loss, expected.loss)
     with pytest.raises(ValueError, match=r"in its order \['z'\], got \['u', 'z'\]"):
-        TraceMeanField_ELBO()(module.model, guide, binary())
+        TraceMeanField_ELBO().estimate(module.model, guide, binary())
 
 
 @pytest.mark.parametrize("objective", OURS.values(), ids=OURS)
@@ -324,7 +333,7 @@ def test_wrong_arguments_are_refused(objective):
         objective(beta=-1.0)
     module = plain_vae()
     with pytest.raises(TypeError, match="got a schedule"):
-        objective(beta=linear(10))(module.model, module.guide, binary())
+        objective(beta=linear(10)).estimate(module.model, module.guide, binary())
 
 
 def test_more_particles_mean_less_variance():
@@ -332,7 +341,10 @@ def test_more_particles_mean_less_variance():
     torch.manual_seed(0)
     spread = [
         torch.stack(
-            [Trace_ELBO(k)(programs.model, programs.guide, *programs.args).loss for _ in range(50)]
+            [
+                Trace_ELBO(k).estimate(programs.model, programs.guide, *programs.args).loss
+                for _ in range(50)
+            ]
         ).std()
         for k in (1, 16)
     ]
@@ -342,9 +354,13 @@ def test_more_particles_mean_less_variance():
 def test_leading_dimensions_reach_no_network_of_the_guide_twice():
     """The decoder sees K rows per datum, all in one call."""
     programs, shapes = vae(), []
+    made = PairOfPrograms(programs.model, programs.guide)
+    with made.isolated():
+        made.structure((programs.args, {}))
     programs.module.decoder.net.register_forward_hook(
         lambda module, args, out: shapes.append(tuple(args[0].shape))
     )
-    Trace_ELBO(num_particles=6)(programs.model, programs.guide, *programs.args)
-    assert shapes == [(6, len(programs.args[0]), 3)]
+    with made.isolated():
+        Trace_ELBO(num_particles=6).score(made, programs.args, {})
+    assert shapes == [(6 * len(programs.args[0]), 3)]
     assert isinstance(programs.module.encoder, DiagonalNormal)

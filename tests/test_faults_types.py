@@ -44,8 +44,8 @@ CALLS = {
     "evaluate_loss": lambda vae, x: svi_of(vae).evaluate_loss(x),
     "log_likelihood": lambda vae, x: log_likelihood(vae.model, vae.guide, x, num_samples=3),
     "evaluate": lambda vae, x: evaluate(vae.model, vae.guide, x, num_samples=3),
-    "objective": lambda vae, x: Trace_ELBO()(vae.model, vae.guide, x),
-    "weighted": lambda vae, x: DReG(2)(vae.model, vae.guide, x),
+    "objective": lambda vae, x: Trace_ELBO().estimate(vae.model, vae.guide, x),
+    "weighted": lambda vae, x: DReG(2).estimate(vae.model, vae.guide, x),
     "compiled": lambda vae, x: svi_of(vae, compile=True).step(x),
 }
 

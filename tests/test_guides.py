@@ -23,14 +23,18 @@ from pyro_vae.inference.semi_amortised import SemiAmortised
 from pyro_vae.models.per_datum import PerDatumVAE
 from pyro_vae.objectives.doubly_reparameterised import STL, DReG
 from pyro_vae.objectives.importance_weighted import IWAE
-from pyro_vae.programs.isolation import evaluation, isolated
+from pyro_vae.programs.isolation import isolated, looking
+from pyro_vae.programs.modules import modules_of
 
 
 def gap(truth, vae, guide, x, *args) -> float:
     """log p(x) - ELBO per datum, of 200 draws."""
-    with evaluation(vae.model, guide):
+    with looking(modules_of(vae.model, guide)):
         return float(
-            (truth.log_likelihood(x).sum() - Trace_ELBO(200)(vae.model, guide, x, *args).elbo)
+            (
+                truth.log_likelihood(x).sum()
+                - Trace_ELBO(200).estimate(vae.model, guide, x, *args).elbo
+            )
             / len(x)
         )
 
@@ -116,8 +120,8 @@ def semi_amortised(num_particles: int = 2):
 def test_semi_amortised_guide_is_a_guide(objective):
     vae, guide, x = semi_amortised()
     stored = set(pyro.get_param_store().keys())
-    with isolated(vae.model, guide, validate=True, strict=True):
-        objective(vae.model, guide, x).loss.backward()
+    with isolated(modules_of(vae.model, guide), validate=True, strict=True):
+        objective.estimate(vae.model, guide, x).loss.backward()
     assert (vae.encoder.net.calls, vae.encoder.net.rows) == (1, 7)
     assert all(p.grad.abs().sum() > 0 for p in (*vae.parameters(), guide.log_rate))
     assert set(pyro.get_param_store().keys()) == stored
@@ -130,8 +134,8 @@ def test_gradients_pass_through_the_steps_exactly():
 
     def loss():
         torch.manual_seed(1)
-        with isolated(vae.model, guide, validate=False):
-            return Trace_ELBO()(vae.model, guide, x).loss
+        with isolated(modules_of(vae.model, guide), validate=False):
+            return Trace_ELBO().estimate(vae.model, guide, x).loss
 
     loss().backward()
     for parameter in (guide.log_rate, vae.encoder.net.net[2].bias, vae.decoder.net[0].bias):
@@ -148,10 +152,10 @@ def test_gradients_pass_through_the_steps_exactly():
 def test_semi_amortised_refuses_gradients_that_need_it_to_stand_still():
     vae, guide, x = semi_amortised()
     with (
-        isolated(vae.model, guide, validate=True),
+        isolated(modules_of(vae.model, guide), validate=True),
         pytest.raises(ValueError, match="deterministic given its draws"),
     ):
-        DReG(3)(vae.model, guide, x)
+        DReG(3).estimate(vae.model, guide, x)
 
 
 def test_posterior_draws_are_the_posterior():
@@ -174,9 +178,11 @@ def test_any_family_serves_per_datum():
         family = make(5, 3)
         family.net = nn.Embedding(10, family.net[-1].out_features)
         vae = PerDatumVAE(StandardNormal(3), Bernoulli(mlp(3, 8, 5)), family)
-        loss = Trace_ELBO(2)(
-            vae.model, vae.guide, torch.ones(4, 5), torch.tensor([3, 1, 9, 0])
-        ).loss
+        loss = (
+            Trace_ELBO(2)
+            .estimate(vae.model, vae.guide, torch.ones(4, 5), torch.tensor([3, 1, 9, 0]))
+            .loss
+        )
         assert loss.isfinite(), name
 
 

@@ -10,7 +10,8 @@ from torch import nn
 from pyro_vae import VAE, Bernoulli, DiagonalNormal, StandardNormal, Trace_ELBO, mlp
 from pyro_vae.objectives.doubly_reparameterised import STL, DReG
 from pyro_vae.objectives.importance_weighted import IWAE
-from pyro_vae.programs.isolation import evaluation, isolated
+from pyro_vae.programs.isolation import isolated, looking
+from pyro_vae.programs.modules import modules_of
 
 
 def estimates(objective, vae, x, n: int):
@@ -18,8 +19,8 @@ def estimates(objective, vae, x, n: int):
     chosen = [*vae.encoder.parameters(), *vae.decoder.parameters()]
     losses, grads = [], []
     for _ in range(n):
-        with isolated(vae.model, vae.guide, validate=False):
-            loss = objective(vae.model, vae.guide, x).loss
+        with isolated([vae], validate=False):
+            loss = objective.estimate(vae.model, vae.guide, x).loss
         losses.append(loss.detach())
         grads.append(torch.cat([g.flatten() for g in torch.autograd.grad(loss, chosen)]))
     return torch.stack(losses), torch.stack(grads)
@@ -34,9 +35,12 @@ def wrong() -> tuple[LinearGaussian, VAE, torch.Tensor]:
 def test_the_bound_rises_with_k_and_stays_below_log_p():
     truth, vae, x = wrong()
     means, errors = [], []
-    with evaluation(vae.model, vae.guide):
+    with looking([vae]):
         for k in (1, 2, 5, 20, 100):
-            bound = -torch.stack([IWAE(k)(vae.model, vae.guide, x).loss for _ in range(200)]) / 20
+            bound = (
+                -torch.stack([IWAE(k).estimate(vae.model, vae.guide, x).loss for _ in range(200)])
+                / 20
+            )
             means.append(float(bound.mean()))
             errors.append(float(bound.std()) / 200**0.5)
     log_p = float(truth.log_likelihood(x).mean())
@@ -76,8 +80,8 @@ def test_dreg_holds_for_several_latents(pair):
     for objective in (IWAE(4), DReG(4)):
         grads = []
         for _ in range(1500):
-            with isolated(made.model, made.guide, validate=False):
-                loss = objective(made.model, made.guide, *made.args).loss
+            with isolated([made.module], validate=False):
+                loss = objective.estimate(made.model, made.guide, *made.args).loss
             grads.append(torch.cat([g.flatten() for g in torch.autograd.grad(loss, parameters)]))
         samples.append(torch.stack(grads))
     error = ((samples[0].var(0) + samples[1].var(0)) / 1500).sqrt()
@@ -130,8 +134,8 @@ def test_path_gradients_of_every_family(name):
             with pyro.plate("data", len(x)):
                 pyro.sample("z", family(rows))
 
-        with isolated(vae.model, guide, validate=True):
-            loss = objective(vae.model, guide, x).loss
+        with isolated(modules_of(vae.model, guide), validate=True):
+            loss = objective.estimate(vae.model, guide, x).loss
         grads.append(torch.autograd.grad(loss, rows)[0])
     error = ((grads[0].var(0) + grads[1].var(0)) / 4000).sqrt()
     assert ((grads[0].mean(0) - grads[1].mean(0)).abs() <= 4.5 * error + 1e-9).all()
@@ -145,10 +149,10 @@ def test_a_guide_that_changes_between_runs_is_refused():
         DiagonalNormal(nn.Sequential(nn.Dropout(0.5), nn.Linear(5, 6))),
     )
     with (
-        isolated(vae.model, vae.guide, validate=True),
+        isolated([vae], validate=True),
         pytest.raises(ValueError, match="deterministic given its draws, got log q"),
     ):
-        DReG(3)(vae.model, vae.guide, torch.ones(50, 5))
+        DReG(3).estimate(vae.model, vae.guide, torch.ones(50, 5))
     vae.eval()
-    with isolated(vae.model, vae.guide, validate=True):
-        assert DReG(3)(vae.model, vae.guide, torch.ones(50, 5)).loss.isfinite()
+    with isolated([vae], validate=True):
+        assert DReG(3).estimate(vae.model, vae.guide, torch.ones(50, 5)).loss.isfinite()

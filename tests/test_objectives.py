@@ -33,7 +33,7 @@ from pyro_vae.objectives.info import InfoVAE, mmd
 from pyro_vae.objectives.renyi import Renyi
 from pyro_vae.objectives.score_function import ScoreFunction_ELBO
 from pyro_vae.objectives.wake_sleep import ReweightedWakeSleep
-from pyro_vae.programs.isolation import evaluation, isolated
+from pyro_vae.programs.isolation import isolated, looking
 
 OBJECTIVES = {
     "elbo": Trace_ELBO(),
@@ -84,8 +84,8 @@ def pixels(rows: int = 6):
 
 def loss_and_gradients(objective, vae, *args, validate=True):
     vae.zero_grad()
-    with isolated(vae.model, vae.guide, validate=validate, strict=validate):
-        estimate = objective(vae.model, vae.guide, *args)
+    with isolated([vae], validate=validate, strict=validate):
+        estimate = objective.estimate(vae.model, vae.guide, *args)
         estimate.loss.backward()
     return estimate, torch.cat([p.grad.flatten() for p in vae.parameters()])
 
@@ -163,8 +163,8 @@ def test_asks_the_device_for_no_number(name):
                 self.vae = vae
 
             def forward(self):
-                with isolated(vae.model, vae.guide, validate=False):
-                    return OBJECTIVES[name](vae.model, vae.guide, x).loss
+                with isolated([vae], validate=False):
+                    return OBJECTIVES[name].estimate(vae.model, vae.guide, x).loss
 
         buffers = {f"vae.{n}": b.to(x) * 1 for n, b in vae.named_buffers()}
         loss = torch.func.functional_call(
@@ -179,14 +179,14 @@ def test_asks_the_device_for_no_number(name):
 @pytest.mark.parametrize("name", WEIGHTED)
 def test_a_common_scale_multiplies_and_different_scales_are_refused(name):
     vae, x = make(), pixels()
-    plain = OBJECTIVES[name](vae.model, vae.guide, x).loss
+    plain = OBJECTIVES[name].estimate(vae.model, vae.guide, x).loss
     whole = poutine.scale(scale=0.25)
     torch.testing.assert_close(
-        OBJECTIVES[name](whole(vae.model), whole(vae.guide), x).loss, plain / 4
+        OBJECTIVES[name].estimate(whole(vae.model), whole(vae.guide), x).loss, plain / 4
     )
     latent = poutine.scale(vae.guide, scale=0.25)
     with pytest.raises(ValueError, match=r"expected one scale for all sites, got .*0.25"):
-        OBJECTIVES[name](vae.model, latent, x)
+        OBJECTIVES[name].estimate(vae.model, latent, x)
 
 
 @pytest.mark.parametrize("name", ["iwae", "dreg", "stl", "renyi", "infovae"])
@@ -195,7 +195,7 @@ def test_latents_without_gradient_are_refused(name):
     with pytest.raises(
         TypeError, match="expected reparameterised latents, got OneHotCategorical at site 'z': use"
     ):
-        OBJECTIVES[name](vae.model, vae.guide, pixels().float())
+        OBJECTIVES[name].estimate(vae.model, vae.guide, pixels().float())
 
 
 ERRORS = {
@@ -215,7 +215,7 @@ ERRORS = {
     "floor": (lambda: FreeBits(-1.0), ValueError, "floor of at least 0, got -1"),
     "spread": (lambda: BatchNormMean(nn.Identity(), 2, 0.0), ValueError, "positive spread, got 0"),
     "batch of one": (
-        lambda: InfoVAE()(make().model, make().guide, pixels(1)),
+        lambda: InfoVAE().estimate(make().model, make().guide, pixels(1)),
         ValueError,
         "at least 2 draws, got (1, 3) and (1, 3)",
     ),
@@ -235,19 +235,23 @@ def test_free_bits_with_a_flow_is_refused():
     with pytest.raises(
         TypeError, match="expected families with a closed-form KL, got FlowDistribution and Normal"
     ):
-        FreeBits()(vae.model, vae.guide, pixels())
+        FreeBits().estimate(vae.model, vae.guide, pixels())
 
 
 def test_renyi_lies_between_its_limits():
     """alpha = 0 is IWAE; towards 1 the ELBO; below 0 above IWAE: on the same draws."""
     vae, x = make(), pixels()
     bounds = [
-        -float(Renyi(16, alpha=alpha)(vae.model, vae.guide, x).loss.detach())
+        -float(Renyi(16, alpha=alpha).estimate(vae.model, vae.guide, x).loss.detach())
         for alpha in (0.999999, 0.5, 0.0, -5.0)
     ]
     assert bounds == sorted(bounds)
-    assert bounds[0] == pytest.approx(float(Trace_ELBO(16)(vae.model, vae.guide, x).elbo), abs=1e-3)
-    assert bounds[2] == pytest.approx(-float(IWAE(16)(vae.model, vae.guide, x).loss.detach()))
+    assert bounds[0] == pytest.approx(
+        float(Trace_ELBO(16).estimate(vae.model, vae.guide, x).elbo), abs=1e-3
+    )
+    assert bounds[2] == pytest.approx(
+        -float(IWAE(16).estimate(vae.model, vae.guide, x).loss.detach())
+    )
 
 
 def test_wake_sleep_gives_the_model_the_gradient_of_iwae():
@@ -286,9 +290,13 @@ def test_wake_sleep_leaves_the_posterior_alone(insomnia):
     )
 
     def gap():
-        with evaluation(vae.model, vae.guide):
+        with looking([vae]):
             return float(
-                (truth.log_likelihood(x).sum() - Trace_ELBO(50)(vae.model, vae.guide, x).elbo) / 20
+                (
+                    truth.log_likelihood(x).sum()
+                    - Trace_ELBO(50).estimate(vae.model, vae.guide, x).elbo
+                )
+                / 20
             )
 
     before = gap()
@@ -321,7 +329,7 @@ def test_no_gradient_passes_through_the_draws(objective):
 def test_sleep_needs_arguments_that_are_observed_as_they_are():
     vae, x = make(DiagonalNormal), pixels()
     with pytest.raises(ValueError, match="observe its arguments as they are"):
-        ReweightedWakeSleep(2, insomnia=0.5)(lambda x: vae.model(x.clone()), vae.guide, x)
+        ReweightedWakeSleep(2, insomnia=0.5).estimate(lambda x: vae.model(x.clone()), vae.guide, x)
 
 
 def test_mmd_matches_its_definition_and_tells_samples_apart():
@@ -342,19 +350,19 @@ def test_mmd_matches_its_definition_and_tells_samples_apart():
 def test_infovae_is_the_elbo_at_its_corner_and_an_autoencoder_at_the_other():
     vae, x = make(), pixels()
     corner, elbo = (
-        objective(vae.model, vae.guide, x).loss
+        objective.estimate(vae.model, vae.guide, x).loss
         for objective in (InfoVAE(alpha=0.0, weight=1.0), Trace_ELBO())
     )
     torch.testing.assert_close(corner, elbo)
     point = make(lambda net: Delta(mlp(5, 8, 3)))
-    estimate = InfoVAE(alpha=1.0, weight=0.0)(point.model, point.guide, x)
+    estimate = InfoVAE(alpha=1.0, weight=0.0).estimate(point.model, point.guide, x)
     torch.testing.assert_close(estimate.loss.detach(), -estimate.log_likelihood)
 
 
 def test_free_bits_floor_each_dimension_of_each_datum():
     vae, x = make(DiagonalNormal), pixels()
     torch.manual_seed(0)
-    floored = FreeBits(0.3)(vae.model, vae.guide, x)
+    floored = FreeBits(0.3).estimate(vae.model, vae.guide, x)
     q = vae.encoder(x).base_dist
     kl = torch.distributions.kl_divergence(
         q, torch.distributions.Normal(torch.zeros_like(q.loc), 1.0)
@@ -363,8 +371,8 @@ def test_free_bits_floor_each_dimension_of_each_datum():
     torch.testing.assert_close(floored.kl, kl.sum())
     vae = make()  # whose draws repeat
     torch.testing.assert_close(
-        FreeBits(0.0)(vae.model, vae.guide, x).loss,
-        TraceMeanField_ELBO()(vae.model, vae.guide, x).loss,
+        FreeBits(0.0).estimate(vae.model, vae.guide, x).loss,
+        TraceMeanField_ELBO().estimate(vae.model, vae.guide, x).loss,
     )
 
 
@@ -399,7 +407,7 @@ def test_cures_of_collapse(cure):
     for _ in range(400):
         svi.step(x)
     vae.train()
-    kl = float(TraceMeanField_ELBO()(vae.model, vae.guide, x).kl) / 192
+    kl = float(TraceMeanField_ELBO().estimate(vae.model, vae.guide, x).kl) / 192
     active = latents.active_units(latents.latent_means(vae.guide, x), threshold=0.2)
     if cure == "none":
         assert kl < 0.1

@@ -85,8 +85,10 @@ class Draw:
         (site,) = self._guides[0]
         values = self.values[site["name"]]
         log_guide = Term(scoring.of_draws(site, values, self.structure, self.mixed))
-        gated = not (self.ungated or site["fn"].has_rsample)
-        return log_guide, log_guide if gated else None
+        if self.ungated or site["fn"].has_rsample:
+            return log_guide, None
+        score = Term(scoring.of_draws(site, values, self.structure, masked=False))
+        return Term(log_guide.local.detach()), score
 
     @property
     def log_guide(self) -> Term:

@@ -1,9 +1,6 @@
 """Why a pair has no importance weight for each datum, in one sentence."""
 
-from typing import Any
-
 from pyro.poutine import Trace
-from pyro.poutine.util import site_is_subsample
 
 from .rows import Rows
 from .sites import (
@@ -11,6 +8,7 @@ from .sites import (
     Site,
     base_dist,
     base_name,
+    drawn_subsample,
     is_auxiliary,
     is_factor,
     stochastic_sites,
@@ -31,14 +29,9 @@ def why_unweighable(
         return f"{around}, got none"
     if whole:
         return f"{around}, got global sites {list(whole)}"
-    drawn = [site for site in model_trace.nodes.values() if _draws_subsample(site)]
+    drawn = drawn_subsample(model_trace)
     if drawn and (rows.size != size or not rows.any):
-        fn, name = drawn[0]["fn"], drawn[0]["name"]
-        return (
-            f"expected plates without a subsample, one row per datum, got {fn.subsample_size} of "
-            f"{fn.size} in plate {name!r}: pass the data to evaluate as arguments, and size the "
-            "plate by them"
-        )
+        return drawn
     guide_sites = [s for s in stochastic_sites(guide_trace) if not is_factor(s)]
     if not guide_sites:
         return "expected latent sites in the guide, got none: importance weights need draws"
@@ -75,11 +68,3 @@ def _is_point(site: Site) -> bool:
     """Whether a site draws a point, for which no density is stated."""
     fn = base_dist(site["fn"])
     return base_name(fn) == "Delta" and bool((fn.log_density == 0).all())
-
-
-def _draws_subsample(site: Any) -> bool:
-    """Whether a plate draws the subsample that it shows."""
-    if site["type"] == "sample" and site_is_subsample(site):
-        size = site["fn"].subsample_size
-        return size is not None and size < site["fn"].size
-    return False

@@ -13,7 +13,7 @@ from .checks import check_pair, same_shapes
 from .draw import Values
 from .handlers import assign, detach_draws, draw_many
 from .rows import Call
-from .sites import Program, stochastic_sites, subsamples
+from .sites import Program, drawn_subsample, stochastic_sites, subsamples
 from .structure import Structure, combinations
 
 Traces = tuple[Trace, ...]
@@ -59,7 +59,7 @@ def draw_shared(
 ) -> tuple[Trace, Values]:
     """One run of a guide of one latent site, whose distribution draws K values."""
     drawing = draw_many(num_particles)
-    trace = trace_of(guide, call, drawing)
+    trace = _complete(trace_of(guide, call, drawing))
     (site,) = stochastic_sites(trace)
     value = drawing.value.detach() if detached else drawing.value
     return trace, {site["name"]: found.latents[site["name"]].from_draws(value)}
@@ -73,8 +73,19 @@ def draw_copies(
     fixed = combinations(found.guide_values, num_particles, found.rows.size)
     given = {name: found.latents[name].to_rows(value) for name, value in fixed.items()}
     handlers: list[Messenger] = [detach_draws()] if detached else []
-    trace = trace_of(guide, found.rows.copies(call, copies), *handlers, assign(given))
+    rows = found.rows.copies(call, copies)
+    trace = _complete(trace_of(guide, rows, *handlers, assign(given)))
     return trace, values_of(trace, found, copies)
+
+
+def _complete(trace: Trace) -> Trace:
+    """The trace of a run on rows, in which a plate may not subsample them.
+
+    One that does so from some size on is not found by looking at a few rows.
+    """
+    if drawn := drawn_subsample(trace):
+        raise ValueError(drawn)
+    return trace
 
 
 def at_values(

@@ -44,6 +44,20 @@ def subsamples(trace: Trace) -> dict[str, Tensor]:
     }
 
 
+def drawn_subsample(trace: Trace) -> str | None:
+    """That a plate draws a subsample of its own, as a sentence; None where none does."""
+    for name, site in trace.nodes.items():
+        if site["type"] == "sample" and site_is_subsample(site):
+            drawn, size = site["fn"].subsample_size, site["fn"].size
+            if drawn is not None and drawn < size:
+                return (
+                    f"expected plates without a subsample, one row per datum, got {drawn} of "
+                    f"{size} in plate {name!r}: pass the data to evaluate as arguments, and size "
+                    "the plate by them"
+                )
+    return None
+
+
 def is_observed(site: Site) -> bool:
     """Whether the site is given: data, or a factor."""
     return bool(site["is_observed"])

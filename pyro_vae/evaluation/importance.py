@@ -39,6 +39,8 @@ class Block(NamedTuple):
     log_weight: Tensor
     log_likelihood: Tensor
     """The part log p(x | z) of the log weight."""
+    elbo: Tensor
+    """The log weight, with the expectation over the guide's summed sites outside the logarithm."""
 
 
 class Scorer:
@@ -186,8 +188,10 @@ def _grid(num_data: int, num_samples: int, block: int) -> Iterator[tuple[slice, 
     return product(chunks(num_data, block // height), chunks(num_samples, height))
 
 
-def _scores(scorer: Scorer, call: Call, sample: Sample, width: int) -> tuple[Tensor, Tensor]:
-    """Return log w and log p(x | z), both (K, b), of draws that the guide has made."""
+def _scores(
+    scorer: Scorer, call: Call, sample: Sample, width: int
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Return log w, log p(x | z) and the ELBO, (K, b) each, of draws that the guide has made."""
     log_guide = sample.log_guide
     rows = scorer.pair.structure(call).rows
     size, number = log_guide.shape[-1], log_guide[..., 0].numel()
@@ -198,10 +202,13 @@ def _scores(scorer: Scorer, call: Call, sample: Sample, width: int) -> tuple[Ten
         scores = scorer(rows.take(call, data), values, copies.stop - copies.start)
         log_likelihood[copies, data], log_prior[copies, data] = scores
     log_likelihood, log_prior = (v.view_as(log_guide) for v in (log_likelihood, log_prior))
-    weight = log_weight(log_likelihood + log_prior, log_guide, sample.log_summed)
+    log_joint = log_likelihood + log_prior
+    weight = log_weight(log_joint, log_guide, sample.log_summed)
     if sample.log_summed is None:
-        return weight, log_likelihood
-    return weight, (sample.log_summed.exp() * log_likelihood).sum(0)
+        return weight, log_likelihood, weight
+    return weight, *(
+        sample.expectation(value) for value in (log_likelihood, log_joint - log_guide)
+    )
 
 
 def columns(
@@ -212,9 +219,6 @@ def columns(
     for block in stream(scorer, call, num_samples, chunk_bytes):
         waiting.append(block)
         if block.samples.stop == num_samples:
-            log_weight, log_px = (
-                torch.cat([getattr(b, name) for b in waiting])
-                for name in ("log_weight", "log_likelihood")
-            )
-            yield Block(block.rows, slice(0, num_samples), log_weight, log_px)
+            parts = zip(*(b[2:] for b in waiting), strict=True)
+            yield Block(block.rows, slice(0, num_samples), *map(torch.cat, parts))
             waiting = []

@@ -34,6 +34,8 @@ class Evaluation:
     """The number of observed values per datum: pixels."""
     bounds: dict[int, Tensor]
     """The importance-weighted bounds for 1, 2, 4, ..., K samples: see :func:`pyro_vae.evaluation.estimators.bounds`."""
+    elbo: Tensor
+    """E_q[log p(x, z) - log q(z | x)]."""
     distortion: Tensor
     """-E_q[log p(x | z)]."""
     standard_error: Tensor
@@ -56,11 +58,6 @@ class Evaluation:
     def log_px(self) -> Tensor:
         """The estimate of log p(x): a lower bound in expectation."""
         return self.bounds[self.num_samples]
-
-    @property
-    def elbo(self) -> Tensor:
-        """E_q[log p(x, z) - log q(z | x)]."""
-        return self.bounds[1]
 
     @property
     def rate(self) -> Tensor:
@@ -176,6 +173,7 @@ def _statistics(
             yield (
                 bounds(log_weight),
                 {
+                    "elbo": column.elbo.cpu().double().mean(0),
                     "distortion": -column.log_likelihood.cpu().double().mean(0),
                     "standard_error": standard_error(log_weight),
                     "bias": jackknife_bias(log_weight),

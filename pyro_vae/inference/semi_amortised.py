@@ -53,12 +53,10 @@ class SemiAmortised(PyroModule):
 
     def forward(self, x: Tensor) -> None:
         """q(z | x) after the steps."""
-        h = self.net(x)
-        with (
-            own_parameters(),
-            poutine.block(expose_types=["param"]),
-        ):  # the draws of the steps are no part of the program
-            for rate in self.log_rate.exp():
+        h, rates = self.net(x), self.log_rate.exp()
+        # the draws of the steps are no part of the program
+        with own_parameters(), poutine.block(expose_types=["param"]):
+            for rate in rates:
                 h = h - rate * cast(Any, torch.func.grad)(self._loss)(h, x)
         self._guide(h)
 

@@ -90,6 +90,12 @@ class TraceMeanField_ELBO(_ELBO):
 
 def check_order(draw: Draw) -> None:
     """Raise ``ValueError`` unless the guide draws the model's latent sites in its order."""
+    if draw.structure.model_values:
+        raise ValueError(
+            "expected a guide that draws every latent site, got "
+            f"{sorted(draw.structure.model_values)} summed out of the model, whose prior then has "
+            "no closed form: use Trace_ELBO"
+        )
     model, guide = draw.model_traces[0], draw.guide_traces[0]
     latent = [site["name"] for site in stochastic_sites(model) if not site["is_observed"]]
     guided = [site["name"] for site in stochastic_sites(guide) if not is_factor(site)]

@@ -7,7 +7,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..programs.draw import Draw
 from ..programs.pair import Pair
+from ..programs.sites import is_factor, stochastic_sites
 from .importance_weighted import check_reparameterised
 from .objective import Estimate, Objective
 
@@ -34,14 +36,26 @@ class InfoVAE(Objective):
         """Return the estimate of a pair on a call."""
         draw = pair.draw(args, kwargs)
         check_reparameterised(draw, "Trace_ELBO")
-        if len(draw.values) != 1:
-            raise ValueError(f"expected one latent site, got {sorted(draw.values)}")
-        ((name, z),) = draw.values.items()
-        z = z.squeeze(0)
-        prior = draw.model_traces[0].nodes[name]["fn"].sample()
+        name = _latent(draw)
+        z = draw.values[name].reshape(draw.shape[-1], -1)
+        if draw.structure.model_values:  # the trace has a row for each of their values
+            prior = pair.sample_prior((args, kwargs), 1)[name].detach()
+        else:
+            prior = draw.model_traces[0].nodes[name]["fn"].sample()
         divergence = _sum(draw.scale, len(z)) * mmd(z, prior.reshape(z.shape))
         negative_elbo = -draw.total(draw.log_likelihood - (1 - self.alpha) * draw.kl)
         return Estimate.of(draw, negative_elbo + (self.alpha + self.weight - 1) * divergence)
+
+
+def _latent(draw: Draw) -> str:
+    """The name of the one latent site.
+
+    Raises ``ValueError`` where there are others, or the site is a global one.
+    """
+    names = [site["name"] for site in stochastic_sites(draw.guide_traces[0]) if not is_factor(site)]
+    if len(names) != 1 or names[0] not in draw.values:
+        raise ValueError(f"expected one latent site, in the plate of the data, got {sorted(names)}")
+    return str(names[0])
 
 
 def _sum(scale: Any, number: int) -> Any:

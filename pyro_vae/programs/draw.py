@@ -189,10 +189,7 @@ class Draw:
 
     def _over_classes(self, local: Tensor) -> Tensor:
         """The exact expectation over the sites that are summed out."""
-        if self.log_summed is None:
-            return local
-        probability = self.log_summed.exp()
-        return (probability * local.where(probability > 0, 0.0)).sum(0)
+        return expectation(local, self.log_summed)
 
 
 class Sample(NamedTuple):
@@ -203,6 +200,18 @@ class Sample(NamedTuple):
     """log q(z | x) without factors, (K, B), or (E, K, B)."""
     log_summed: Tensor | None
     """As in :class:`Draw`."""
+
+    def expectation(self, value: Tensor) -> Tensor:
+        """The exact expectation over the summed sites, (E, K, B) -> (K, B)."""
+        return expectation(value, self.log_summed)
+
+
+def expectation(value: Tensor, log_summed: Tensor | None) -> Tensor:
+    """The exact expectation over the sites that are summed out."""
+    if log_summed is None:
+        return value
+    probability = log_summed.exp()
+    return (probability * value.where(probability > 0, 0.0)).sum(0)
 
 
 def log_weight(log_joint: Tensor, log_guide: Tensor, log_summed: Tensor | None) -> Tensor:

@@ -114,12 +114,13 @@ class Pair:
                 return replace(found, rows=rows)
             refused = refused or (ValueError(found.refusal) if found.refusal else None)
         self._mask = None
-        if isinstance(refused, (ValueError, TypeError)):
-            raise refused
+        reason, *_ = str(refused).strip().splitlines() or [""]
+        if isinstance(refused, (ValueError, TypeError)) and reason.startswith("expected "):
+            raise refused  # a sentence of ours; Pyro and torch speak otherwise
         raise ValueError(
             "expected a plate with one row per datum around every sample site of model and guide, "
-            f"got programs that do not take two rows of their arguments ({refused}): name the "
-            "arguments that have rows"
+            f"got programs that do not take two rows of their arguments ({reason}): name the "
+            "arguments that have rows, and let the guide be a function of them"
         ) from refused
 
     def parts(self, call: Call, width: int) -> list[Call]:

@@ -42,8 +42,11 @@ class Unconstrained:
         auxiliary = sorted(draw.values.keys() - model.nodes.keys())
         if auxiliary:
             raise ValueError(f"expected no auxiliary sites in the guide, got {auxiliary}")
-        if draw.structure.guide_values or draw.structure.model_values:
-            raise ValueError("expected continuous latents, got sites that are to be summed out")
+        if draw.structure.guide_values:
+            raise ValueError(
+                "expected continuous latents, got sites of the guide that are to be summed out, "
+                f"{sorted(draw.structure.guide_values)}: leave them to the model alone"
+            )
         order = [name for name in model.nodes if name in draw.values]
         self.sites = {name: _coordinates(guide.nodes[name], draw.values[name]) for name in order}
 

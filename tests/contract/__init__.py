@@ -1,0 +1,1 @@
+"""The contract: pairs of programs by uses; each cell a trusted value, or an asserted refusal."""

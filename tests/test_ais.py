@@ -11,8 +11,7 @@ from torch import Tensor
 
 from pyro_vae.evaluation import estimators as weights
 from pyro_vae.evaluation.ais import AIS, linear, sigmoidal
-from pyro_vae.programs.isolation import evaluation
-from pyro_vae.programs.scoring import draw, terms
+from pyro_vae.programs.pair import Pair
 from pyro_vae.programs.simulation import simulate
 from pyro_vae.programs.unconstrained import Unconstrained
 
@@ -39,7 +38,7 @@ def test_weights_are_unbiased_for_few_steps():
     truth = LinearGaussian(latent=2, observed=3)
     vae, x = truth.vae(truth.wrong_encoder(shift=0.3, spread=1.5)), truth.data(3)
     log_weight = AIS(num_particles=4000, num_steps=10, num_leapfrog=2).log_weights(
-        vae.model, vae.guide, x, chunk_size=4000
+        vae.model, vae.guide, x, chunk_chains=4000
     )
     error = weights.log_mean_exp(log_weight) - truth.log_likelihood(x)
     assert bool((error.abs() < 4 * weights.standard_error(log_weight)).all())
@@ -115,7 +114,7 @@ def test_runs_on_every_pair_and_leaves_no_trace(name):
     p = PER_DATUM[name]()
     before = {key: value.clone() for key, value in p.module.state_dict().items()}
     out = AIS(num_particles=3, num_steps=4, num_leapfrog=2).sandwich(
-        p.model, p.guide, *p.args, chunk_size=6
+        p.model, p.guide, *p.args, chunk_chains=6
     )
     rows = len(p.args[0])
     assert out.lower.shape == out.upper.shape == (rows,)
@@ -131,21 +130,23 @@ def test_runs_on_every_pair_and_leaves_no_trace(name):
 def test_densities_of_coordinates_are_the_weights(name):
     """log p(x, z) - log q(z | x) in coordinates, at the guide's own draws, is the importance weight."""
     p = PER_DATUM[name]()
-    with evaluation(p.model, p.guide):
-        space = Unconstrained(p.model, p.guide, p.args, {})
-        traces = draw(p.model, p.guide, p.args, {}, 5, p.nesting)
-        u = space.unconstrain({name: traces[1].nodes[name]["value"] for name in space.sites})
+    pair = Pair(p.model, p.guide)
+    with pair.looking():
+        space = Unconstrained(pair, (p.args, {}))
+        draw = pair.draw(p.args, {}, 5)
+        u = space.unconstrain(draw.values)
         log_weight = sum(space.log_joint(u)) - space.log_guide(u)
         values, _ = space.constrain(u)
         torch.testing.assert_close(space.unconstrain(values), u)
-        torch.testing.assert_close(log_weight, terms(*traces, scaled=False).log_weight)
+        torch.testing.assert_close(log_weight, draw.log_weight)
 
 
 def test_coordinates_carry_the_jacobian():
     model, guide = constrained_pair()
     x = torch.tensor([0.5], dtype=torch.float64)
-    with evaluation():
-        space = Unconstrained(model, guide, (x,), {})
+    pair = Pair(model, guide)
+    with pair.looking():
+        space = Unconstrained(pair, ((x,), {}))
         axis = torch.linspace(-12, 12, 481, dtype=torch.float64)
         u = torch.cartesian_prod(axis, axis).unsqueeze(1)
         assert float(space.log_joint(u)[1].logsumexp(0).exp()) * 0.05**2 == pytest.approx(
@@ -166,8 +167,9 @@ def test_simplices_lose_a_dimension():
 
     torch.manual_seed(0)
     x = torch.tensor([0.0, 2.0])
-    with evaluation():
-        u = Unconstrained(model, guide, (x,), {}).draw_guide(4)
+    pair = Pair(model, guide)
+    with pair.looking():
+        u = Unconstrained(pair, ((x,), {})).draw_guide(4)
     assert u.shape == (4, 2, 2)
     log_weight = AIS(num_particles=200, num_steps=10, num_leapfrog=3).log_weights(model, guide, x)
     error = weights.log_mean_exp(log_weight) - torch.tensor(1 / 3).log()

@@ -202,12 +202,16 @@ def test_weights_of_another_make_are_refused(tmp_path, name):
 
 
 def test_parameters_that_would_be_lost_are_refused():
-    pair = vae()
-    svi = SVI(
-        lambda x: pair.model(x),
-        lambda x: pair.guide(x),
-        torch.optim.Adam(pair.parameters()),
-        Trace_ELBO(),
-    )
+    pair, free = vae(), torch.nn.Parameter(torch.zeros(3))
+    parameters = [*pair.parameters(), free]
+    svi = SVI(pair.model, pair.guide, torch.optim.Adam(parameters), Trace_ELBO())
     with pytest.raises(ValueError, match="a checkpoint would lose them"):
         svi_state(svi)
+
+
+def test_modules_behind_plain_functions_are_saved():
+    pair = vae()
+    adam = torch.optim.Adam(pair.parameters())
+    svi = SVI(lambda x: pair.model(x), lambda x: pair.guide(x), adam, Trace_ELBO())
+    (saved,) = svi_state(svi)["modules"]
+    assert saved.keys() == pair.state_dict().keys()

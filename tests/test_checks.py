@@ -75,7 +75,7 @@ def test_predictive_check_accepts_the_models_own_data():
 @pytest.mark.parametrize("name", PER_DATUM)
 def test_calibration_runs_on_every_pair(name):
     p = PER_DATUM[name]()
-    result = calibration(p.model, p.guide, *p.args, num_draws=9, chunk_size=20)
+    result = calibration(p.model, p.guide, *p.args, num_draws=9, chunk_draws=20)
     assert len(result.ranks) == len(p.args[0])
     assert bool(((result.ranks >= 0) & (result.ranks <= 9)).all())
 

@@ -208,7 +208,7 @@ def test_rate_and_distortion_are_the_closed_forms():
 @pytest.mark.parametrize("name", PER_DATUM)
 def test_chunks_change_nothing_and_all_is_finite(name):
     p = PER_DATUM[name]()
-    whole, chunked = (seeded(0, p, num_samples=60, chunk_size=size) for size in (2048, 7))
+    whole, chunked = (seeded(0, p, num_samples=60, chunk_bytes=size) for size in (1 << 23, 1000))
     torch.testing.assert_close(whole.log_px, chunked.log_px)
     torch.testing.assert_close(whole.distortion, chunked.distortion)
     torch.testing.assert_close(whole.pareto_k, chunked.pareto_k)
@@ -286,7 +286,7 @@ def test_weights_are_those_of_single_images():
         with pyro.plate("data", len(x)):
             drawn.append(pyro.sample("z", p.module.encoder(x)))
 
-    fast = log_weights(p.model, remembering, x, num_samples=20, chunk_size=7)
+    fast = log_weights(p.model, remembering, x, num_samples=20, chunk_bytes=1000)
     torch.testing.assert_close(fast, slow_loop(p, drawn[-1], x), atol=1e-6, rtol=0)
 
 
@@ -455,11 +455,11 @@ class NoPlateAround:
         ),
         (
             lambda x: evaluate(*plain(), x, num_samples=0),
-            "expected num_samples and chunk_size of at least 1, got 0",
+            "expected num_samples and chunk_bytes of at least 1, got 0",
         ),
         (
-            lambda x: evaluate(*plain(), x, num_samples=10, chunk_size=0),
-            "expected num_samples and chunk_size of at least 1",
+            lambda x: evaluate(*plain(), x, num_samples=10, chunk_bytes=0),
+            "expected num_samples and chunk_bytes of at least 1, got 10 and 0",
         ),
         (
             lambda x: kl_decomposition(*plain(), x, num_draws=1),

@@ -1,5 +1,6 @@
 """The training loop: true records, exact resume, honest failure, nothing left behind."""
 
+import math
 import csv
 import gc
 import itertools
@@ -192,11 +193,15 @@ def test_without_validation():
     )
 
 
+class OwnELBO(pyro.infer.Trace_ELBO):
+    """A subclass of one of Pyro's ELBOs runs as it is."""
+
+
 def test_an_objective_of_pyros_own():
-    svi, _ = make(objective=pyro.infer.Trace_ELBO())
+    svi, _ = make(objective=OwnELBO())
     (record,) = fit(svi, TRAIN, VALIDATION, epochs=1, **OPTIONS)
     assert record.loss > 0
-    assert record.train_elbo != record.train_elbo  # unknown
+    assert math.isnan(record.train_elbo)  # unknown
     assert record.validation_elbo == record.validation_log_likelihood - record.validation_kl
     assert record.beta is None
 

@@ -53,8 +53,8 @@ def conditional(truth: LinearGaussian, x: Tensor, seen: Tensor) -> tuple[Tensor,
 # Imputation
 
 
-@pytest.mark.parametrize("chunk_size", [100_000, 3000])
-def test_imputed_means_are_conditional_means(truth, chunk_size):
+@pytest.mark.parametrize("chunk_draws", [100_000, 3000])
+def test_imputed_means_are_conditional_means(truth, chunk_draws):
     vae, x, seen = pixelwise(truth), truth.data(8), torch.tensor([True, False, True, True, False])
     fill = conditional(truth, x, seen)[0].new_zeros(5) + truth.mu
     filled = impute(
@@ -64,7 +64,7 @@ def test_imputed_means_are_conditional_means(truth, chunk_size):
         seen.expand(8, -1),
         num_samples=20_000,
         fill=fill,
-        chunk_size=chunk_size,
+        chunk_draws=chunk_draws,
     )
     mean, covariance = conditional(truth, x, seen)
     torch.testing.assert_close(filled[:, seen], x[:, seen])
@@ -100,7 +100,7 @@ def test_draws_come_from_all_chunks():
         seen.expand(2, -1),
         num_samples=800,
         sample=True,
-        chunk_size=2,
+        chunk_draws=2,
     )
     mean, covariance = conditional(truth, x, seen)
     assert float(((draws[:, ~seen] - mean) / covariance.diagonal().sqrt()).abs().max()) < 4
@@ -192,7 +192,7 @@ def test_flips_are_undone_as_by_enumeration():
         (lambda vae, x: impute(vae.model, vae.guide, x, x), "expected a boolean mask of shape"),
         (
             lambda vae, x: impute(vae.model, vae.guide, x, x > 0, num_samples=0),
-            "expected num_samples and chunk_size of at least 1, got 0",
+            "expected num_samples and chunk_draws of at least 1, got 0",
         ),
         (
             lambda vae, x: impute(vae.model, vae.guide, x, x > 0),

@@ -9,7 +9,7 @@ from torch import nn
 from torch.func import functional_call
 
 from pyro_vae.nets.conv import conv_decoder, conv_encoder
-from pyro_vae.nets.mlp import Flat, mlp, set_output_bias
+from pyro_vae.nets.dense import Flat, mlp, set_output_bias
 from pyro_vae.nets.residual import residual_decoder, residual_encoder
 
 IMAGES = {"mnist": (1, 28, 28), "digits": (1, 8, 8), "cifar": (3, 32, 32), "odd": (2, 9, 14)}

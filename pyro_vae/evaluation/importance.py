@@ -206,9 +206,8 @@ def _scores(
     weight = log_weight(log_joint, log_guide, sample.log_summed)
     if sample.log_summed is None:
         return weight, log_likelihood, weight
-    return weight, *(
-        sample.expectation(value) for value in (log_likelihood, log_joint - log_guide)
-    )
+    elbo = sample.expectation(log_joint - log_guide)
+    return weight, sample.expectation(log_likelihood), elbo
 
 
 def columns(

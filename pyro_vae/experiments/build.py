@@ -11,7 +11,7 @@ from ..data.splits import Splits, load_data
 from ..inference.distributed import local_rank
 from ..inference.svi import SVI
 from ..models.vae import VAE
-from ..nets.mlp import set_output_bias
+from ..nets.dense import set_output_bias
 from ..nets.scaling import Divide
 from .choices import (
     ANNEALING,

@@ -33,7 +33,7 @@ from ..families import (
     VonMisesFisher,
 )
 from ..nets.conv import Shape, conv_decoder, conv_encoder
-from ..nets.mlp import mlp
+from ..nets.dense import mlp
 from ..nets.precision import BFloat16
 from ..nets.residual import residual_decoder, residual_encoder
 from ..objectives.doubly_reparameterised import STL, DReG

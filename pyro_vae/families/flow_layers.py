@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..nets.mlp import mlp
+from ..nets.dense import mlp
 
 _validate_args = torch.distributions.Distribution._validate_args
 import zuko.flows  # noqa: E402  # importing zuko switches off the validation of every distribution

@@ -5,8 +5,8 @@ They use no distributions and no programs. May import: nothing of the package.
 
 from .batch_norm import BatchNormMean
 from .conv import conv_decoder, conv_encoder
+from .dense import Flat, mlp, set_output_bias
 from .linear import Linear
-from .mlp import Flat, mlp, set_output_bias
 from .precision import BFloat16
 from .residual import ResidualBlock, residual_decoder, residual_encoder
 from .scaling import Divide

@@ -4,8 +4,8 @@ import math
 
 from torch import nn
 
+from .dense import Flat
 from .linear import Linear
-from .mlp import Flat
 
 Shape = tuple[int, int, int]
 """Channels, height and width of an image."""

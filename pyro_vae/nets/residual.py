@@ -6,8 +6,8 @@ import math
 from torch import Tensor, nn
 
 from .conv import Shape, channels_for, check_shape, halved
+from .dense import Flat
 from .linear import Linear
-from .mlp import Flat
 
 
 def residual_encoder(shape: Shape, outputs: int) -> Flat:

@@ -1,6 +1,6 @@
 """Figures.
 
-May import: data, evaluation, models, training.
+May import: data, evaluation, families, models, programs, training.
 """
 
 from .diagnostics import convergence, extremes, pareto, ranks, weight_tails

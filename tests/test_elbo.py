@@ -81,7 +81,9 @@ def test_value_and_gradients_are_pyros(elbos, make, num_particles):
     estimate, gradients = ours(mine(num_particles), programs)
     expected = pyros(
         theirs(
-            num_particles, max_plate_nesting=programs.nesting, vectorize_particles=vectorized(programs)
+            num_particles,
+            max_plate_nesting=programs.nesting,
+            vectorize_particles=vectorized(programs),
         ),
         programs,
     )
@@ -339,7 +341,10 @@ def test_more_particles_mean_less_variance():
     torch.manual_seed(0)
     spread = [
         torch.stack(
-            [Trace_ELBO(k).estimate(programs.model, programs.guide, *programs.args).loss for _ in range(50)]
+            [
+                Trace_ELBO(k).estimate(programs.model, programs.guide, *programs.args).loss
+                for _ in range(50)
+            ]
         ).std()
         for k in (1, 16)
     ]

@@ -70,7 +70,9 @@ def by_hand(m2, x, K):
     """log q(y | x), (C, B), and log p(x, y, z) / q(z | x, y), (C, K, B), at the draws of ours."""
     z = draw_of(m2, x, K).values["z"].detach().reshape(C, K, B, L)
     classes = torch.eye(C, dtype=torch.float64)
-    rows = [[m2.log_weight(x, classes[c].expand(B, C), z[c, k]) for k in range(K)] for c in range(C)]
+    rows = [
+        [m2.log_weight(x, classes[c].expand(B, C), z[c, k]) for k in range(K)] for c in range(C)
+    ]
     return m2.q_y(x).log_softmax(-1).T, torch.stack([torch.stack(each) for each in rows])
 
 
@@ -129,9 +131,10 @@ def test_the_elbo_is_that_of_trace_enum():
     results = []
     theirs = TraceEnum_ELBO(max_plate_nesting=1, strict_enumeration_warning=False)
     with pyro.get_param_store().scope():
-        losses = theirs.differentiable_loss(m2.model, m2.guide, x), Trace_ELBO().estimate(
-            m2.model, m2.guide, x
-        ).loss
+        losses = (
+            theirs.differentiable_loss(m2.model, m2.guide, x),
+            Trace_ELBO().estimate(m2.model, m2.guide, x).loss,
+        )
     for loss in losses:
         results.append((loss, torch.autograd.grad(loss, list(m2.parameters()))))
     torch.testing.assert_close(results[1], results[0])

@@ -68,7 +68,9 @@ def test_a_factor_of_the_guide_is_in_no_bound_of_weights(name):
         assert parts[0].kl == pytest.approx(parts[1].kl, abs=0.2)
         assert parts[0].mutual_information == pytest.approx(parts[1].mutual_information, abs=0.1)
     else:
-        loss = result_or_refusal(lambda: IWAE(3).estimate(vae.model, with_factor(vae), x).loss.detach())
+        loss = result_or_refusal(
+            lambda: IWAE(3).estimate(vae.model, with_factor(vae), x).loss.detach()
+        )
         assert loss is None or float(loss) == pytest.approx(-float(truth.log_likelihood(x).sum()))
 
 

@@ -132,7 +132,10 @@ def test_the_score_is_not_masked(name, ours):
     (truth,) = torch.autograd.grad(-elbo, pair.logit)
     torch.manual_seed(0)
     sampled = torch.stack(
-        [torch.autograd.grad(ours.estimate(pair.model, guide, x).loss, pair.logit)[0] for _ in range(200)]
+        [
+            torch.autograd.grad(ours.estimate(pair.model, guide, x).loss, pair.logit)[0]
+            for _ in range(200)
+        ]
     )
     assert float((sampled.mean() - truth).abs()) < 4 * float(sampled.std()) / 200**0.5 + 1e-9
     assert abs(float(truth)) > 0.1

@@ -23,15 +23,19 @@ from pyro_vae.inference.semi_amortised import SemiAmortised
 from pyro_vae.models.per_datum import PerDatumVAE
 from pyro_vae.objectives.doubly_reparameterised import STL, DReG
 from pyro_vae.objectives.importance_weighted import IWAE
-from pyro_vae.programs.isolation import looking, isolated
+from pyro_vae.programs.isolation import isolated, looking
 from pyro_vae.programs.modules import modules_of
+from pyro_vae.programs.pair import Pair
 
 
 def gap(truth, vae, guide, x, *args) -> float:
     """log p(x) - ELBO per datum, of 200 draws."""
     with looking(modules_of(vae.model, guide)):
         return float(
-            (truth.log_likelihood(x).sum() - Trace_ELBO(200).estimate(vae.model, guide, x, *args).elbo)
+            (
+                truth.log_likelihood(x).sum()
+                - Trace_ELBO(200).estimate(vae.model, guide, x, *args).elbo
+            )
             / len(x)
         )
 
@@ -117,8 +121,11 @@ def semi_amortised(num_particles: int = 2):
 def test_semi_amortised_guide_is_a_guide(objective):
     vae, guide, x = semi_amortised()
     stored = set(pyro.get_param_store().keys())
-    with isolated(modules_of(vae.model, guide), validate=True, strict=True):
-        objective.estimate(vae.model, guide, x).loss.backward()
+    pair = Pair(vae.model, guide)
+    with pair.isolated(validate=True, strict=True):
+        pair.structure(((x,), {}))
+        vae.encoder.net.calls = vae.encoder.net.rows = 0
+        objective.score(pair, (x,), {}).loss.backward()
     assert (vae.encoder.net.calls, vae.encoder.net.rows) == (1, 7)
     assert all(p.grad.abs().sum() > 0 for p in (*vae.parameters(), guide.log_rate))
     assert set(pyro.get_param_store().keys()) == stored
@@ -175,9 +182,11 @@ def test_any_family_serves_per_datum():
         family = make(5, 3)
         family.net = nn.Embedding(10, family.net[-1].out_features)
         vae = PerDatumVAE(StandardNormal(3), Bernoulli(mlp(3, 8, 5)), family)
-        loss = Trace_ELBO(2).estimate(
-            vae.model, vae.guide, torch.ones(4, 5), torch.tensor([3, 1, 9, 0])
-        ).loss
+        loss = (
+            Trace_ELBO(2)
+            .estimate(vae.model, vae.guide, torch.ones(4, 5), torch.tensor([3, 1, 9, 0]))
+            .loss
+        )
         assert loss.isfinite(), name
 
 

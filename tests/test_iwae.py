@@ -10,7 +10,7 @@ from torch import nn
 from pyro_vae import VAE, Bernoulli, DiagonalNormal, StandardNormal, Trace_ELBO, mlp
 from pyro_vae.objectives.doubly_reparameterised import STL, DReG
 from pyro_vae.objectives.importance_weighted import IWAE
-from pyro_vae.programs.isolation import looking, isolated
+from pyro_vae.programs.isolation import isolated, looking
 from pyro_vae.programs.modules import modules_of
 
 
@@ -37,7 +37,10 @@ def test_the_bound_rises_with_k_and_stays_below_log_p():
     means, errors = [], []
     with looking([vae]):
         for k in (1, 2, 5, 20, 100):
-            bound = -torch.stack([IWAE(k).estimate(vae.model, vae.guide, x).loss for _ in range(200)]) / 20
+            bound = (
+                -torch.stack([IWAE(k).estimate(vae.model, vae.guide, x).loss for _ in range(200)])
+                / 20
+            )
             means.append(float(bound.mean()))
             errors.append(float(bound.std()) / 200**0.5)
     log_p = float(truth.log_likelihood(x).mean())

@@ -151,9 +151,7 @@ def test_nested_plates(outer, inner):
     draw = draw_of(model, guide, x)
     assert draw.structure.vectorized
     z = draw.values["z"].reshape(K, B, D)
-    torch.testing.assert_close(
-        draw.log_likelihood.local, dist.Normal(z, 0.5).log_prob(x).sum(-1)
-    )
+    torch.testing.assert_close(draw.log_likelihood.local, dist.Normal(z, 0.5).log_prob(x).sum(-1))
     torch.testing.assert_close(draw.log_prior.local, dist.Normal(0.0, 1.0).log_prob(z).sum(-1))
     torch.testing.assert_close(draw.log_guide.local, dist.Normal(0.4 * x, 0.9).log_prob(z).sum(-1))
 

@@ -13,7 +13,6 @@ from pyro import poutine
 from pyro.distributions.testing.fakes import NonreparameterizedNormal
 from pyro.infer.elbo import ELBOModule
 from pyro.nn import PyroModule, pyro_method
-from torch import nn
 
 from pyro_vae import IWAE, SVI, Trace_ELBO, TraceMeanField_ELBO
 from pyro_vae.objectives.stock import AsItIs, adopt
@@ -69,7 +68,7 @@ class Programs(PyroModule):
 
 def modules():
     module = Programs()
-    return module, module.model, module.guide, {"loc", "encoder.net.0.weight"}
+    return module, module.model, module.guide, {"loc", "encoder$$$net.0.weight"}
 
 
 @pytest.mark.parametrize("make", [functions, modules])
@@ -96,7 +95,7 @@ def test_losses_are_those_of_pyros_trace_elbo(num_particles, store):
             torch.manual_seed(1)
             value = getattr(elbo, name)(programs.model, programs.guide, *programs.args)
             assert isinstance(value, float) == (name != "differentiable_loss")
-            values.append(float(value))
+            values.append(float(value.detach() if torch.is_tensor(value) else value))
         values.append(torch.cat([g.flatten() for g in programs.named_gradients().values()]))
     for mine, expected in zip(values[4:], values[:4], strict=True):
         torch.testing.assert_close(mine, expected)
@@ -186,7 +185,7 @@ def test_gradients_of_normal_normal(reparameterized, subsample):
     exact = (fit + (m.square() + c.square()) / 2 - c.log()).sum()
     truth = torch.stack(torch.autograd.grad(exact, [m, c]))
     torch.manual_seed(0)
-    objective, draws = Trace_ELBO(10), []
+    objective, draws = Trace_ELBO(10 if reparameterized else 1000), []
     for _ in range(300):
         loss = objective.estimate(model, guide, x).loss
         draws.append(torch.stack(torch.autograd.grad(loss, [m, c])))
@@ -212,22 +211,27 @@ ADOPTED = {
 @pytest.mark.parametrize("title", ["vae", "top-down", "pyro style"])
 def test_adopted_objectives_have_pyros_value(elbo, title):
     programs, number = PAIRS[title](), elbo.num_particles
-    elbo = type(elbo)(**({"alpha": 0.3} if "Renyi" in type(elbo).__name__ else {}))
-    elbo.num_particles, elbo.vectorize_particles, elbo.max_plate_nesting = number, number > 1, 1
+    elbo.vectorize_particles, elbo.max_plate_nesting = number > 1, 1
     with pyro.get_param_store().scope():
-        mine = score(adopt(elbo), *programs[:0] or (programs.model, programs.guide), *programs.args)
+        mine = score(adopt(elbo), programs.model, programs.guide, *programs.args)
         theirs = score(AsItIs(elbo), programs.model, programs.guide, *programs.args)
     assert theirs.kl is None
     torch.testing.assert_close(mine.loss, theirs.loss)
 
 
-def test_a_scale_inside_the_logarithm_is_refused_and_a_scale_aside_falls_back():
+def test_a_scale_inside_the_logarithm_is_refused_and_no_closed_form_falls_back():
     programs = vae()
     model, guide = (poutine.scale(p, scale=0.5) for p in (programs.model, programs.guide))
     optim = torch.optim.Adam(programs.module.parameters())
     with pytest.raises(ValueError, match="expected programs without a scale for Pyro's RenyiELBO"):
         SVI(model, guide, optim, pyro.infer.RenyiELBO(num_particles=2)).step(*programs.args)
-    svi = SVI(model, programs.guide, optim, pyro.infer.TraceMeanField_ELBO())
+
+    def heavy(x):
+        with pyro.plate("data", len(x)):
+            prior = dist.StudentT(x.new_tensor(5.0)).expand([3]).to_event(1)
+            pyro.sample("x", programs.module.decoder(pyro.sample("z", prior)), obs=x)
+
+    svi = SVI(heavy, programs.guide, optim, pyro.infer.TraceMeanField_ELBO())
     assert svi.step(*programs.args).isfinite()
     assert svi.estimate.kl is None
     svi = SVI(programs.model, programs.guide, optim, pyro.infer.TraceMeanField_ELBO())

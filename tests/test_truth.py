@@ -62,7 +62,9 @@ def test_log_px_is_elbo_plus_kl(objective, spread, shift):
         vae.prior.forward = lambda: prior
     torch.manual_seed(0)
     with torch.no_grad():
-        elbos = torch.stack([objective(100).estimate(vae.model, vae.guide, x).elbo for _ in range(30)])
+        elbos = torch.stack(
+            [objective(100).estimate(vae.model, vae.guide, x).elbo for _ in range(30)]
+        )
     assert abs(float(elbos.mean()) - expected) < 4 * float(elbos.std()) / math.sqrt(30) + 1e-6
 
 

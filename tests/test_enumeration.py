@@ -128,15 +128,13 @@ def test_the_elbo_is_that_of_trace_enum():
         return dist.Bernoulli(logits=m2.p_x(h)).to_event(1)
 
     m2.posterior, m2.likelihood = posterior, likelihood
-    results = []
     theirs = TraceEnum_ELBO(max_plate_nesting=1, strict_enumeration_warning=False)
     with pyro.get_param_store().scope():
         losses = (
             theirs.differentiable_loss(m2.model, m2.guide, x),
             Trace_ELBO().estimate(m2.model, m2.guide, x).loss,
         )
-    for loss in losses:
-        results.append((loss, torch.autograd.grad(loss, list(m2.parameters()))))
+    results = [(loss, torch.autograd.grad(loss, list(m2.parameters()))) for loss in losses]
     torch.testing.assert_close(results[1], results[0])
 
 

@@ -25,6 +25,7 @@ from pyro_vae.objectives.doubly_reparameterised import STL, DReG
 from pyro_vae.objectives.importance_weighted import IWAE
 from pyro_vae.programs.isolation import isolated, looking
 from pyro_vae.programs.modules import modules_of
+from pyro_vae.programs.pair import Pair
 
 
 def gap(truth, vae, guide, x, *args) -> float:
@@ -120,8 +121,11 @@ def semi_amortised(num_particles: int = 2):
 def test_semi_amortised_guide_is_a_guide(objective):
     vae, guide, x = semi_amortised()
     stored = set(pyro.get_param_store().keys())
-    with isolated(modules_of(vae.model, guide), validate=True, strict=True):
-        objective.estimate(vae.model, guide, x).loss.backward()
+    pair = Pair(vae.model, guide)
+    with pair.isolated(validate=True, strict=True):
+        pair.structure(((x,), {}))
+        vae.encoder.net.calls = vae.encoder.net.rows = 0
+        objective.score(pair, (x,), {}).loss.backward()
     assert (vae.encoder.net.calls, vae.encoder.net.rows) == (1, 7)
     assert all(p.grad.abs().sum() > 0 for p in (*vae.parameters(), guide.log_rate))
     assert set(pyro.get_param_store().keys()) == stored

@@ -34,6 +34,7 @@ from pyro_vae.objectives.renyi import Renyi
 from pyro_vae.objectives.score_function import ScoreFunction_ELBO
 from pyro_vae.objectives.wake_sleep import ReweightedWakeSleep
 from pyro_vae.programs.isolation import isolated, looking
+from pyro_vae.programs.pair import Pair
 
 OBJECTIVES = {
     "elbo": Trace_ELBO(),
@@ -153,6 +154,9 @@ def test_asks_the_device_for_no_number(name):
     """The loss and its gradient, as one graph of their tensors."""
     vae = make(DiagonalNormal)
     names = [n for n, _ in vae.named_parameters()]
+    pair = Pair(vae.model, vae.guide)
+    with pair.isolated():
+        OBJECTIVES[name].score(pair, (pixels(),), {})  # the structure is found eagerly, once
 
     def flat(x, *values):
         free = {n: v.detach().requires_grad_() for n, v in zip(names, values, strict=True)}
@@ -163,8 +167,8 @@ def test_asks_the_device_for_no_number(name):
                 self.vae = vae
 
             def forward(self):
-                with isolated([vae], validate=False):
-                    return OBJECTIVES[name].estimate(vae.model, vae.guide, x).loss
+                with pair.isolated(validate=False):
+                    return OBJECTIVES[name].score(pair, (x,), {}).loss
 
         buffers = {f"vae.{n}": b.to(x) * 1 for n, b in vae.named_buffers()}
         loss = torch.func.functional_call(
@@ -185,7 +189,7 @@ def test_a_common_scale_multiplies_and_different_scales_are_refused(name):
         OBJECTIVES[name].estimate(whole(vae.model), whole(vae.guide), x).loss, plain / 4
     )
     latent = poutine.scale(vae.guide, scale=0.25)
-    with pytest.raises(ValueError, match=r"expected one scale for all sites, got .*0.25"):
+    with pytest.raises(ValueError, match="expected one scale for all sites, got several"):
         OBJECTIVES[name].estimate(vae.model, latent, x)
 
 
@@ -233,7 +237,7 @@ def test_errors(name):
 def test_free_bits_with_a_flow_is_refused():
     vae = make(lambda net: IAF(mlp(5, 8, IAF.outputs(3)), 3))
     with pytest.raises(
-        TypeError, match="expected families with a closed-form KL, got FlowDistribution and Normal"
+        TypeError, match="expected families with a closed-form KL, got q = Flow and p = Normal"
     ):
         FreeBits().estimate(vae.model, vae.guide, pixels())
 
@@ -328,7 +332,9 @@ def test_no_gradient_passes_through_the_draws(objective):
 
 def test_sleep_needs_arguments_that_are_observed_as_they_are():
     vae, x = make(DiagonalNormal), pixels()
-    with pytest.raises(ValueError, match="observe its arguments as they are"):
+    with pytest.raises(
+        ValueError, match="expected one argument to hold the data of site 'x', got 0"
+    ):
         ReweightedWakeSleep(2, insomnia=0.5).estimate(lambda x: vae.model(x.clone()), vae.guide, x)
 
 

@@ -173,6 +173,8 @@ def stream(
     pair = scorer.pair
     with pair.looking():
         found = pair.sliced(call)
+    if found.refusal is not None:
+        raise ValueError(found.refusal)
     wide = GUIDE_BLOCK if found.single else min(GUIDE_BLOCK, GUIDE_BYTES // found.row_bytes)
     for rows, samples in _grid(found.rows.size, num_samples, max(wide // found.guide_copies, 1)):
         with pair.looking():

@@ -91,7 +91,7 @@ class Path(NamedTuple):
         sample = pair.sample((args, kwargs), num_particles)
         with torch.enable_grad():
             leaves = {name: z.detach().requires_grad_() for name, z in sample.values.items()}
-            draw = pair.at(args, kwargs, leaves, num_particles)
+            draw = pair.at(args, kwargs, leaves, num_particles, sample.subsample)
             draw.log_weight  # noqa: B018  # computed here, with its gradient
         if is_validation_enabled():
             check_deterministic(sample.log_guide, draw.log_guide.local)

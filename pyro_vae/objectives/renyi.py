@@ -4,6 +4,7 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
+from ..programs.draw import Draw
 from ..programs.pair import Pair
 from .importance_weighted import ImportanceWeighted, bound, check_reparameterised
 from .objective import Estimate
@@ -34,6 +35,10 @@ class Renyi(ImportanceWeighted):
     def score(self, pair: Pair, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Estimate:
         """Return the estimate of a pair on a call."""
         draw = pair.draw(args, kwargs, self.num_particles)
-        check_reparameterised(draw, "ReweightedWakeSleep")
+        self.check(draw)
         power = 1 - self.alpha
         return Estimate.of(draw, -draw.scale * (bound(power * draw.log_weight) / power).sum())
+
+    def check(self, draw: Draw) -> None:
+        """Raise where the objective does not hold for these draws."""
+        check_reparameterised(draw, "ReweightedWakeSleep")

@@ -15,6 +15,7 @@ import pyro.infer
 import torch
 from pyro.infer import ELBO
 
+from ..programs.draw import Draw
 from ..programs.isolation import unchanged
 from ..programs.pair import Pair
 from .elbo import Trace_ELBO, TraceMeanField_ELBO
@@ -52,15 +53,14 @@ def adopt(elbo: ELBO, compile: bool = False) -> Objective:
 class _UnscaledRenyi(Renyi):
     """Pyro's ``RenyiELBO``, of programs without a scale."""
 
-    def score(self, pair: Pair, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Estimate:
-        """Return the estimate of a pair on a call."""
-        draw = pair.draw(args, kwargs)
+    def check(self, draw: Draw) -> None:
+        """Raise ``ValueError`` where something is scaled."""
+        super().check(draw)
         if isinstance(draw.scale, torch.Tensor) or draw.scale != 1:
             raise ValueError(
                 "expected programs without a scale for Pyro's RenyiELBO, which keeps it inside the "
                 "logarithm, got one: use IWAE or Renyi of pyro_vae, which do not"
             )
-        return super().score(pair, args, kwargs)
 
 
 @dataclass(frozen=True, eq=False)

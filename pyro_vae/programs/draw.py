@@ -134,8 +134,8 @@ class Draw:
         Raises ``ValueError`` where no weight per datum exists: for global sites, for sites of
         different scales, and for factors of the guide.
         """
-        if self.structure.refusal is not None:
-            raise ValueError(f"{self.structure.refusal}; use Trace_ELBO")
+        if self.structure.unweighable is not None:
+            raise ValueError(f"{self.structure.unweighable}; use Trace_ELBO")
         if self.mixed:
             raise ValueError(
                 "expected one scale for all sites, got several: importance weights are not "
@@ -200,6 +200,8 @@ class Sample(NamedTuple):
     """log q(z | x) without factors, (K, B), or (E, K, B)."""
     log_summed: Tensor | None
     """As in :class:`Draw`."""
+    subsample: Values
+    """The rows that plates have chosen themselves, by name."""
 
     def expectation(self, value: Tensor) -> Tensor:
         """The exact expectation over the summed sites, (E, K, B) -> (K, B)."""

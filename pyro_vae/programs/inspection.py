@@ -10,7 +10,7 @@ from pyro.poutine.util import site_is_subsample
 from torch import Tensor
 
 from .checks import check_pair, same_shapes
-from .refusals import why_relaxed, why_unweighable
+from .refusals import why_relaxed, why_unreportable, why_unweighable
 from .rows import Call, Rows
 from .sites import (
     Plate,
@@ -66,7 +66,8 @@ def inspect(model: Program, guide: Program, call: Call, rows: Rows | None = None
         model_values=_summed(unguided, plate),
         unmoved=_unmoved(guide_trace),
         relaxed=why_relaxed(guide_trace),
-        refusal=why_unweighable(model_trace, guide_trace, plate, whole, rows, size),
+        unweighable=why_unweighable(guide_trace, whole),
+        refusal=why_unreportable(model_trace, guide_trace, plate, whole, rows, size),
         observed=_observed(model_trace, plate, size),
         row_bytes=_row_bytes(model_trace, plate, size, sizes.bytes),
     )

@@ -15,6 +15,7 @@ from .runs import (
     at_values,
     draw_copies,
     draw_shared,
+    run_guide,
     run_pair,
     stacked,
     trace_of,
@@ -70,20 +71,27 @@ class Pair(Inspected):
         shared = shared and found.single and num_particles > 1
         draw = draw_shared if shared else draw_copies
         trace, values = draw(guide, call, found, num_particles, detached)
-        models = self._model_at(call, found, values, num_particles * found.guide_copies, trace)
+        copies, whole = num_particles * found.guide_copies, whole_values(trace, found)
+        models = self._model_at(call, found, values, copies, whole)
         return Draw(found, num_particles, models, (trace,), values, shared, detached)
 
     def at(
-        self, args: tuple[Any, ...], kwargs: dict[str, Any], values: Values, number: int
+        self,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        values: Values,
+        number: int,
+        given: Values | None = None,
     ) -> Draw:
         """Score both programs at given values of the latent sites, (K, B, ...), K = ``number``.
 
-        The density of the guide is that of points which it need not have drawn itself.
+        The density of the guide is that of points which it need not have drawn itself. ``given``
+        are the rows that plates have chosen, by name.
         """
         call = args, kwargs
         found = self.structure(call)
-        models = self._model_at(call, found, values, number)
-        guides = self._guide_at(call, found, values, number)
+        models = self._model_at(call, found, values, number, given)
+        guides = self._guide_at(call, found, values, number, given)
         return Draw(found, number, models, guides, values, found.single, True)
 
     def sample(self, call: Call, num_particles: int) -> Sample:
@@ -93,19 +101,20 @@ class Pair(Inspected):
         """
         found = self.structure(call)
         guide = self._programs[1]
-        if found.refusal is not None:
-            raise ValueError(found.refusal)
+        if found.unweighable is not None:
+            raise ValueError(found.unweighable)
         shared = found.single and num_particles > 1 and found.vectorized
         if self._by_rows(found, num_particles):
             draw = draw_shared if shared else draw_copies
             trace, values = draw(guide, call, found, num_particles, False)
             guides: Traces = (trace,)
         else:
-            guides = tuple(trace_of(guide, call) for _ in range(num_particles))
+            guides = run_guide(guide, call, num_particles)
             values = stacked(guides, found)
         log_guide = self._log_guide(found, guides, values, found.shape(num_particles), shared)
         runs = [stochastic_sites(trace) for trace in guides]
-        return Sample(values, log_guide, log_summed(runs, found, found.shape(num_particles)))
+        summed = log_summed(runs, found, found.shape(num_particles))
+        return Sample(values, log_guide, summed, subsamples(guides[0]))
 
     def sample_prior(self, call: Call, num_particles: int) -> Values:
         """Draw z ~ p(z), K times for each datum, (K, B, ...) by site."""
@@ -146,23 +155,32 @@ class Pair(Inspected):
         return True
 
     def _model_at(
-        self, call: Call, found: Structure, values: Values, number: int, guide: Trace | None = None
+        self,
+        call: Call,
+        found: Structure,
+        values: Values,
+        number: int,
+        given: Values | None = None,
     ) -> Traces:
-        """The model at given values; its global sites are those of a run of the guide."""
-        model = self._programs[0]
+        """The model at given values, those of global sites and of subsamples included."""
         values = with_classes(values, found, number)
-        number = number * found.model_copies
-        if guide is None or not found.whole:
-            return at_values(model, call, found, values, number)
-        return (at_copies(model, call, found, values, number, whole_values(guide, found)),)
+        model = self._programs[0]
+        return at_values(model, call, found, values, number * found.model_copies, given)
 
-    def _guide_at(self, call: Call, found: Structure, values: Values, number: int) -> Traces:
+    def _guide_at(
+        self,
+        call: Call,
+        found: Structure,
+        values: Values,
+        number: int,
+        given: Values | None = None,
+    ) -> Traces:
         """The guide at given values; where its one distribution scores them all, at the first."""
         guide = self._programs[1]
         if found.single:
             first = {name: value[:1] for name, value in values.items()}
-            return (at_copies(guide, call, found, first, 1),)
-        return at_values(guide, call, found, values, number)
+            return (at_copies(guide, call, found, first, 1, given),)
+        return at_values(guide, call, found, values, number, given)
 
     @staticmethod
     def _log_guide(

@@ -14,24 +14,27 @@ from .sites import (
     stochastic_sites,
 )
 
+Names = tuple[str, ...]
 
-def why_unweighable(
-    model_trace: Trace,
-    guide_trace: Trace,
-    plate: Plate | None,
-    whole: tuple[str, ...],
-    rows: Rows,
-    size: int,
+AROUND = "expected a plate with one row per datum around every sample site of model and guide"
+
+
+def why_unreportable(
+    model_trace: Trace, guide_trace: Trace, plate: Plate | None, whole: Names, rows: Rows, size: int
 ) -> str | None:
-    """Why a pair has no importance weight for each datum."""
-    around = "expected a plate with one row per datum around every sample site of model and guide"
+    """Why there is no log p(x) for each datum of a call; None where there is."""
     if plate is None:
-        return f"{around}, got none"
-    if whole:
-        return f"{around}, got global sites {list(whole)}"
+        return f"{AROUND}, got none"
     drawn = drawn_subsample(model_trace)
     if drawn and (rows.size != size or not rows.any):
         return drawn
+    return why_unweighable(guide_trace, whole)
+
+
+def why_unweighable(guide_trace: Trace, whole: Names) -> str | None:
+    """Why a draw of a pair has no importance weight for each datum; None where it has."""
+    if whole:
+        return f"{AROUND}, got global sites {list(whole)}"
     guide_sites = [s for s in stochastic_sites(guide_trace) if not is_factor(s)]
     if not guide_sites:
         return "expected latent sites in the guide, got none: importance weights need draws"

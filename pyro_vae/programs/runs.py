@@ -44,6 +44,13 @@ def run_pair(
     return tuple(models), tuple(guides)
 
 
+def run_guide(guide: Program, call: Call, number: int) -> Traces:
+    """Run the guide some times; the subsample stays the same."""
+    guides = [trace_of(guide, call)]
+    given = subsamples(guides[0])
+    return (*guides, *(trace_of(guide, call, assign(given)) for _ in range(number - 1)))
+
+
 def _replayed(model: Program, call: Call, guide_trace: Trace) -> Trace:
     """The model's run at the guide's draws, checked where Pyro validates."""
     replayed = poutine.replay(model, trace=guide_trace)
@@ -89,13 +96,18 @@ def _complete(trace: Trace) -> Trace:
 
 
 def at_values(
-    program: Program, call: Call, found: Structure, values: Values, number: int
+    program: Program,
+    call: Call,
+    found: Structure,
+    values: Values,
+    number: int,
+    given: Values | None = None,
 ) -> Traces:
     """Runs at given values (N, B, ...): one on N copies of the rows, or N runs."""
     if number == 1 or found.vectorized:
-        return (at_copies(program, call, found, values, number),)
+        return (at_copies(program, call, found, values, number, given),)
     each = ({name: v[n : n + 1] for name, v in values.items()} for n in range(number))
-    return tuple(at_copies(program, call, found, one, 1) for one in each)
+    return tuple(at_copies(program, call, found, one, 1, given) for one in each)
 
 
 def at_copies(
@@ -104,12 +116,14 @@ def at_copies(
     found: Structure,
     values: Values,
     copies: int,
-    whole: dict[str, Tensor] | None = None,
+    given: Values | None = None,
 ) -> Trace:
-    """A run at given values (N, B, ...), on N copies of the rows; ``whole`` is of global sites."""
-    given = {name: found.latents[name].to_rows(v) for name, v in values.items()}
-    rows = found.rows.copies(call, copies)
-    return trace_of(program, rows, assign(given | (whole or {})))
+    """A run at given values (N, B, ...), on N copies of the rows.
+
+    ``given`` are values of global sites, and the rows that plates have chosen, as they are.
+    """
+    local = {name: found.latents[name].to_rows(v) for name, v in values.items()}
+    return trace_of(program, found.rows.copies(call, copies), assign(local | (given or {})))
 
 
 def with_classes(values: Values, found: Structure, copies: int) -> Values:

@@ -71,6 +71,8 @@ class Structure:
     """The families of the guide's sites that have no reparameterised sampler, by site."""
     relaxed: str | None
     """Why the guide's draws have no probability, as a sentence; None where they have one."""
+    unweighable: str | None
+    """Why a draw has no importance weight for each datum, as a sentence; None where it has."""
     refusal: str | None
     """Why there is no log p(x) for each datum, as a sentence; None where there is."""
     observed: int

@@ -22,9 +22,12 @@ def same_by_rows(model: Program, guide: Program, call: Call, found: Structure) -
     args, kwargs = call
     with pyro.validation_enabled(False), torch.no_grad():  # relaxed values have no density
         guide_trace = poutine.trace(guide).get_trace(*args, **kwargs)
-        once = _scores(model, guide, call, guide_trace, found)
+        replayed = poutine.replay(model, trace=guide_trace)
+        model_trace = poutine.trace(replayed).get_trace(*args, **kwargs)
+        drawn = _latent_values(guide_trace, model_trace)  # the model's own ones too: they are fixed
+        once = _scores(model, guide, call, drawn, found)
         try:
-            doubled = _doubled(guide_trace, found)
+            doubled = _doubled(drawn, found)
             twice = _scores(model, guide, found.rows.copies(call, 2), doubled, found)
         except Exception:  # whatever a program raises for rows that it was not written for
             return False
@@ -32,7 +35,7 @@ def same_by_rows(model: Program, guide: Program, call: Call, found: Structure) -
             return False
         if _close([torch.cat([a, a]) for a in once], twice):
             return True
-        return not _close(once, _scores(model, guide, call, guide_trace, found))
+        return not _close(once, _scores(model, guide, call, drawn, found))
 
 
 def _scores(
@@ -50,25 +53,24 @@ def _scores(
     return [sum(each[1:], start=each[0]) for each in rows if each]
 
 
-def _doubled(guide_trace: Trace, found: Structure) -> Trace:
-    """The same draws, each twice."""
+def _latent_values(*traces: Trace) -> Trace:
+    """The draws of the latent sites of traces, to be replayed."""
     values = Trace()
-    for site in stochastic_sites(guide_trace):
-        if site["is_observed"]:
-            continue
-        value = site["value"]
-        if site["name"] in found.latents:
-            latent = found.latents[site["name"]]
-            once = latent.from_rows(value, 1)
-            value = latent.to_rows(torch.cat([once, once]))
-        values.add_node(
-            site["name"],
-            name=site["name"],
-            type="sample",
-            value=value,
-            is_observed=False,
-            infer=site["infer"],
-        )
+    for site in (site for trace in traces for site in stochastic_sites(trace)):
+        if not site["is_observed"] and site["name"] not in values:
+            node = {key: site[key] for key in ("name", "type", "value", "is_observed", "infer")}
+            values.add_node(site["name"], **node)
+    return values
+
+
+def _doubled(drawn: Trace, found: Structure) -> Trace:
+    """The same draws, each twice."""
+    values = drawn.copy()
+    for name, node in drawn.nodes.items():
+        if name in found.latents:
+            latent = found.latents[name]
+            once = latent.from_rows(node["value"], 1)
+            values.nodes[name] = node | {"value": latent.to_rows(torch.cat([once, once]))}
     return values
 
 

@@ -106,8 +106,9 @@ class Pair:
             refused = refused or (ValueError(found.refusal) if found.refusal else None)
         self._mask = None
         reason, *_ = str(refused).strip().splitlines() or [""]
-        if isinstance(refused, (ValueError, TypeError)) and reason.startswith("expected "):
-            raise refused  # a sentence of ours; Pyro and torch speak otherwise
+        ours = reason.startswith("expected ")  # Pyro's own ValueErrors speak otherwise
+        if isinstance(refused, TypeError) or (ours and isinstance(refused, ValueError)):
+            raise refused
         raise ValueError(
             "expected a plate with one row per datum around every sample site of model and guide, "
             f"got programs that do not take two rows of their arguments ({reason}): name the "

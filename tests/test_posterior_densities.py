@@ -119,7 +119,7 @@ def test_priors(name):
     vae = VAE(prior, Bernoulli(mlp(2, 8, 5)), DiagonalNormal(mlp(5, 8, 4))).double()
     for loss in (Trace_ELBO(), IWAE(3)):
         vae.zero_grad()
-        with isolated(validate=True, strict=True):
+        with isolated([], validate=True, strict=True):
             loss(vae.model, vae.guide, pixels()).loss.backward()
         assert [
             n for n, p in vae.named_parameters() if p.grad is None or not p.grad.abs().sum() > 0

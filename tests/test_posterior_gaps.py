@@ -9,7 +9,7 @@ from torch.distributions import kl_divergence
 
 from pyro_vae import SVI, DiagonalNormal, FullRankNormal, Trace_ELBO
 from pyro_vae.objectives.doubly_reparameterised import STL
-from pyro_vae.programs.isolation import evaluation
+from pyro_vae.programs.isolation import looking
 
 
 class Constant(nn.Module):
@@ -35,7 +35,7 @@ def fit(truth: LinearGaussian, family: nn.Module, loss, steps: int = 1000, rate:
     for _ in range(steps):
         svi.step(x)
         decay.step()
-    with evaluation(vae.model, vae.guide):
+    with looking([vae]):
         q = family(x)
         z = q.rsample((20_000,))
         gap = q.log_prob(z) - truth.posterior(x).log_prob(z)

@@ -16,7 +16,7 @@ from pyro_vae.families.bessel import bessel_ratio, log_bessel
 from pyro_vae.families.power_spherical import PowerSphericalDistribution
 from pyro_vae.families.spherical import UniformSphere, log_area
 from pyro_vae.families.von_mises_fisher import VonMisesFisher, VonMisesFisherDistribution
-from pyro_vae.programs.isolation import evaluation
+from pyro_vae.programs.isolation import looking
 
 LOSSES = (Trace_ELBO(), TraceMeanField_ELBO())
 DISTRIBUTIONS = {
@@ -167,7 +167,7 @@ def test_trains_with_the_analytic_kl(name):
     for _ in range(50):
         svi.step(x)
     assert float(svi.step(x)) < before - 1
-    with evaluation(vae.model, vae.guide):
+    with looking([vae]):
         sampled, analytic = (
             torch.stack([loss(vae.model, vae.guide, x).loss for _ in range(200)]) for loss in LOSSES
         )

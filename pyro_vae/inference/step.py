@@ -151,8 +151,8 @@ class GraphGradients(_Graph):
         names = self.names()
 
         def keep(tensors: Any, grads: list[Tensor | None], slots: Any, rates: Any) -> list[Tensor]:
-            given = zip(names.values(), grads, strict=True)
-            return [torch.zeros_like(p) if g is None else g for p, g in given]
+            given = zip(names, grads, strict=True)
+            return [torch.zeros_like(tensors[name]) if g is None else g for name, g in given]
 
         loss, log_likelihood, kl, *grads = self.run(objective, call, list(names), keep)
         for p, grad in zip(names.values(), grads, strict=True):

@@ -24,7 +24,7 @@ from .runs import (
     with_classes,
 )
 from .scoring import log_likelihood, log_prior, log_summed, of_draws, select, total
-from .sites import is_factor, stochastic_sites
+from .sites import is_factor, stochastic_sites, subsamples
 from .structure import Structure
 
 

@@ -108,7 +108,14 @@ def combinations(values: dict[str, Tensor], inner: int, size: int) -> dict[str, 
         after = total // (before * len(value))
         index = torch.arange(len(value), device=value.device)
         index = index.repeat_interleave(after * inner).repeat(before)
-        rows = value[index].unsqueeze(1)
+        rows = _in_graph(value)[index].unsqueeze(1)
         result[name] = rows.expand(len(index), size, *value.shape[1:])
         before *= len(value)
     return result
+
+
+def _in_graph(value: Tensor) -> Tensor:
+    """The same values; while a graph is made, as its own constant: it takes no other tensors."""
+    if torch._guards.detect_fake_mode() is None:
+        return value
+    return torch.tensor(value.tolist(), dtype=value.dtype, device=value.device)

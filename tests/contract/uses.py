@@ -52,10 +52,12 @@ def same(ours: Tensor, theirs: Tensor, what: str) -> None:
     demand(torch.allclose(ours, theirs, rtol=1e-7, atol=1e-8), what, ours, theirs)
 
 
-def svi_of(subject: Subject, loss: Any, rate: float = RATE, **options: Any) -> SVI:
+def svi_of(
+    subject: Subject, loss: Any, rate: float = RATE, kind: type = torch.optim.SGD, **options: Any
+) -> SVI:
     """The library's SVI of a pair."""
-    sgd = torch.optim.SGD(subject.used(), lr=rate)
-    return SVI(subject.model, subject.guide, sgd, loss=loss, **options)
+    optim = kind(subject.used(), lr=rate)
+    return SVI(subject.model, subject.guide, optim, loss=loss, **options)
 
 
 def mean_step(
@@ -64,13 +66,13 @@ def mean_step(
     expected: Callable[[Pool], Mean],
     *,
     copies: int = COPIES,
-    compile: bool = False,
+    **options: Any,
 ) -> None:
     """Steps that move nothing: their mean loss; then one that moves every weight a little."""
     subject = make(name)
     copies = copies if subject.copyable else 1
     pyro.set_rng_seed(2)
-    svi = svi_of(subject, loss, 0.0, compile=compile)
+    svi = svi_of(subject, loss, 0.0, **options)
     args = subject.copies(copies)
     number = STEPS if subject.copyable else 2 * STEPS
     losses = torch.stack([svi.step(*args) for _ in range(number)]) / copies
@@ -120,7 +122,7 @@ def stock(name: str) -> None:
 
 def compiled(name: str) -> None:
     """A step as one graph, whose random numbers are the compiler's own."""
-    mean_step(name, objectives.Trace_ELBO(), Pool.elbo, compile=True)
+    mean_step(name, objectives.Trace_ELBO(), Pool.elbo, compile=True, kind=COMPILED[name])
 
 
 def pyro_svi(name: str) -> None:
@@ -221,8 +223,12 @@ USES: dict[str, Use] = {
     "Pyro's Trace_ELBO": stock,
 }
 
-COMPILED = ("Conv2d VAE", "plain functions", "M2, y enumerated", "AutoNormal", "BatchNorm")
-"""Of each mechanism one: copies of rows, closures, summed sites, PyroParams, buffers."""
+COMPILED = {
+    "plain functions": torch.optim.Adam,
+    "M2, y enumerated": torch.optim.SGD,
+    "AutoNormal": torch.optim.SGD,
+}
+"""Of each mechanism one: closures and the update of Adam in the graph, summed sites, PyroParams."""
 
 
 def outcome(pair: str, use: str) -> str:

@@ -1,10 +1,10 @@
 """The training loop: true records, exact resume, honest failure, nothing left behind."""
 
-import math
 import csv
 import gc
 import itertools
 import json
+import math
 import os
 import subprocess
 import sys

@@ -147,10 +147,9 @@ def test_each_objective(traced_only, objective):
     agree(vae.model, vae.guide, OBJECTIVES[objective], (x,))
 
 
-@pytest.mark.parametrize("objective", ["analytic", "iwae"])
-def test_compiled_objective(same_draws, objective):
+def test_compiled_objective(same_draws):
     vae, x = vae_and_data("discretized logistic")
-    agree(vae.model, vae.guide, OBJECTIVES[objective], (x,))
+    agree(vae.model, vae.guide, IWAE(3), (x,))
 
 
 # Programs
@@ -199,7 +198,7 @@ class ConvVAE(PyroModule):
             pyro.sample("z", pyro.distributions.Normal(loc, log_scale.exp()).to_event(1))
 
 
-def test_convolutions_under_iwae(same_draws):
+def test_convolutions_under_iwae(traced_only):
     torch.manual_seed(0)
     vae, x = ConvVAE().double(), torch.rand(4, 1, 8, 8).round().double()
     agree(vae.model, vae.guide, IWAE(3), (x,))
@@ -217,7 +216,7 @@ def residual():
         StandardNormal(2),
         Bernoulli(residual_decoder(2, (1, 28, 28))),
         DiagonalNormal(residual_encoder((1, 28, 28), 4)),
-    )
+    ).double()
 
 
 def bfloat16():
@@ -248,7 +247,7 @@ def trained(make, size, optimiser, *, compile, steps=4, clip_norm=None, batches=
     """Train for some steps; return the losses, the VAE's tensors and the inference."""
     torch.manual_seed(0)
     vae = make().train()
-    data = (torch.rand(max(batches), size) < 0.3).float()
+    data = (torch.rand(max(batches), size) < 0.3).to(next(vae.parameters()))
     optim = optimiser(list(vae.parameters()))
     loss = loss or Trace_ELBO(beta=linear(3))
     svi = SVI(vae.model, vae.guide, optim, loss, compile=compile, clip_norm=clip_norm)
@@ -280,13 +279,12 @@ def test_compiled_adam_with_clipped_gradients(same_draws):
     assert_same_training(dense, 64, adam, clip_norm=0.5)
 
 
-def test_batch_norm(same_draws):
-    """Not Adam: of a gradient that is zero but for rounding, it takes the sign."""
-    options = {"steps": 3, "rtol": 1e-3, "atol": 1e-3}
-    assert_same_training(residual, 784, OPTIMISERS["sgd"], **options)
+def test_batch_norm(traced_only):
+    """In float64: BatchNorm enlarges what float32 rounds. Not Adam, which takes a sign of it."""
+    assert_same_training(residual, 784, OPTIMISERS["sgd"], steps=3)
 
 
-def test_bfloat16_products(same_draws):
+def test_bfloat16_products(traced_only):
     """bf16 rounds at 0.4 %."""
     assert_same_training(bfloat16, 64, OPTIMISERS["sgd"], steps=3, rtol=0.05, atol=0.03)
 
@@ -361,16 +359,12 @@ def test_own_random_numbers_agree_in_the_mean():
     assert abs(float(losses[True].mean() - losses[False].mean())) < 3 * error
     assert losses[True].std() > 0.1
     assert len(losses[True].unique()) > 950  # new noise at every step
+    torch.manual_seed(7)
+    assert svi.step(x) == losses[True][0]  # the seed decides
 
 
-def test_seed_decides_compiled_draws():
-    first, second = (trained(dense, 64, adam, compile=True, steps=2)[0] for _ in range(2))
-    assert torch.equal(first, second)
-
-
-@pytest.mark.parametrize("name", ["vae", "bottom-up"])
-def test_compiled_evaluation_equals_eager(same_draws, name):
-    p, values = PAIRS[name](), []
+def test_compiled_evaluation_equals_eager(same_draws):
+    p, values = PAIRS["bottom-up"](), []
     for mode in (False, True):
         torch.manual_seed(2)
         options = {"num_samples": 20, "chunk_bytes": 8000, "compile": mode}
@@ -412,7 +406,9 @@ def test_a_number_that_changes_is_refused(traced_only):
     svi = SVI(vae.model, vae.guide, torch.optim.Adam(vae.parameters()), Trace_ELBO(), compile=True)
     svi.step(x)
     vae.encoder.net.temperature = 10.0
-    with pytest.raises(ValueError, match=r"expected Tempered.temperature = 1.0, .*, got 10.0: make"):
+    with pytest.raises(
+        ValueError, match=r"expected Tempered.temperature = 1.0, .*, got 10.0: make"
+    ):
         svi.step(x)
 
 
@@ -421,7 +417,9 @@ def test_a_number_that_changes_is_refused_in_evaluation(traced_only):
     scorer = Scorer(vae.model, vae.guide, compile=True)
     log_likelihood(vae.model, vae.guide, x, num_samples=2, compile=scorer)
     vae.encoder.net.temperature = 10.0
-    with pytest.raises(ValueError, match=r"expected Tempered.temperature = 1.0, .*, got 10.0: make"):
+    with pytest.raises(
+        ValueError, match=r"expected Tempered.temperature = 1.0, .*, got 10.0: make"
+    ):
         log_likelihood(vae.model, vae.guide, x, num_samples=2, compile=scorer)
 
 

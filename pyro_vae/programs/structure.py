@@ -5,6 +5,8 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch._guards import detect_fake_mode
+from torch.utils._python_dispatch import _disable_current_modes
 
 from .rows import Rows
 from .sites import Plate
@@ -106,7 +108,16 @@ def combinations(values: dict[str, Tensor], inner: int, size: int) -> dict[str, 
         after = total // (before * len(value))
         index = torch.arange(len(value), device=value.device)
         index = index.repeat_interleave(after * inner).repeat(before)
-        rows = value[index].unsqueeze(1)
+        rows = _constant(value)[index].unsqueeze(1)
         result[name] = rows.expand(len(index), size, *value.shape[1:])
         before *= len(value)
     return result
+
+
+def _constant(value: Tensor) -> Tensor:
+    """The same values; while a graph is traced they are made anew, as a constant of the graph."""
+    if detect_fake_mode() is None:
+        return value
+    with _disable_current_modes():
+        numbers = value.tolist()
+    return torch.tensor(numbers, dtype=value.dtype, device=value.device)

@@ -54,7 +54,7 @@ def test_shared_tensors_are_one_argument():
 
 
 class FakeCuda:
-    """What CudaGraph asks of CUDA, on the CPU: a recording is the function itself, called at replay."""
+    """What CudaGraph asks of CUDA, on the CPU: a replay calls the function itself."""
 
     def __init__(self, monkeypatch):
         self.recording = None
@@ -90,7 +90,7 @@ class FakeCuda:
 
 
 def test_cuda_graph_writes_once_a_call(monkeypatch):
-    """Warm-up and recording must not count as steps, and new data must reach the recorded addresses."""
+    """Warm-up and recording are no steps; new data reach the recorded addresses."""
     fake = FakeCuda(monkeypatch)
     weight, total = torch.zeros(()), []
 

@@ -115,7 +115,7 @@ def test_three_same_named_vaes_in_one_process_all_learn():
 
 @pytest.mark.parametrize("make", PAIRS.values(), ids=PAIRS)
 def test_every_pair_learns(make):
-    assert improvement(make(), Trace_ELBO(max_plate_nesting=2)) > 0.3
+    assert improvement(make(), Trace_ELBO()) > 0.3
 
 
 @pytest.mark.parametrize("loss", LOSSES.values(), ids=LOSSES)
@@ -426,7 +426,7 @@ def test_validation_is_on_at_the_first_step_and_off_later():
     for call, validated in ((svi.step, False), (svi.evaluate_loss, True)):
         seen.clear()
         call(binary())
-        assert seen == [[validated] * 3]
+        assert seen[-1] == [validated] * 3  # a first look at another mode comes before
 
 
 @pytest.mark.parametrize("loss", LOSSES.values(), ids=LOSSES)
@@ -550,7 +550,7 @@ REFUSED = {
     "parameters of another module": (
         lambda m: svi_of(m.model, m.guide, plain_vae()),
         ValueError,
-        r"\['one of shape \(16, 3\)'",
+        r"to be those of the model and the guide, got others of shapes \[\(16, 3\), ",
     ),
     "frozen programs": (
         lambda m: svi_of(m.model, m.guide, m.requires_grad_(False)),
@@ -571,21 +571,18 @@ def test_the_first_step_refuses(make, error, message):
     assert_equal(snapshot(module), before)
 
 
-def test_a_parameter_without_gradient_is_named():
+def test_parameters_of_no_program_are_refused():
     module = Idle(StandardNormal(LATENT), decoder(), encoder()).double()
     before = snapshot(module)
     extra = torch.optim.Adam(module.extra.parameters())
-    with pytest.raises(ValueError, match=r"got none for \['extra.weight', 'extra.bias'\]"):
+    with pytest.raises(ValueError, match=r"got others of shapes \[\(2, 2\), \(2,\)\]"):
         SVI(module.model, module.guide, extra, loss=Trace_ELBO()).step(binary())
     assert_equal(snapshot(module), before)
     svi_of(module.model, module.guide, module).step(
         binary()
     )  # a part of the programs' own modules may stay idle
     stranger = nn.Parameter(torch.zeros(2, 2))
-    with pytest.raises(
-        ValueError,
-        match=r"belong to a module that the programs run, got none for \['one of shape \(2, 2\)'\]",
-    ):
+    with pytest.raises(ValueError, match=r"got others of shapes \[\(2, 2\)\]"):
         SVI(
             module.model,
             module.guide,
@@ -598,9 +595,8 @@ def test_wrong_arguments_are_refused():
     module = plain_vae()
     with pytest.raises(TypeError, match=r"torch.optim.Optimizer, got PyroOptim"):
         SVI(module.model, module.guide, pyro.optim.Adam({"lr": 0.1}), loss=Trace_ELBO())
-    for elbo in (pyro.infer.RenyiELBO(), pyro.infer.TraceGraph_ELBO()):
-        with pytest.raises(TypeError, match=f"differentiable_loss, got {type(elbo).__name__}"):
-            svi_of(module.model, module.guide, module, elbo)
+    with pytest.raises(TypeError, match="differentiable_loss, got TraceGraph_ELBO"):
+        svi_of(module.model, module.guide, module, pyro.infer.TraceGraph_ELBO())
     for clip_norm in (0.0, -1.0):
         with pytest.raises(ValueError, match="positive clip_norm"):
             svi_of(module.model, module.guide, module, clip_norm=clip_norm)

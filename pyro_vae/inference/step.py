@@ -151,12 +151,12 @@ class GraphGradients(_Graph):
         names = self.names()
 
         def keep(tensors: Any, grads: list[Tensor | None], slots: Any, rates: Any) -> list[Tensor]:
-            given = zip(names, grads, strict=True)
-            return [torch.zeros_like(tensors[name]) if g is None else g for name, g in given]
+            device = next(iter(tensors.values())).device
+            return [torch.empty(0, device=device) if grad is None else grad for grad in grads]
 
         loss, log_likelihood, kl, *grads = self.run(objective, call, list(names), keep)
         for p, grad in zip(names.values(), grads, strict=True):
-            p.grad = grad
+            p.grad = grad if grad.shape == p.shape else None  # as torch does: None for what is idle
         return Estimate(loss, log_likelihood, kl)
 
 

@@ -1,0 +1,137 @@
+"""Graphs of programs: what is compiled, what is refused, what a graph's inputs are."""
+
+import pytest
+import torch
+from pyro.nn import PyroModule, pyro_method
+from torch import nn
+from torch._subclasses.fake_tensor import FakeTensorMode
+
+from pyro_vae.programs.graphs import CannotCompile, CudaGraph, Graphs, Modules, compile_graph
+from pyro_vae.programs.isolation import isolated
+
+
+@pytest.mark.parametrize("version", ["2.13.0+cu130", "2.14.1"])
+def test_repeating_random_numbers_are_refused_in_one_sentence(monkeypatch, version):
+    monkeypatch.setattr(torch, "__version__", version)
+    monkeypatch.setattr(torch._inductor, "compile", lambda graph, inputs: graph)
+    with FakeTensorMode():  # a tensor on CUDA where there is none
+        x = torch.empty(3, device="cuda")
+    with pytest.raises(
+        CannotCompile, match=r"expected torch before 2\.13, or .*, got 2\.1.*: use the eager"
+    ):
+        compile_graph(lambda x: [x + 1], [x])
+    (y,) = compile_graph(lambda x: [x + 1], [torch.zeros(3)])(
+        torch.zeros(3)
+    )  # on the CPU they do not repeat
+    assert torch.equal(y, torch.ones(3))
+
+
+def test_products_are_onednn_and_right():
+    a, b, c = torch.randn(6, 5), torch.randn(5, 4), torch.randn(4)
+    run = compile_graph(lambda a, b, c: [a @ b, torch.addmm(c, a, b), b.t() @ a.t()], [a, b, c])
+    torch.testing.assert_close(run(a, b, c), [a @ b, a @ b + c, (a @ b).t()])
+
+
+def test_shared_tensors_are_one_argument():
+    class Pair(PyroModule):
+        def __init__(self):
+            super().__init__()
+            self.a = nn.Linear(3, 3)
+            self.b = nn.Linear(3, 3)
+            self.b.weight = self.a.weight
+
+        @pyro_method
+        def model(self):
+            return self.a(torch.ones(3)) + self.b(torch.ones(3))
+
+    owner = Pair()
+    modules = Modules([owner])
+    tensors = modules.tensors()
+    assert len(tensors) == 3
+    doubled = {name: 2 * value for name, value in tensors.items()}
+    with isolated([owner], validate=False):
+        torch.testing.assert_close(modules.run(doubled, owner.model), 2 * owner.model())
+
+
+class FakeCuda:
+    """What CudaGraph asks of CUDA, on the CPU: a replay calls the function itself."""
+
+    def __init__(self, monkeypatch):
+        self.recording = None
+        recorder = self
+
+        class Stream:
+            def wait_stream(self, other):
+                pass
+
+        class Graph:
+            def replay(self):
+                for out, new in zip(recorder.outputs, recorder.again(), strict=True):
+                    out.copy_(new)
+
+        class Nothing:
+            def __init__(self, *args):
+                pass
+
+            def __enter__(self):
+                pass
+
+            def __exit__(self, *args):
+                pass
+
+        for name, value in {
+            "Stream": Stream,
+            "CUDAGraph": Graph,
+            "current_stream": Stream,
+            "stream": Nothing,
+            "graph": Nothing,
+        }.items():
+            monkeypatch.setattr(torch.cuda, name, value)
+
+
+def test_cuda_graph_writes_once_a_call(monkeypatch):
+    """Warm-up and recording are no steps; new data reach the recorded addresses."""
+    fake = FakeCuda(monkeypatch)
+    weight, total = torch.zeros(()), []
+
+    def function(weight, x):
+        weight += x
+        return [weight * 10]
+
+    graph = CudaGraph(function)
+    original = graph._record
+
+    def record(fixed, data):
+        fake.outputs, fake.again = [torch.zeros(())], lambda: function(*fixed, *graph.data)
+        original(fixed, data)
+        graph.outputs = fake.outputs
+
+    monkeypatch.setattr(graph, "_record", record)
+    for x in (1.0, 2.0, 3.0):
+        total += [float(out) for out in graph([weight], [torch.tensor(x)])]
+    assert float(weight) == 6.0
+    assert total[1:] == [30.0, 60.0]
+
+
+def test_graphs_key_on_shape_and_type():
+    layer = nn.Linear(1, 1, bias=False)
+    graphs = Graphs([layer])
+    results = [
+        graphs(lambda tensors, state, x: [x.sum() + 1], (), torch.ones(n, dtype=t))
+        for n in (2, 3)
+        for t in (torch.float32, torch.int64)
+    ]
+    assert [float(r[0]) for r in results] == [3.0, 3.0, 4.0, 4.0]
+    assert len(graphs._graphs) == 4
+
+
+def test_graphs_tell_nestings_of_arguments_apart():
+    graphs = Graphs([nn.Linear(1, 1)])
+    for data in ({"x": torch.ones(2)}, {"x": torch.zeros(2)}, [torch.ones(2)]):
+        graphs(lambda tensors, state, x: [torch.ones(1)], (), data)
+    assert len(graphs._graphs) == 2
+
+
+def test_programs_without_modules_are_refused_in_one_sentence():
+    with pytest.raises(CannotCompile, match="expected programs over modules, got none"):
+        Graphs([])

@@ -1,6 +1,7 @@
 """Evaluation of a pair: log p(x) by importance weighting, its errors, diagnostics, and uses.
 
-May import: families, models, objectives, programs.
+The uses are generation, imputation, anomaly scores, calibration and predictive checks.
+May import: families, models, programs.
 """
 
 from .ais import AIS, Sandwich

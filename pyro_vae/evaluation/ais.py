@@ -1,12 +1,14 @@
 """Annealed importance sampling: log p(x) from below, and on simulated data from above.
 
-From f_0(z) = q(z | x) (or p(z)) to f_1(z) = p(x, z) along f_b = f_0^(1-b) f_1^b, with HMC transitions T_t that leave f_(b_t) as it is:
+The path goes from f_0(z) = q(z | x), or p(z), to f_1(z) = p(x, z) along f_b = f_0^(1-b) f_1^b.
+The HMC transition T_t leaves f_(b_t) invariant.
 
-log w = sum_t (b_t - b_(t-1)) (log f_1 - log f_0)(z_(t-1)),   z_0 ~ f_0,  z_t ~ T_t(z_(t-1)),      E[w] = p(x).
+log w = sum_t (b_t - b_(t-1)) (log f_1 - log f_0)(z_(t-1)),   z_0 ~ f_0,  z_t ~ T_t(z_(t-1)),
+E[w] = p(x).
 
-Source: Neal, *Annealed Importance Sampling*, 2001; Wu, Burda, Salakhutdinov & Grosse, *On the Quantitative Analysis of
-Decoder-Based Generative Models*, 2017; Grosse, Ghahramani & Adams, *Sandwiching the marginal likelihood using bidirectional
-Monte Carlo*, 2015.
+Source: Neal, *Annealed Importance Sampling*, 2001; Wu, Burda, Salakhutdinov & Grosse, *On the
+Quantitative Analysis of Decoder-Based Generative Models*, 2017; Grosse, Ghahramani & Adams,
+*Sandwiching the marginal likelihood using bidirectional Monte Carlo*, 2015.
 """
 
 from collections.abc import Callable, Iterable, Iterator
@@ -39,9 +41,9 @@ def linear(num_steps: int) -> Tensor:
 
 
 def sigmoidal(num_steps: int, steepness: float = 4.0) -> Tensor:
-    """b_t = (s(d (2t/T - 1)) - s(-d)) / (s(d) - s(-d)), s the logistic function: slow at both ends.
+    """b_t = (s(d (2t/T - 1)) - s(-d)) / (s(d) - s(-d)), where s is the logistic function.
 
-    Source: Grosse et al. 2015.
+    b_t changes slowly at both ends. ``steepness`` is d. Source: Grosse et al. 2015.
 
     >>> sigmoidal(2)
     tensor([0.0000, 0.5000, 1.0000])
@@ -52,7 +54,7 @@ def sigmoidal(num_steps: int, steepness: float = 4.0) -> Tensor:
 
 @dataclass(frozen=True)
 class Sandwich:
-    """Bounds of log p(x) from both sides, for B simulated data, from K chains each; in nats."""
+    """Lower and upper bounds of log p(x), in nats, for B simulated data with K chains each."""
 
     args: tuple[Any, ...]
     """The call with the simulated data."""
@@ -60,7 +62,7 @@ class Sandwich:
     forward: Tensor
     """The log weights of the chains from the start to the posterior, (K, B)."""
     reverse: Tensor
-    """The log weights of the chains from an exact draw from the posterior back to the start, (K, B)."""
+    """The log weights of the chains from an exact posterior draw back to the start, (K, B)."""
 
     @property
     def lower(self) -> Tensor:
@@ -77,11 +79,14 @@ class Sandwich:
 class AIS:
     """Annealed importance sampling for any pair of programs with continuous latents.
 
-    ``num_particles`` = K chains per datum, of ``num_steps`` temperatures of a ``schedule`` from 0 to 1, each with one HMC
-    transition of ``num_leapfrog`` steps, ``start`` from the guide or the prior. Step sizes are per datum and temperature, in
-    units of the start's standard deviation by dimension. They are tuned towards an acceptance of 0.65 in a preliminary run
-    with a quarter of the temperatures, whose draws are thrown away: with them fixed, E[w] = p(x) exactly. Modules are used
-    in ``eval`` mode.
+    Each datum has ``num_particles`` = K chains. A chain goes through ``num_steps`` temperatures of
+    a ``schedule`` from 0 to 1, with one HMC transition of ``num_leapfrog`` steps at each. It starts
+    at the guide or the prior (``start``). Modules are used in ``eval`` mode.
+
+    Each datum and temperature has a step size, in units of the start's standard deviation by
+    dimension. A preliminary run with a quarter of the temperatures tunes the step sizes towards an
+    acceptance of 0.65. Its draws are not used again: the step sizes are then fixed, and
+    E[w] = p(x) holds exactly.
 
     Raises ``ValueError`` for fewer than one particle, step or leapfrog step, an unknown start,
     discrete latents, or a start from a guide without a density (``Delta``) or with a random one
@@ -89,7 +94,8 @@ class AIS:
 
     >>> from pyro_vae import VAE, Bernoulli, DiagonalNormal, StandardNormal, mlp
     >>> vae = VAE(StandardNormal(2), Bernoulli(mlp(2, 16, 64)), DiagonalNormal(mlp(64, 16, 4)))
-    >>> AIS(num_particles=4, num_steps=10).log_weights(vae.model, vae.guide, torch.ones(3, 64)).shape
+    >>> ais = AIS(num_particles=4, num_steps=10)
+    >>> ais.log_weights(vae.model, vae.guide, torch.ones(3, 64)).shape
     torch.Size([4, 3])
     """
 
@@ -139,10 +145,10 @@ class AIS:
         progress: bool = False,
         **kwargs: Any,
     ) -> Sandwich:
-        """Replace the data by simulated ones and bound their log p(x) from both sides.
+        """Replace the data by simulated data and bound their log p(x) from both sides.
 
-        Bidirectional Monte Carlo: the gap between the bounds also bounds the error of either, in
-        nats, on data like these.
+        This is bidirectional Monte Carlo. The gap between the bounds limits the error of each
+        bound, in nats, on data like these.
         """
         pair, betas, weights = Pair(model, guide), self.schedule(self.num_steps), []
         simulated = []
@@ -176,7 +182,7 @@ class AIS:
             space = Unconstrained(pair, call)
             if self.start == "guide":
                 space.check_guide()
-            with pyro.validation_enabled(False):  # the programs are checked: the chains need not be
+            with pyro.validation_enabled(False):  # the programs were checked already
                 yield Path(space, self.start == "guide", self.num_leapfrog)
 
 

@@ -9,11 +9,11 @@ from ..programs.unconstrained import Unconstrained
 
 TARGET_ACCEPTANCE = 0.65
 ADAPTATION_RATE = 0.2
-SCALE_DRAWS = 64  # of the start, for the scale of its dimensions
+SCALE_DRAWS = 64  # draws from the start, to estimate the scale of each dimension
 
 
 class _State(NamedTuple):
-    """Where the chains are, (K, B, D), and the log-densities log f_0 and log f_1 there, (K, B)."""
+    """The positions of the chains, (K, B, D), and log f_0 and log f_1 there, (K, B)."""
 
     u: Tensor
     start: Tensor
@@ -21,7 +21,7 @@ class _State(NamedTuple):
 
 
 class Path:
-    """The densities f_b of some data, and chains along them."""
+    """The densities f_b for some data, and the chains that move along them."""
 
     def __init__(self, space: Unconstrained, from_guide: bool, num_leapfrog: int) -> None:
         self.space, self.from_guide, self.num_leapfrog = space, from_guide, num_leapfrog
@@ -29,7 +29,7 @@ class Path:
         self.scale = self.draws(SCALE_DRAWS).std(0)  # (B, D)
 
     def tune(self, u: Tensor, betas: Tensor, num_steps: int) -> Tensor:
-        """Step sizes (T, B) by temperature and datum, from a run from u along fewer ``betas``."""
+        """Return step sizes (T, B) by temperature and datum, from a run from u on fewer betas."""
         state = _State(u, *self.densities(u))
         log_size = u.new_full((u.shape[1],), u.shape[-1] ** -0.25).log()
         sizes = []
@@ -43,7 +43,7 @@ class Path:
     def anneal(self, u: Tensor, betas: Tensor, step_sizes: Tensor, reverse: bool = False) -> Tensor:
         """Run the chains from u; return log w (K, B).
 
-        In reverse they run from the target to the start, by the same transitions.
+        In reverse they run from the target to the start, with the same transitions.
         """
         state = _State(u, *self.densities(u))
         log_weight = torch.zeros_like(state.target)
@@ -57,8 +57,8 @@ class Path:
         return log_weight
 
     def move(self, state: _State, beta: float, size: Tensor) -> tuple[_State, Tensor]:
-        """One HMC transition that leaves f_beta as it is; return also the mean acceptance of each datum's chains."""
-        jitter = 0.8 + 0.4 * torch.rand_like(size)  # lest the trajectories be periodic
+        """One HMC transition that leaves f_beta invariant; also return each datum's acceptance."""
+        jitter = 0.8 + 0.4 * torch.rand_like(size)  # avoids periodic trajectories
         step = (size * jitter).unsqueeze(-1) * self.scale
         momentum = torch.randn_like(state.u)
         u, gradient = state.u, self.gradient(state.u, beta)[0]
@@ -69,9 +69,8 @@ class Path:
             gradient, start, target = self.gradient(u, beta)
             momentum = momentum + step / 2 * gradient
         proposal = _State(u, start, target)
-        log_ratio = (energy - _energy(proposal, beta, momentum)).nan_to_num(
-            nan=-torch.inf
-        )  # a diverged trajectory is refused
+        log_ratio = energy - _energy(proposal, beta, momentum)
+        log_ratio = log_ratio.nan_to_num(nan=-torch.inf)  # a diverged trajectory is rejected
         accept = torch.rand_like(log_ratio).log() < log_ratio
         moved = _State(
             torch.where(accept.unsqueeze(-1), proposal.u, state.u),

@@ -1,4 +1,4 @@
-"""Anomaly scores, larger for stranger data, and how well they tell two sets apart."""
+"""Anomaly scores, which are larger for stranger data, and how well they separate two sets."""
 
 from typing import Any
 
@@ -18,9 +18,11 @@ def surprise(
     num_samples: int = 100,
     **kwargs: Any,
 ) -> Tensor:
-    """-log p(x), (B,), in nats: known to fail where the strange data are simpler, hence likelier, than the familiar ones.
+    """-log p(x), (B,), in nats.
 
-    Source of the warning: Nalisnick et al., *Do Deep Generative Models Know What They Don't Know?*, 2019.
+    This score fails where the strange data are simpler than the familiar data, because simple data
+    have a high likelihood. Source: Nalisnick et al., *Do Deep Generative Models Know What They
+    Don't Know?*, 2019.
 
     >>> from pyro_vae import VAE, Bernoulli, DiagonalNormal, StandardNormal, mlp
     >>> vae = VAE(StandardNormal(2), Bernoulli(mlp(2, 16, 64)), DiagonalNormal(mlp(64, 16, 4)))
@@ -40,12 +42,14 @@ def likelihood_regret(
     progress: bool = False,
     **kwargs: Any,
 ) -> Tensor:
-    """max_q ELBO(q) - ELBO(q(z | x)), (B,), in nats: how much the encoder, which knows only familiar data, leaves behind.
+    """max_q ELBO(q) - ELBO(q(z | x)), (B,), in nats: what the encoder loses against the best q.
 
-    It is the amortisation gap of :mod:`pyro_vae.evaluation.suboptimality`; ``fit`` says how the best q of each datum is found, ``num_samples``
-    draws give the ELBO of the guide.
+    The encoder has learned from familiar data only, so it loses more on strange data. The score is
+    the amortisation gap of :mod:`pyro_vae.evaluation.suboptimality`. ``fit`` says how the best q of
+    each datum is found; ``num_samples`` draws give the ELBO of the guide.
 
-    Source: Xiao, Yan & Amit, *Likelihood Regret: An Out-of-Distribution Detection Score for Variational Auto-encoder*, 2020.
+    Source: Xiao, Yan & Amit, *Likelihood Regret: An Out-of-Distribution Detection Score for
+    Variational Auto-encoder*, 2020.
 
     >>> from pyro_vae import VAE, Bernoulli, DiagonalNormal, StandardNormal, mlp
     >>> vae = VAE(StandardNormal(2), Bernoulli(mlp(2, 16, 64)), DiagonalNormal(mlp(64, 16, 4)))
@@ -60,7 +64,9 @@ def likelihood_regret(
 
 
 def auroc(familiar: Tensor, strange: Tensor) -> float:
-    """The chance that a strange datum scores above a familiar one: 1 is perfect, 0.5 is blind, below it is backwards.
+    """The probability that a strange datum scores above a familiar one.
+
+    1 is a perfect score, 0.5 is chance; below 0.5 the score is reversed.
 
     >>> auroc(torch.tensor([1.0, 2.0]), torch.tensor([1.5, 3.0]))
     0.75

@@ -14,27 +14,34 @@ from ..programs.unconstrained import Unconstrained
 
 @dataclass(frozen=True)
 class Calibration:
-    """The ranks of the true latents among draws from the guide: uniform on 0..L if the guide is the posterior."""
+    """The ranks of the true latents among draws from the guide.
+
+    They are uniform on 0..L if the guide is the posterior.
+    """
 
     ranks: Tensor
-    """How many of the L draws lie below the latent that made the datum, (N, D)."""
+    """How many of the L draws lie below the latent that generated the datum, (N, D)."""
     num_draws: int
     """L."""
 
     def histogram(self, num_bins: int = 10) -> Tensor:
-        """Counts of ranks, (num_bins, D): a valley in the middle says the guide is too narrow, a hill too wide, a slope shifted.
+        """Counts of ranks, (num_bins, D).
+
+        A valley in the middle means that the guide is too narrow, a hill that it is too wide, and
+        a slope that it is shifted.
 
         Raises ``ValueError`` unless the L + 1 ranks fall into bins of one size.
         """
         if (self.num_draws + 1) % num_bins:
             raise ValueError(
-                f"expected a number of bins that divides num_draws + 1 = {self.num_draws + 1}, got {num_bins}"
+                "expected a number of bins that divides num_draws + 1 = "
+                f"{self.num_draws + 1}, got {num_bins}"
             )
         bins = self.ranks * num_bins // (self.num_draws + 1)
         return torch.stack([(bins == i).sum(0) for i in range(num_bins)])
 
     def p_values(self, num_bins: int = 10) -> Tensor:
-        """Of the chi-squared test that the ranks are uniform, for each latent dimension, (D,)."""
+        """The p-values of the chi-squared test for uniform ranks, by latent dimension, (D,)."""
         counts = self.histogram(num_bins).double()
         expected = len(self.ranks) / num_bins
         chi2 = ((counts - expected).square() / expected).sum(0)
@@ -52,12 +59,12 @@ def simulation_based_calibration(
     chunk_draws: int = 2048,
     **kwargs: Any,
 ) -> Calibration:
-    """Check a guide by simulation: the rank of the latent that made a datum among its draws.
+    """Check a guide by simulation: rank the true latent of a simulated datum among its draws.
 
-    z* ~ p(z), x ~ p(x | z*), and the rank of each z*_d among L = ``num_draws`` draws z ~ q(z | x).
-    One simulation for each datum in the call, whose values do not matter. Bounded latents are
-    ranked in unconstrained coordinates, which keeps the order. ``chunk_draws`` are made at a time.
-    Modules are used in ``eval`` mode.
+    Draw z* ~ p(z) and x ~ p(x | z*), and rank each z*_d among L = ``num_draws`` draws z ~ q(z | x).
+    There is one simulation for each datum of the call; the values of the data do not matter.
+    Bounded latents are ranked in unconstrained coordinates, which keeps the order. ``chunk_draws``
+    draws are made at a time. Modules are used in ``eval`` mode.
 
     Source: Talts, Betancourt, Simpson, Vehtari & Gelman, *Validating Bayesian Inference Algorithms
     with Simulation-Based Calibration*, 2018.

@@ -1,4 +1,4 @@
-"""How much the latent means know of labels that no one showed them."""
+"""How well the latent means predict labels that were not used in training."""
 
 from sklearn.linear_model import LogisticRegression
 from sklearn.neighbors import KNeighborsClassifier
@@ -10,7 +10,8 @@ from torch import Tensor
 def linear_probe(train: Tensor, train_labels: Tensor, test: Tensor, test_labels: Tensor) -> float:
     """The test accuracy of logistic regression on the latent means (N, D), standardised.
 
-    Source: Alain & Bengio, *Understanding Intermediate Layers Using Linear Classifier Probes*, 2016.
+    Source: Alain & Bengio, *Understanding Intermediate Layers Using Linear Classifier Probes*,
+    2016.
 
     >>> import torch
     >>> z = torch.tensor([[-2.0], [-1.0], [1.0], [2.0]])
@@ -29,7 +30,7 @@ def linear_probe(train: Tensor, train_labels: Tensor, test: Tensor, test_labels:
 def nearest_neighbours(
     train: Tensor, train_labels: Tensor, test: Tensor, test_labels: Tensor, num_neighbours: int = 5
 ) -> float:
-    """The test accuracy of a vote of the nearest latent means (N, D).
+    """The test accuracy of a k-nearest-neighbours classifier on the latent means (N, D).
 
     >>> import torch
     >>> z = torch.tensor([[-2.0], [-1.0], [1.0], [2.0]])

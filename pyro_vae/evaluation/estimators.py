@@ -1,9 +1,7 @@
-"""What K importance weights say about log p(x), and how far to trust them.
+"""Estimates of log p(x) from K importance weights, and of their errors.
 
-Everywhere ``log_weight`` is (K, ...), samples first, in nats; every result is (...), one number per datum. With
-W_k = w_k / sum_j w_j, the normalised weights, and
-
-L = log 1/K sum_k w_k.
+Everywhere ``log_weight`` is (K, ...), samples first, in nats. Every result is (...), one number
+per datum. W_k = w_k / sum_j w_j are the normalised weights, and L = log 1/K sum_k w_k.
 """
 
 import math
@@ -13,7 +11,7 @@ from torch import Tensor
 
 
 def log_mean_exp(log_weight: Tensor) -> Tensor:
-    """L = log 1/K sum_k w_k: the estimate of log p(x), too low in expectation.
+    """L = log 1/K sum_k w_k: the estimate of log p(x), a lower bound in expectation.
 
     >>> log_mean_exp(torch.tensor([1.0, 3.0]).log()).exp()
     tensor(2.)
@@ -22,7 +20,7 @@ def log_mean_exp(log_weight: Tensor) -> Tensor:
 
 
 def effective_sample_size(log_weight: Tensor) -> Tensor:
-    """ESS = 1 / sum_k W_k^2, between 1 and K: how many draws from the posterior itself would serve as well.
+    """ESS = 1 / sum_k W_k^2, between 1 and K: the equivalent number of exact posterior draws.
 
     Source: Kong, *A note on importance sampling using standardized weights*, 1992.
 
@@ -37,7 +35,7 @@ def standard_error(log_weight: Tensor) -> Tensor:
 
     se^2 = Var(w) / (K mean(w)^2) = (K / ESS - 1) / (K - 1)
 
-    It is never above 1, however poor the guide: beyond about 0.3 it is itself an underestimate.
+    It is never above 1, even for a poor guide. Above about 0.3 it underestimates the error.
 
     >>> standard_error(torch.tensor([1.0, 2.0, 3.0, 4.0]).log())  # sqrt((5/3) / 4) / 2.5
     tensor(0.2582)
@@ -49,11 +47,11 @@ def standard_error(log_weight: Tensor) -> Tensor:
 
 
 def jackknife_bias(log_weight: Tensor) -> Tensor:
-    """The jackknife's estimate of E[L] - log p(x), which is negative, in nats; NaN for K = 1.
+    """The jackknife's estimate of the bias E[L] - log p(x) <= 0, in nats; NaN for K = 1.
 
     bias = (K - 1) (1/K sum_k L_(-k) - L),     L_(-k): the estimate without sample k
 
-    L - bias is the jackknife variational lower bound of first order: its own bias falls as 1 / K^2.
+    L - bias is the jackknife variational lower bound of first order. Its bias falls as 1 / K^2.
 
     Source: Nowozin, *Debiasing Evidence Approximations*, 2018.
 
@@ -64,9 +62,8 @@ def jackknife_bias(log_weight: Tensor) -> Tensor:
     if K == 1:
         return torch.full_like(log_weight[0], torch.nan)
     share = log_weight.softmax(0)
-    left = torch.log1p(
-        -share
-    )  # log(1 - W_k), exact but where W_k is close to 1, which only the largest can be
+    # log(1 - W_k); it loses precision where W_k is close to 1, so the largest is computed anew
+    left = torch.log1p(-share)
     largest = share.argmax(0, keepdim=True)
     others = log_weight.scatter(0, largest, -torch.inf).logsumexp(
         0, keepdim=True
@@ -76,9 +73,10 @@ def jackknife_bias(log_weight: Tensor) -> Tensor:
 
 
 def bounds(log_weight: Tensor) -> dict[int, Tensor]:
-    """The importance-weighted bounds E[L_k] for k = 1, 2, 4, ... and K itself, each the mean over disjoint groups of k samples.
+    """The importance-weighted bounds E[L_k] for k = 1, 2, 4, ... and K itself.
 
-    The first is the ELBO, the last the estimate of log p(x); in expectation they grow with k.
+    Each is the mean over disjoint groups of k samples. The first is the ELBO, the last is the
+    estimate of log p(x). In expectation they grow with k.
 
     Source: Burda, Grosse & Salakhutdinov, *Importance Weighted Autoencoders*, 2015, theorem 1.
 

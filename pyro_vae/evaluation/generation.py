@@ -1,7 +1,7 @@
-"""What a trained pair generates, as tensors: samples, reconstructions, and walks through z.
+"""Tensors that a trained pair generates: samples, reconstructions, and paths through z.
 
 :func:`sample` and :func:`reconstruct` take any model and guide; a VAE has methods of these names.
-Modules run in ``eval`` mode and without gradients; nothing changes.
+Modules run in ``eval`` mode and without gradients. Their parameters and buffers do not change.
 """
 
 from collections.abc import Sequence
@@ -23,9 +23,9 @@ def sample(
 ) -> Tensor:
     """Draw z ~ p(z) and x ~ p(x | z) from a model; return x.
 
-    The model is called with the arguments that it is trained with; they determine the number of
+    The model is called with the arguments that it is trained with. They determine the number of
     data. Their values at observed sites are replaced by draws. With ``mean``, E[x | z] is returned
-    in place of the draw. ``site`` is the observed site to return, by default the only one.
+    instead of the draw. ``site`` is the observed site to return, by default the only one.
 
     Raises ``ValueError`` where there is no such site, or more than one and no ``site`` is given.
 
@@ -126,7 +126,7 @@ def decode(vae: VAE, z: Tensor) -> Tensor:
 
 
 def _generated(model: Program, args: Any, kwargs: Any, name: str | None, mean: bool) -> Tensor:
-    """What an unconditioned model draws at its observed site, or the mean there."""
+    """The draw of an unconditioned model at its observed site, or the mean there."""
     trace = poutine.trace(model).get_trace(*args, **kwargs)
     sites = {s["name"]: s for s in stochastic_sites(trace) if s["infer"].get("was_observed")}
     if name is None and len(sites) != 1:

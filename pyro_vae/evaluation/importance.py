@@ -1,4 +1,4 @@
-"""Importance weighting: an honest log p(x), with one weight per datum.
+"""Importance weighting: an estimate of log p(x) for each datum that is a valid lower bound.
 
 w_k = p(x, z_k) / q(z_k | x),  z_k ~ q(z | x),     log p(x) = log E[w] >= E[log 1/K sum_k w_k].
 """
@@ -18,14 +18,15 @@ from ..programs.rows import Call, chunks
 from ..programs.sites import Program
 
 GUIDE_BLOCK = 16384
-"""How many draws (samples x data) the guide makes in one pass. Fixed, so that a seed gives one
-result for any ``chunk_bytes``."""
+"""How many draws (samples x data) the guide makes in one pass.
+
+It is fixed, so that a seed gives the same result for any ``chunk_bytes``."""
 
 GUIDE_BYTES = 1 << 28
-"""The most bytes of its largest tensor, where the guide runs once for each draw."""
+"""The maximal size of the guide's largest tensor in bytes, where it runs once for each draw."""
 
 CHUNK_BYTES = 1 << 23
-"""The bytes of a network's largest output in one pass of the model: they fit the caches."""
+"""The size in bytes of a network's largest output in one pass of the model: it fits the caches."""
 
 
 class Block(NamedTuple):
@@ -44,9 +45,10 @@ class Block(NamedTuple):
 
 
 class Scorer:
-    """A pair whose model scores draws, perhaps by a compiled graph that several calls share.
+    """A pair whose model scores draws.
 
-    ``rows`` are the arguments with one row per datum, where that is in doubt.
+    With ``compile``, a compiled graph does this, and several calls share it. ``rows`` names the
+    arguments with one row per datum, where this is not clear.
     """
 
     def __init__(
@@ -65,7 +67,7 @@ class Scorer:
         """log p(x | z) and log p(z) at values (N, B, ...), N = ``number``; (N, B) each."""
         if not self._compile:
             return self.pair.score_model(call, values, number)
-        self.pair.structure(call)  # found eagerly: a graph cannot look at values
+        self.pair.structure(call)  # found eagerly: a graph cannot read values
         if self._graph is None:
             self._graph = GraphFunction(self.pair.score_model, self.pair.modules)
         log_likelihood, log_prior = self._graph(call, values, number)
@@ -86,15 +88,16 @@ def log_weights(
 
     log w_kb = log p(x_b, z_kb) - log q(z_kb | x_b),  z_kb ~ q(z | x_b)
 
-    ``model`` and ``guide`` are any two programs, called with ``args`` and ``kwargs``, whose sites
-    all lie in one plate over the data. Tensors among the arguments have one row per datum; where
-    they differ in length, those that the plate follows do, and ``rows`` settles doubt. The result
-    has shape (K, B), K being ``num_samples``. The model scores so many draws at once that a
-    network's largest output has at most ``chunk_bytes``; the result does not depend on it but for
-    rounding. Modules are used in ``eval`` mode. Discrete sites marked
-    ``infer={"enumerate": "parallel"}`` are summed out. With ``compile`` the model's part is one
-    compiled graph, which is worth its few seconds from some million draws on; pass a
-    :class:`Scorer` for more than one call.
+    ``model`` and ``guide`` are any two programs, called with ``args`` and ``kwargs``. All their
+    sites lie in one plate over the data. Tensors among the arguments have one row per datum. Where
+    their lengths differ, the tensors whose length is the size of the plate are the rows; ``rows``
+    names them explicitly. The result has shape (K, B), where K is ``num_samples``.
+
+    The model scores as many draws at once as keep a network's largest output within
+    ``chunk_bytes``. The result does not depend on this number, except for rounding. Modules are
+    used in ``eval`` mode. Discrete sites marked ``infer={"enumerate": "parallel"}`` are summed out.
+    With ``compile`` the model's part is one compiled graph. Compilation takes a few seconds and
+    pays off from about a million draws; pass a :class:`Scorer` to share it between calls.
 
     Raises ``ValueError`` for K < 1, sites that do not match, and programs without a weight for each
     datum: with global sites, with a plate that subsamples, with a guide that has no density.
@@ -124,7 +127,7 @@ def log_likelihood(
 ) -> Tensor:
     """Return the importance-weighted estimate of log p(x_b), in nats, of shape (B,).
 
-    log p(x) ~ log 1/K sum_k w_k, a lower bound of log p(x) in expectation, which tightens as
+    log p(x) ~ log 1/K sum_k w_k is a lower bound of log p(x) in expectation. It becomes tighter as
     K = ``num_samples`` grows. Memory does not grow with K. The arguments and errors are those of
     :func:`log_weights`.
 
@@ -150,9 +153,9 @@ def scorer_of(
     compile: bool | Scorer = False,
     rows: Sequence[int | str] | None = None,
 ) -> Scorer:
-    """The scorer that was given as ``compile``, or a new one.
+    """Return the scorer that was given as ``compile``, or a new one.
 
-    Raises ``ValueError`` where the one given is of another pair.
+    Raises ``ValueError`` where the given scorer belongs to another pair.
     """
     if not isinstance(compile, Scorer):
         return Scorer(model, guide, compile=compile, rows=rows)
@@ -185,7 +188,7 @@ def stream(
 
 
 def _grid(num_data: int, num_samples: int, block: int) -> Iterator[tuple[slice, slice]]:
-    """Blocks of at most ``block`` pairs: as many samples of a datum as fit, then as many data."""
+    """Yield blocks of at most ``block`` draws: first as many samples as fit, then as many data."""
     height = min(num_samples, block)
     return product(chunks(num_data, block // height), chunks(num_samples, height))
 
@@ -215,7 +218,7 @@ def _scores(
 def columns(
     scorer: Scorer, call: Call, num_samples: int, chunk_bytes: int = CHUNK_BYTES
 ) -> Iterator[Block]:
-    """Yield the weights of a few data at a time, all of their samples at once: see :func:`stream`."""
+    """Yield the weights of a few data at a time, with all their samples: see :func:`stream`."""
     waiting: list[Block] = []
     for block in stream(scorer, call, num_samples, chunk_bytes):
         waiting.append(block)

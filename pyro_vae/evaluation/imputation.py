@@ -1,10 +1,11 @@
-"""What the model makes of damaged data: missing pixels filled in, noise removed, both by importance weighting.
+"""Repair of damaged data by importance weighting: fill in missing pixels, remove noise.
 
-E[h(z) | x] ~ sum_k W_k h(z_k),   z_k ~ q(z | x),   W_k proportional to p(x | z_k) p(z_k) / q(z_k | x),
+E[h(z) | x] ~ sum_k w_k h(z_k) / sum_k w_k,   w_k = p(x | z_k) p(z_k) / q(z_k | x),  z_k ~ q(z | x).
 
-where p(x | z) is the likelihood of what was seen: of the observed pixels only, or through a noisy channel.
+Here p(x | z) is the likelihood of what was observed: some of the pixels, or pixels with noise.
 
-Source: Mattei & Frellsen, *MIWAE: Deep Generative Modelling and Imputation of Incomplete Data*, 2019.
+Source: Mattei & Frellsen, *MIWAE: Deep Generative Modelling and Imputation of Incomplete Data*,
+2019.
 """
 
 from collections.abc import Callable
@@ -24,14 +25,14 @@ from ..programs.rows import Call, chunks
 from ..programs.sites import Program, base_name, stochastic_sites
 
 Channel = Callable[[Any], Any]
-"""From the distribution of clean data p(x | z) to the distribution of what is seen."""
+"""A map from the distribution of clean data p(x | z) to the distribution of what is observed."""
 
 
-CLEAN = "clean"  # where a site keeps its distribution before the channel
+CLEAN = "clean"  # the key under which a site keeps its distribution before the channel
 
 
 class seen_through(Messenger):  # type: ignore[misc]
-    """Observe through a channel: the distribution p(x | z) of every observed site becomes ``channel(p)``."""
+    """Observe through a channel: p(x | z) of every observed site becomes ``channel(p)``."""
 
     def __init__(self, channel: Channel) -> None:
         super().__init__()
@@ -44,7 +45,10 @@ class seen_through(Messenger):  # type: ignore[misc]
 
 
 def only(observed: Tensor) -> Channel:
-    """The channel that shows the pixels where ``observed`` (B, ...) is true: log p = sum over those pixels alone."""
+    """The channel that shows only the pixels where ``observed`` (B, ...) is true.
+
+    log p is the sum over these pixels.
+    """
 
     def channel(p: Any) -> Any:
         base, event_dim = _pixels(p)
@@ -54,7 +58,10 @@ def only(observed: Tensor) -> Channel:
 
 
 def bit_flips(rate: float) -> Channel:
-    """The channel that flips each binary pixel with probability ``rate``: P(x = 1) = rate + (1 - 2 rate) p."""
+    """The channel that flips each binary pixel with probability ``rate``.
+
+    P(x = 1) = rate + (1 - 2 rate) p. Raises ``ValueError`` for a rate outside [0, 0.5].
+    """
     if not 0 <= rate <= 0.5:
         raise ValueError(f"expected a rate of flips in [0, 0.5], got {rate}")
 
@@ -76,12 +83,15 @@ def impute(
     fill: float | Tensor = 0.0,
     chunk_draws: int = 2048,
 ) -> Tensor:
-    """Fill the pixels of x (B, ...) where ``observed`` is false, by E[x_missing | x_observed] or with ``sample`` a draw from it.
+    """Fill the pixels of x (B, ...) where ``observed`` is false by E[x_missing | x_observed].
 
-    The guide sees ``fill`` in their place (a number, or an image such as the mean), the model's likelihood skips them. The
-    programs are called with x alone. What x holds there does not matter, NaN included.
+    With ``sample`` they are filled by a draw from p(x_missing | x_observed). The guide gets
+    ``fill`` in place of the missing pixels (a number, or an image such as the mean); the model's
+    likelihood leaves them out. The programs are called with x alone. The values of x at missing
+    pixels do not matter and may be NaN.
 
-    Raises ``ValueError`` for a mask of another shape than x, or a likelihood whose pixels are not independent given z.
+    Raises ``ValueError`` for a mask of another shape than x, or a likelihood whose pixels are not
+    independent given z.
 
     >>> from pyro_vae import VAE, Bernoulli, DiagonalNormal, StandardNormal, mlp
     >>> vae = VAE(StandardNormal(2), Bernoulli(mlp(2, 16, 64)), DiagonalNormal(mlp(64, 16, 4)))
@@ -90,7 +100,8 @@ def impute(
     """
     if observed.shape != x.shape or observed.dtype != torch.bool:
         raise ValueError(
-            f"expected a boolean mask of shape {tuple(x.shape)}, got {observed.dtype} of {tuple(observed.shape)}"
+            f"expected a boolean mask of shape {tuple(x.shape)}, "
+            f"got {observed.dtype} of {tuple(observed.shape)}"
         )
 
     def masked(observed: Tensor, x: Tensor, _: Tensor) -> None:
@@ -114,9 +125,10 @@ def denoise(
     num_samples: int = 1000,
     chunk_draws: int = 2048,
 ) -> Tensor:
-    """Return E[clean x' | x] for noisy x (B, ...) seen through a ``channel``, such as :func:`bit_flips`.
+    """Return E[clean x' | x] for noisy x (B, ...), observed through a ``channel``.
 
-    Without one, the likelihood of the model itself is all the noise there is. The programs are called with x alone.
+    A channel is for example :func:`bit_flips`. Without a channel, the model's own likelihood is the
+    only noise. The programs are called with x alone.
 
     >>> from pyro_vae import VAE, Bernoulli, DiagonalNormal, StandardNormal, mlp
     >>> vae = VAE(StandardNormal(2), Bernoulli(mlp(2, 16, 64)), DiagonalNormal(mlp(64, 16, 4)))
@@ -133,7 +145,7 @@ def denoise(
 
 
 class _Recovered(NamedTuple):
-    """Of the clean data given what was seen, (B, ...)."""
+    """The mean and a draw of the clean data given what was observed, (B, ...)."""
 
     mean: Tensor
     draw: Tensor
@@ -142,7 +154,7 @@ class _Recovered(NamedTuple):
 def _recover(
     pair: Pair, args: tuple[Tensor, ...], num_samples: int, chunk_draws: int
 ) -> _Recovered:
-    """The posterior mean of the clean data and one draw, for all data, a few at a time."""
+    """The posterior mean of the clean data and one draw, computed for a few data at a time."""
     if num_samples < 1 or chunk_draws < 1:
         raise ValueError(
             "expected num_samples and chunk_draws of at least 1, "
@@ -187,7 +199,7 @@ def _weighted(draw: Draw) -> tuple[Tensor, _Recovered]:
 
 
 def _like(value: Tensor, other: Tensor) -> Tensor:
-    """The same values, with dimensions of size one on the right, as many as ``other`` has."""
+    """The same values, with dimensions of size 1 added on the right up to those of ``other``."""
     return value.reshape(*value.shape, *[1] * (other.ndim - value.ndim))
 
 
@@ -200,7 +212,7 @@ def _clean(model_trace: Trace) -> Any:
 
 
 def _pixels(p: Distribution) -> tuple[Any, int]:
-    """The distribution of single pixels, and how many of its dimensions are one image's."""
+    """The distribution of single pixels, and how many of its dimensions belong to one image."""
     base, event_dim = p, 0
     while isinstance(base, Independent):
         base, event_dim = base.base_dist, event_dim + base.reinterpreted_batch_ndims

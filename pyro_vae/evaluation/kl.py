@@ -1,10 +1,10 @@
-"""The aggregate posterior q(z) = 1/N sum_n q(z | x_n), and what the mean KL to the prior is made of.
+"""The aggregate posterior q(z) = 1/N sum_n q(z | x_n), and the parts of the mean KL to the prior.
 
-1/N sum_n KL(q(z | x_n) || p(z)) = I(x; z) + KL(q(z) || p(z))
-                                 = I(x; z) + KL(q(z) || prod_d q(z_d)) + sum_d KL(q(z_d) || p(z_d))   where p(z) = prod_d p(z_d)
+1/N sum_n KL(q(z | x_n) || p(z)) = I(x; z) + KL(q(z) || p(z)),  and where p(z) = prod_d p(z_d)
+KL(q(z) || p(z)) = KL(q(z) || prod_d q(z_d)) + sum_d KL(q(z_d) || p(z_d)).
 
-Source: Hoffman & Johnson, *ELBO surgery*, 2016; Chen, Li, Grosse & Duvenaud, *Isolating Sources of Disentanglement in
-Variational Autoencoders*, 2018.
+Source: Hoffman & Johnson, *ELBO surgery*, 2016; Chen, Li, Grosse & Duvenaud, *Isolating Sources of
+Disentanglement in Variational Autoencoders*, 2018.
 """
 
 import math
@@ -28,14 +28,17 @@ from .importance import CHUNK_BYTES
 class KLDecomposition:
     """The mean KL to the prior and its parts, in nats, each the mean over draws z_s ~ q(z).
 
-    The parts sum to ``kl`` exactly. ``total_correlation`` and ``dimension_wise_kl`` are None unless the guide has one
-    continuous site with known marginals (normal: diagonal, low-rank or full-rank), as has the prior, which is factorised.
+    The parts sum to ``kl`` exactly. ``total_correlation`` and ``dimension_wise_kl`` are None unless
+    the guide has one continuous site with known marginals (a diagonal, low-rank or full-rank
+    normal) and the prior is factorised with known marginals.
     """
 
     kl: float
     """1/N sum_n KL(q(z | x_n) || p(z))."""
     mutual_information: float
-    """I(x; z) = E[log q(z | x) - log q(z)], at most log N: of these data, below that of the population in expectation."""
+    """I(x; z) = E[log q(z | x) - log q(z)] of these data, at most log N.
+
+    In expectation it is below the mutual information of the population."""
     mutual_information_standard_error: float
     marginal_kl: float
     """KL(q(z) || p(z)), the gap between the aggregate posterior and the prior."""
@@ -70,10 +73,10 @@ def kl_decomposition(
 ) -> KLDecomposition:
     """Decompose the mean KL over all N data, from S = ``num_draws`` draws z_s ~ q(z | x_n).
 
-    log q(z_s) = log 1/N sum_n q(z_s | x_n) is summed over all N data, so nothing is biased as an
-    estimate for *these* data (over a minibatch, as in training, I(x; z) would be at most the log of
-    its size). The encoder sees each datum once more than it is drawn; the cost grows as S N D, the
-    memory as S D and ``chunk_bytes``.
+    log q(z_s) = log 1/N sum_n q(z_s | x_n) is summed over all N data, so every estimate is unbiased
+    for *these* data. (Over a minibatch, I(x; z) would be at most the log of the batch size.) The
+    encoder runs on each drawn datum, and once more on all data. The cost grows as S N D, the memory
+    as S D plus ``chunk_bytes``.
 
     Raises ``ValueError`` for fewer than two draws, and as :func:`pyro_vae.log_weights`.
 
@@ -87,7 +90,7 @@ def kl_decomposition(
 
 
 def decompose(pair: Pair, call: Call, num_draws: int, chunk_bytes: int) -> KLDecomposition:
-    """As :func:`kl_decomposition`, of a pair on a call."""
+    """As :func:`kl_decomposition`, for a pair and a call."""
     if num_draws < 2:
         raise ValueError(f"expected num_draws of at least 2, got {num_draws}")
     with pair.looking():
@@ -122,9 +125,9 @@ def decompose(pair: Pair, call: Call, num_draws: int, chunk_bytes: int) -> KLDec
 def _log_aggregate(
     pair: Pair, call: Call, rows: Rows, draws: Draw, chunk_bytes: int
 ) -> tuple[Tensor, Tensor | None]:
-    """Return log q(z_s), (S,), and where the marginals are known log q(z_sd), (S, D).
+    """Return log q(z_s), (S,), and log q(z_sd), (S, D), or None without known marginals.
 
-    Sums over all data, some rows at a time.
+    The sums are over all data, some rows at a time.
     """
     z = {name: value[0].unsqueeze(1) for name, value in draws.values.items()}  # (S, 1, ...)
     S, total, totals = len(draws.log_prior.local.reshape(-1)), [], []
@@ -158,7 +161,10 @@ def _log_factors(draws: Draw) -> Tensor | None:
 
 
 def marginals(distribution: Any) -> Any:
-    """The univariate marginals p(z_d) of a distribution on R^D, of event shape (), or None where they have no closed form."""
+    """The univariate marginals p(z_d) of a distribution on R^D, with event shape ().
+
+    None where they have no closed form.
+    """
     if (
         isinstance(distribution, Independent)
         and len(distribution.event_shape) == 1

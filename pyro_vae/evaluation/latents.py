@@ -1,4 +1,4 @@
-"""What the guide does with its latent space: posterior means, active units."""
+"""How the guide uses its latent space: posterior means, active units."""
 
 from typing import Any
 
@@ -23,9 +23,9 @@ from ..programs.structure import Latent, Structure
 
 
 def latent_means(guide: Program, *args: Any, num_samples: int = 64, **kwargs: Any) -> Tensor:
-    """Return E[z | x] under the guide, all continuous sites side by side, of shape (B, D).
+    """Return E[z | x] under the guide, all continuous sites concatenated, of shape (B, D).
 
-    Where a family knows no mean in closed form, the mean of ``num_samples`` draws stands for it.
+    Where a family has no mean in closed form, the mean of ``num_samples`` draws replaces it.
     Modules are used in ``eval`` mode.
 
     Raises ``ValueError`` where the guide has no continuous site with one row per datum.
@@ -44,7 +44,7 @@ def latent_means(guide: Program, *args: Any, num_samples: int = 64, **kwargs: An
 
 
 def site_means(guide_trace: Trace, found: Structure, num_samples: int = 64) -> Tensor | None:
-    """E[z | x] of the continuous sites in the data plate side by side, (B, D); None without any."""
+    """E[z | x] of the continuous sites in the data plate, concatenated, (B, D), or None."""
     return _means(guide_trace, found.plate, num_samples)
 
 
@@ -67,10 +67,10 @@ def _has_mean(site: Site, plate: Plate | None) -> bool:
 
 
 def active_units(means: Tensor, again: Tensor | None = None, *, threshold: float = 0.01) -> int:
-    """Count the latent dimensions the guide uses: Var_x(E[z_d | x]) > ``threshold``; ``means`` is (N, D).
+    """Count the latent dimensions that the guide uses: Var_x(E[z_d | x]) > ``threshold``.
 
-    Means of a few draws vary by the draws' noise alone. ``again`` are then the means of other draws: Cov_x(means, again)
-    estimates the variance without it.
+    ``means`` is (N, D). Means of a few draws also vary by the noise of the draws. In this case pass
+    the means of other draws as ``again``: Cov_x(means, again) estimates the variance without noise.
 
     Source: Burda, Grosse & Salakhutdinov, *Importance Weighted Autoencoders*, 2015, section 5.2.
 

@@ -1,7 +1,8 @@
-"""Pareto smoothing: the tail of the importance weights, fitted, diagnosed and replaced by its smooth version.
+"""Pareto smoothing: fit the tail of the importance weights, and replace it by its smooth version.
 
-The weights beyond a threshold follow a generalised Pareto distribution of shape k: moments of order 1/k and more are
-infinite. Below k = 0.5 the standard error means what it says; above 0.7 the estimate itself is not to be trusted.
+The weights beyond a threshold follow a generalised Pareto distribution of shape k, whose moments of
+order 1/k and more are infinite. Below k = 0.5 the standard error is reliable. Above k = 0.7 the
+estimate itself is not reliable.
 
 Source: Vehtari, Simpson, Gelman, Yao & Gabry, *Pareto Smoothed Importance Sampling*, 2024 (2015).
 """
@@ -13,20 +14,20 @@ import torch
 from torch import Tensor
 
 MIN_TAIL = 5
-"""The fewest tail weights that a fit is made of."""
+"""The smallest number of tail weights for a fit."""
 
 
 FLAT = 1e-3
-"""Tail weights within this factor of each other, in nats, have no tail worth a fit."""
+"""Tail weights that differ by less than this, in nats, are not fitted."""
 
 
 class Smoothed(NamedTuple):
     """Weights with a smoothed tail, and the shape of that tail."""
 
     log_weight: Tensor
-    """(K, ...), each datum's largest weights replaced by the fitted quantiles; not in the order of the draws."""
+    """(K, ...), sorted, with each datum's largest weights replaced by the fitted quantiles."""
     pareto_k: Tensor
-    """(...); zero where the largest weights agree to 0.1 %, NaN where there are too few."""
+    """(...); zero where the largest weights agree to 0.1 %, NaN where there are too few weights."""
 
 
 def pareto_k(log_weight: Tensor) -> Tensor:
@@ -41,18 +42,18 @@ def pareto_k(log_weight: Tensor) -> Tensor:
 
 
 def pareto_smoothed(log_weight: Tensor) -> Smoothed:
-    """Replace the M = min(K / 5, 3 sqrt(K)) largest weights of each datum by the quantiles of the Pareto law fitted to them.
+    """Replace the M = min(K / 5, 3 sqrt(K)) largest weights of each datum by smooth ones.
 
-    No weight grows beyond the largest as drawn. ``log_mean_exp`` of the result is the Pareto-smoothed estimate of log p(x): less
-    noise where k is between 0.5 and 0.7, for a small bias.
+    They are the quantiles of the generalised Pareto distribution fitted to these weights, and no
+    weight exceeds the largest drawn weight. ``log_mean_exp`` of the result is the Pareto-smoothed
+    estimate of log p(x). It has less noise where k is between 0.5 and 0.7, and a small bias.
     """
     K = len(log_weight)
     tail = min(K // 5, math.ceil(3 * math.sqrt(K)))
     if tail < MIN_TAIL:
         return Smoothed(log_weight, torch.full_like(log_weight[0], torch.nan))
-    ordered = (
-        log_weight.double().sort(0).values
-    )  # bad guides spread their weights beyond the range of float32
+    # double precision: the weights of a bad guide exceed the range of float32
+    ordered = log_weight.double().sort(0).values
     top, cutoff = ordered[-tail:], ordered[-tail - 1]
     largest = top[-1]
     threshold = (cutoff - largest).exp()  # in units of the largest weight
@@ -69,20 +70,20 @@ def pareto_smoothed(log_weight: Tensor) -> Smoothed:
 
 
 def fit_generalized_pareto(exceedance: Tensor) -> tuple[Tensor, Tensor]:
-    """Fit (k, sigma) of p(y) = 1/sigma (1 + k y / sigma)^(-1/k - 1) to sorted y >= 0 of shape (M, ...), each of shape (...).
+    """Fit p(y) = 1/sigma (1 + k y / sigma)^(-1/k - 1) to sorted y >= 0; return k and sigma.
 
-    The posterior mean over a grid of b = k / sigma under a weak data-based prior, and k drawn towards 0.5 as if by ten
-    more observations.
+    y has shape (M, ...), k and sigma have shape (...). The estimate is the posterior mean over a
+    grid of b = k / sigma under a weak data-based prior. A prior on k that is worth ten observations
+    moves k towards 0.5.
 
-    Source: Zhang & Stephens, *A New and Efficient Estimation Method for the Generalized Pareto Distribution*, 2009, with the
-    prior on k of Vehtari et al., appendix G.
+    Source: Zhang & Stephens, *A New and Efficient Estimation Method for the Generalized Pareto
+    Distribution*, 2009, with the prior on k of Vehtari et al., appendix G.
     """
     M = len(exceedance)
     grid = 30 + math.isqrt(M)
     step = 1 - (grid / (torch.arange(grid).to(exceedance) + 0.5)).sqrt()
-    quartile = exceedance[int(M / 4 - 0.5)].clamp(
-        min=1e6 * torch.finfo(exceedance.dtype).tiny
-    )  # zero where it underflowed
+    tiny = 1e6 * torch.finfo(exceedance.dtype).tiny
+    quartile = exceedance[int(M / 4 - 0.5)].clamp(min=tiny)  # it may have underflowed to zero
     b = step.reshape(-1, *[1] * quartile.ndim) / (3 * quartile) + 1 / exceedance[-1]  # (grid, ...)
     k = torch.stack([torch.log1p(-row * exceedance).mean(0) for row in b])
     log_posterior = M * (torch.log(-b / k) - k - 1)

@@ -24,7 +24,10 @@ class PredictiveCheck:
 
     @property
     def p_value(self) -> Tensor:
-        """The share of replications with T(x_rep) >= T(x): near 0 or 1 where the model misses what T measures."""
+        """The share of replications with T(x_rep) >= T(x).
+
+        It is near 0 or 1 where the model does not reproduce what T measures.
+        """
         return torch.mean((self.replicated >= self.observed).double(), 0)
 
 
@@ -36,9 +39,10 @@ def posterior_predictive_check(
     num_replications: int = 100,
     **kwargs: Any,
 ) -> PredictiveCheck:
-    """Compare ``statistic(x)`` with ``statistic(x_rep)``, x_rep ~ p(x | z), z ~ q(z | x), for ``num_replications`` replications.
+    """Compare ``statistic(x)`` with ``statistic(x_rep)``, x_rep ~ p(x | z), z ~ q(z | x).
 
-    ``statistic`` maps all the data (B, ...) to one number, or to one for each datum (B,).
+    There are ``num_replications`` replications. ``statistic`` maps all the data (B, ...) to one
+    number, or to one number for each datum (B,).
 
     Source: Gelman, Meng & Stern, *Posterior Predictive Assessment of Model Fitness*, 1996.
 
@@ -46,8 +50,10 @@ def posterior_predictive_check(
 
     >>> from pyro_vae import VAE, Bernoulli, DiagonalNormal, StandardNormal, mlp
     >>> vae = VAE(StandardNormal(2), Bernoulli(mlp(2, 16, 64)), DiagonalNormal(mlp(64, 16, 4)))
-    >>> ink = posterior_predictive_check(vae.model, vae.guide, torch.ones(3, 64), statistic=lambda x: x.mean(), num_replications=20)
-    >>> float(ink.p_value)  # an untrained model draws fewer lit pixels
+    >>> ink = posterior_predictive_check(
+    ...     vae.model, vae.guide, torch.ones(3, 64), statistic=torch.mean, num_replications=20
+    ... )
+    >>> float(ink.p_value)  # an untrained model draws fewer pixels of value 1
     0.0
     """
     pair, call = Pair(model, guide), (args, kwargs)

@@ -1,4 +1,4 @@
-"""How good a pair is on held-out data, how far to trust that number, and where the nats go."""
+"""The evaluation of a pair on held-out data: log p(x), its error, diagnostics, the KL's parts."""
 
 import math
 from collections.abc import Iterable, Iterator, Sequence
@@ -26,12 +26,15 @@ MEANS_ROWS = 2048
 
 @dataclass(frozen=True)
 class Evaluation:
-    """The importance-weighted evaluation of B data with K samples each: tensors of shape (B,), in nats, on the CPU."""
+    """The importance-weighted evaluation of B data with K samples each.
+
+    Tensors have shape (B,), are in nats and on the CPU.
+    """
 
     num_samples: int
     """K."""
     num_observed: int
-    """The number of observed values per datum: pixels."""
+    """The number of observed values per datum, such as pixels."""
     bounds: dict[int, Tensor]
     """The importance-weighted bounds for 1, 2, 4, ..., K samples: see :func:`pyro_vae.evaluation.estimators.bounds`."""
     elbo: Tensor
@@ -39,20 +42,20 @@ class Evaluation:
     distortion: Tensor
     """-E_q[log p(x | z)]."""
     standard_error: Tensor
-    """Of ``log_px``, by Monte Carlo."""
+    """The Monte Carlo standard error of ``log_px``."""
     bias: Tensor
-    """Of ``log_px``, by the jackknife: negative."""
+    """The jackknife estimate of the bias of ``log_px``; it is negative."""
     effective_sample_size: Tensor
     """Between 1 and K."""
     pareto_k: Tensor
-    """The shape of the weights' tail."""
+    """The shape k of the tail of the weights."""
     smoothed_log_px: Tensor
     """The Pareto-smoothed estimate of log p(x)."""
     active_units: int
     """How many continuous latent dimensions the guide uses."""
     kl: KLDecomposition | None
-    """What E_x KL(q(z | x) || p(z)) is made of; None where it was left out, or sites are summed
-    out."""
+    """The parts of E_x KL(q(z | x) || p(z)); None where they were not asked for, or where sites are
+    summed out."""
 
     @property
     def log_px(self) -> Tensor:
@@ -69,24 +72,27 @@ class Evaluation:
 
     @property
     def jackknife_log_px(self) -> Tensor:
-        """The estimate of log p(x) less its bias: no bound, but closer."""
+        """The estimate of log p(x) minus its bias: closer to log p(x), but not a bound."""
         return self.log_px - self.bias
 
     @property
     def bits_per_dimension(self) -> Tensor:
-        """-log2 p(x) per observed value; a code length where p(x) is a probability, not a density."""
+        """-log2 p(x) per observed value; a code length only where p(x) is a probability."""
         return -self.log_px / (self.num_observed * math.log(2))
 
     @property
     def trustworthy(self) -> Tensor:
-        """Where Pareto k < min(1 - 1 / log10(K), 0.7) (Vehtari et al. 2024): elsewhere the error bar means little."""
+        """Whether Pareto k < min(1 - 1 / log10(K), 0.7) (Vehtari et al. 2024).
+
+        Where it is false, the standard error is not reliable.
+        """
         return self.pareto_k < min(1 - 1 / math.log10(max(self.num_samples, 2)), 0.7)
 
     def summary(self) -> dict[str, float]:
-        """Means over the data, in nats per datum unless said, as numbers for a table or JSON.
+        """Means over the data as numbers for a table or JSON, in nats per datum if not said.
 
-        ``log_px_standard_error`` is the Monte-Carlo error of the mean over these data; ``log_px_data_error`` that of these
-        data standing for all others.
+        ``log_px_standard_error`` is the Monte Carlo error of the mean over these data.
+        ``log_px_data_error`` is the standard error of this mean as an estimate for all data.
         """
         B = len(self.log_px)
         names = (
@@ -132,12 +138,12 @@ def evaluate(
 ) -> Evaluation:
     """Evaluate any pair of programs on data.
 
-    The arguments and errors are those of :func:`pyro_vae.log_weights`. The weights of a few data at
-    a time are in memory, whatever K and the size of the data; the same seed gives the same result
-    for any ``chunk_bytes``, but for rounding. The encoder sees each datum once for the weights, once
-    for the aggregate posterior and twice for the posterior means. The decomposition of the KL takes
-    the density of ``kl_draws`` draws under the posterior of every datum (slow for autoregressive
-    flows); 0 leaves it out. ``progress`` shows a bar.
+    The arguments and errors are those of :func:`pyro_vae.log_weights`. Only the weights of a few
+    data are in memory at a time, for any K and any number of data. The same seed gives the same
+    result for any ``chunk_bytes``, except for rounding. The encoder runs on each datum once for the
+    weights, once for the aggregate posterior and twice for the posterior means. The decomposition
+    of the KL computes the density of ``kl_draws`` draws under the posterior of every datum, which
+    is slow for autoregressive flows; 0 skips it. ``progress`` shows a bar.
 
     >>> from pyro_vae import VAE, Bernoulli, DiagonalNormal, StandardNormal, mlp
     >>> vae = VAE(StandardNormal(2), Bernoulli(mlp(2, 16, 64)), DiagonalNormal(mlp(64, 16, 4)))
@@ -186,7 +192,7 @@ def _statistics(
 
 
 def _joined(parts: Iterable[dict[Key, Tensor]]) -> dict[Key, Tensor]:
-    """The tensors of all parts, key by key."""
+    """Concatenate the tensors of all parts, key by key."""
     columns: dict[Key, list[Tensor]] = {}
     for part in parts:
         for key, value in part.items():

@@ -1,8 +1,9 @@
-"""Where the nats between log p(x) and the ELBO are lost: in the guide's family, or in its encoder.
+"""The gap between log p(x) and the ELBO: how much is due to the family, how much to the encoder.
 
-log p(x) - ELBO = [log p(x) - max_q ELBO(q)] + [max_q ELBO(q) - ELBO(q(z | x))] = approximation gap + amortisation gap,
+log p(x) - ELBO = [log p(x) - max_q ELBO(q)] + [max_q ELBO(q) - ELBO(q(z | x))]
+                =     approximation gap      +        amortisation gap
 
-the best q being found for each datum by itself.
+The best q is found for each datum separately.
 
 Source: Cremer, Li & Duvenaud, *Inference Suboptimality in Variational Autoencoders*, 2018.
 """
@@ -24,11 +25,14 @@ from ..programs.unconstrained import Unconstrained
 from .estimators import log_mean_exp
 from .importance import Scorer, columns
 
-START_DRAWS = 64  # of the guide, for where the local q starts
+START_DRAWS = 64  # draws from the guide, whose moments are the start of the local q
 
 
 class DiagonalLocal(nn.Module):
-    """q_b = N(loc_b, diag(scale_b^2)) for each of B data, in the unconstrained latents; starts at the moments of ``draws`` (K, B, D)."""
+    """q_b = N(loc_b, diag(scale_b^2)) for each of B data, in the unconstrained latents.
+
+    It starts at the moments of ``draws`` (K, B, D).
+    """
 
     def __init__(self, draws: Tensor) -> None:
         super().__init__()
@@ -40,7 +44,10 @@ class DiagonalLocal(nn.Module):
 
 
 class FullRankLocal(DiagonalLocal):
-    """q_b = N(loc_b, L_b L_b'), L_b lower triangular: scales as in :class:`DiagonalLocal`, times a unit triangle."""
+    """q_b = N(loc_b, L_b L_b') with L_b lower triangular.
+
+    L_b is the diagonal of scales of :class:`DiagonalLocal` times a unit lower triangle.
+    """
 
     def __init__(self, draws: Tensor) -> None:
         super().__init__(draws)
@@ -59,7 +66,7 @@ FAMILIES: dict[str, Family] = {"diagonal": DiagonalLocal, "full_rank": FullRankL
 
 @dataclass(frozen=True)
 class Gaps:
-    """The three numbers for each of B data, (B,) in nats, and their differences."""
+    """log p(x), the best ELBO and the guide's ELBO, (B,) in nats, and their differences."""
 
     log_px: Tensor
     """The estimate of log p(x)."""
@@ -75,16 +82,21 @@ class Gaps:
 
     @property
     def amortisation(self) -> Tensor:
-        """Local ELBO - ELBO: what the encoder does not find (negative where the guide is richer than the family)."""
+        """Local ELBO - ELBO: what the encoder does not find.
+
+        It is negative where the guide is richer than the family.
+        """
         return self.local_elbo - self.elbo
 
 
 @dataclass(frozen=True)
 class LocalFit:
-    """How the best q of a ``family`` is found for each datum: Adam from the guide's moments, its rate falling to zero.
+    """How the best q of a ``family`` is found for each datum.
 
-    The gradient is the path derivative, whose noise vanishes where q is the posterior (Roeder, Wu & Duvenaud, *Sticking the
-    Landing*, 2017). ``num_particles`` draws per step; ``num_samples`` for the ELBO in the end.
+    Adam starts from the guide's moments; its learning rate falls from ``lr`` to zero. The gradient
+    is the path derivative, whose noise vanishes where q is the posterior (Roeder, Wu & Duvenaud,
+    *Sticking the Landing*, 2017). Each step takes ``num_particles`` draws; the final ELBO takes
+    ``num_samples``.
 
     Raises ``ValueError`` for counts below one, or latents that are not continuous.
     """
@@ -123,7 +135,7 @@ class LocalFit:
         for call in tqdm(parts, unit="chunk", disable=not progress):
             with pair.looking():
                 space = Unconstrained(pair, call)
-                with pyro.validation_enabled(False):  # the programs are checked
+                with pyro.validation_enabled(False):  # the programs were checked already
                     q = self.fit(space)
                     times = -(-self.num_samples // self.num_particles)
                     draws = [self._log_weight(space, q()) for _ in range(times)]
@@ -141,7 +153,7 @@ class LocalFit:
             for parameter, gradient in zip(
                 q.parameters(), torch.autograd.grad(loss, list(q.parameters())), strict=True
             ):
-                parameter.grad = gradient  # those of the programs are left alone
+                parameter.grad = gradient  # the programs' parameters get no gradient
             optimiser.step()
             schedule.step()
         return q
@@ -149,14 +161,14 @@ class LocalFit:
     def _log_weight(
         self, space: Unconstrained, q: Distribution, score: Distribution | None = None
     ) -> Tensor:
-        """log p(x, z) - log q(z) at draws z ~ q, (K, B), log q by ``score``."""
+        """log p(x, z) - log q(z) at draws z ~ q, (K, B); ``score`` gives log q if it is given."""
         u = q.rsample((self.num_particles,))
         log_likelihood, log_prior = space.log_joint(u)
         return log_likelihood + log_prior - (score or q).log_prob(u)
 
 
 def detached(module: nn.Module) -> Any:
-    """What the module returns, with parameters that are constants to the gradient."""
+    """The module's output, with parameters that are constants for the gradient."""
     return torch.func.functional_call(
         module, {name: p.detach() for name, p in module.named_parameters()}, ()
     )
@@ -173,14 +185,16 @@ def gaps(
     progress: bool = False,
     **kwargs: Any,
 ) -> Gaps:
-    """Decompose log p(x) - ELBO for each datum; ``fit`` says of which family the best q is, and how it is found.
+    """Decompose log p(x) - ELBO for each datum.
 
-    The guide's ELBO is the mean of ``num_samples`` log weights; they also estimate log p(x), unless ``log_px`` (B,) is a
-    better one (by more samples, or by :class:`pyro_vae.evaluation.ais.AIS`).
+    ``fit`` says which family the best q comes from, and how it is found. The guide's ELBO is the
+    mean of ``num_samples`` log weights. They also estimate log p(x), unless a better estimate
+    ``log_px`` (B,) is given (with more samples, or by :class:`pyro_vae.evaluation.ais.AIS`).
 
     >>> from pyro_vae import VAE, Bernoulli, DiagonalNormal, StandardNormal, mlp
     >>> vae = VAE(StandardNormal(2), Bernoulli(mlp(2, 16, 64)), DiagonalNormal(mlp(64, 16, 4)))
-    >>> gaps(vae.model, vae.guide, torch.ones(3, 64), fit=LocalFit(FullRankLocal, num_steps=5)).amortisation.shape
+    >>> fit = LocalFit(FullRankLocal, num_steps=5)
+    >>> gaps(vae.model, vae.guide, torch.ones(3, 64), fit=fit).amortisation.shape
     torch.Size([3])
     """
     blocks = columns(Scorer(model, guide), (args, kwargs), num_samples)

@@ -1,6 +1,7 @@
-"""Inference: SVI and its step, several processes, semi-amortised guides, NUTS.
+"""Inference: SVI and its optimisation step, several processes, semi-amortised guides, NUTS.
 
-May import: nets, objectives, programs.
+The loop over epochs is in ``training``.
+May import: objectives, programs.
 """
 
 from .distributed import agreed, barrier, local_rank, processes, rank, world_size

@@ -11,7 +11,7 @@ FLAGS = ("betas", "eps", "weight_decay", "amsgrad", "maximize", "decoupled_weigh
 
 
 def adam_state(optim: Optimizer, p: Tensor, amsgrad: bool) -> list[Tensor]:
-    """Adam's step count and moments of one parameter, where torch keeps them, created as torch would."""
+    """Adam's step count and moments of one parameter, in torch's own state; created if missing."""
     state = optim.state[p]
     names = ["exp_avg", "exp_avg_sq"] + ["max_exp_avg_sq"] * amsgrad
     if not state:
@@ -25,9 +25,10 @@ def adam_state(optim: Optimizer, p: Tensor, amsgrad: bool) -> list[Tensor]:
 def adam_update(
     p: Tensor, grad: Tensor, state: Sequence[Tensor], lr: Tensor, flags: dict[str, Any]
 ) -> None:
-    """Torch's Adam and AdamW for one parameter, with the learning rate and the step count as tensors.
+    """Torch's Adam and AdamW for one parameter; learning rate and step count are tensors.
 
-    Torch's own functional form divides by the learning rate once that is a tensor, which is NaN where a warm-up starts at 0.
+    Torch's functional form divides by a learning rate that is a tensor. This gives NaN where a
+    warm-up starts at 0.
     """
     beta1, beta2 = flags["betas"]
     step, first, second, *largest = state

@@ -1,4 +1,4 @@
-"""One process, or several that share the work: each with its own data, all with the same weights."""
+"""One or several processes, each with its own data, all with the same weights."""
 
 import gc
 import os
@@ -15,9 +15,10 @@ T = TypeVar("T")
 
 @contextmanager
 def processes() -> Iterator[None]:
-    """Join the processes that ``torchrun`` started, if it did, on this machine or several.
+    """Join the processes that ``torchrun`` started, on one machine or several.
 
-    Everything in between (data shards, gradients, records, files) looks at ``torch.distributed`` by itself.
+    Without ``torchrun`` it does nothing. All code inside (data shards, gradients, records, files)
+    asks ``torch.distributed`` itself.
     """
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
         yield
@@ -25,19 +26,19 @@ def processes() -> Iterator[None]:
     dist.init_process_group("cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo")
     try:
         yield
-        dist.barrier()  # nobody leaves while another still talks
+        dist.barrier()  # no process leaves while another still communicates
     finally:
-        gc.collect()  # replicas that are done for may hold the group in a cycle
+        gc.collect()  # unused replicas may hold the group in a reference cycle
         dist.destroy_process_group()
 
 
 def local_rank() -> int:
-    """The number of this process among those of its machine: its GPU."""
+    """The index of this process on its machine, which is the index of its GPU."""
     return int(os.environ.get("LOCAL_RANK", "0")) if _running() else 0
 
 
 def agreed(value: T) -> T:
-    """Return the first process's value, on each of them."""
+    """Return the value of the first process, on every process."""
     values = [value]
     if _running():
         dist.broadcast_object_list(values)
@@ -45,7 +46,7 @@ def agreed(value: T) -> T:
 
 
 def rank() -> int:
-    """The number of this process; 0 where there is only one."""
+    """The index of this process; 0 where there is only one."""
     return dist.get_rank() if _running() else 0
 
 
@@ -55,7 +56,7 @@ def world_size() -> int:
 
 
 def all_reduce_sum(tensor: Tensor) -> Tensor:
-    """Return the sum of a tensor over the processes, on each of them; ``tensor`` is overwritten."""
+    """Return the sum of a tensor over the processes, on every process; overwrites ``tensor``."""
     if _running():
         dist.all_reduce(tensor)
     return tensor
@@ -69,7 +70,7 @@ def broadcast(tensors: Iterable[Tensor]) -> None:
 
 
 def barrier() -> None:
-    """Wait until every process is here."""
+    """Wait until every process has reached this call."""
     if _running():
         dist.barrier()
 

@@ -14,11 +14,12 @@ from ..programs.sites import Program
 def posterior_draws(
     model: Program, *args: Any, num_samples: int = 500, warmup_steps: int = 200, **kwargs: Any
 ) -> dict[str, Tensor]:
-    """Draw from p(z | x) itself by the No-U-Turn sampler: a reference for any guide, of shape (num_samples, B, D) by site.
+    """Draw from the exact posterior p(z | x) by the No-U-Turn sampler, as a reference for a guide.
 
-    One chain moves the latents of all data together, which mixes well for some dozens of dimensions in all: pass few data.
-    It runs eagerly, in ``eval`` mode, and slowly; latents must be continuous. Autocorrelated, but for the sampler's error
-    exact: judge it by ``pyro.ops.stats.effective_sample_size``.
+    Returns the draws by site, of shape (num_samples, B, D). One chain moves the latents of all data
+    together. It mixes well up to some dozens of dimensions in total, so pass few data. It runs
+    eagerly in ``eval`` mode and is slow; latents must be continuous. The draws are autocorrelated:
+    check ``pyro.ops.stats.effective_sample_size``.
 
     Source: Hoffman & Gelman, *The No-U-Turn Sampler*, 2014.
 
@@ -26,7 +27,8 @@ def posterior_draws(
     """
     if num_samples < 1 or warmup_steps < 1:
         raise ValueError(
-            f"expected num_samples and warmup_steps of at least 1, got {num_samples} and {warmup_steps}"
+            "expected num_samples and warmup_steps of at least 1, "
+            f"got {num_samples} and {warmup_steps}"
         )
     with looking(modules_of(model)), torch.enable_grad():
         mcmc = MCMC(

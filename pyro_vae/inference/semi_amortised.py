@@ -1,4 +1,4 @@
-"""A guide whose encoder is improved by some steps of SVI for each datum."""
+"""A guide that improves the encoder's output by some steps of SVI for each datum."""
 
 from typing import Any, cast
 
@@ -13,14 +13,16 @@ from ..programs.sites import Program
 
 
 class SemiAmortised(PyroModule):
-    """A guide whose encoder makes a first guess, which a few steps of SVI then improve for each datum.
+    """A guide whose encoder gives a first value, which a few steps of SVI improve for each datum.
 
     h_0 = net(x),   h_(t+1) = h_t + rate_t d ELBO(h_t)/dh_t,   q(z | x) = family(h_T)
 
-    ``family`` is a conditional over ``nn.Identity()``: it reads the network's outputs h; ``model`` is the model that is
-    climbed, by ELBOs of ``num_particles`` fresh draws. ``rate_t`` is learned, from ``rate``. Each step costs a pass through
-    the decoder and back. Gradients pass through the steps exactly, by second derivatives, so that the encoder learns to be a
-    good place to start. As the steps draw anew each time the guide is not deterministic given z: DReG and STL refuse it.
+    ``family`` is a conditional over ``nn.Identity()`` that takes the network's outputs h. The steps
+    maximise the ELBO of ``model``, estimated with ``num_particles`` new draws each. ``rate_t`` is
+    learned and starts at ``rate``. Each step costs a forward and a backward pass of the decoder.
+    Gradients go through the steps exactly, by second derivatives, so the encoder learns a good
+    start. The steps use new draws at every run, so the guide is not deterministic given z: DReG and
+    STL refuse it.
 
     Source: Kim et al., *Semi-Amortized Variational Autoencoders*, 2018.
 
@@ -44,7 +46,8 @@ class SemiAmortised(PyroModule):
         super().__init__()
         if steps < 1 or num_particles < 1 or rate <= 0:
             raise ValueError(
-                f"expected steps, num_particles of at least 1 and a positive rate, got {steps}, {num_particles}, {rate}"
+                "expected steps, num_particles of at least 1 and a positive rate, "
+                f"got {steps}, {num_particles}, {rate}"
             )
         self.net, self.family = net, family
         self.log_rate = nn.Parameter(torch.full((steps,), rate).log())
@@ -65,7 +68,7 @@ class SemiAmortised(PyroModule):
             pyro.sample("z", self.family(h))
 
     def _loss(self, h: Tensor, x: Tensor) -> Tensor:
-        """Minus the ELBO, summed over the data; the draws are rows."""
+        """Minus the ELBO, summed over the data; each draw is a copy of the rows."""
         h, x = (torch.cat([rows] * self.num_particles) for rows in (h, x))
         guide = poutine.trace(self._guide).get_trace(h)
         model = poutine.trace(poutine.replay(self._model, trace=guide)).get_trace(x)

@@ -1,8 +1,8 @@
-"""One optimisation step, in one of three ways, chosen when :class:`pyro_vae.SVI` is built.
+"""One optimisation step, in one of three ways; :class:`pyro_vae.SVI` chooses when it is built.
 
-Eagerly; as one compiled graph, with the update of Adam in it; or on several processes, whose
-gradients are summed in between. Whatever changes from step to step enters a graph as a tensor:
-parameters, buffers, the optimiser's state, learning rates, beta, the data.
+It runs eagerly, or as one compiled graph that includes the update of Adam, or on several processes
+whose gradients are summed. Everything that changes from step to step is a tensor input of the
+graph: parameters, buffers, the optimiser's state, learning rates, beta, the data.
 """
 
 from collections.abc import Callable, Sequence
@@ -36,7 +36,7 @@ class Step(Protocol):
 
 
 def choose_step(pair: Pair, optim: Optimizer, clip_norm: float | None, compile: bool) -> Step:
-    """The step of a pair, for this optimiser and number of processes."""
+    """Return the step of a pair for this optimiser and this number of processes."""
     fuses = compile and isinstance(optim, Adam) and world_size() == 1
     if fuses:
         return FusedStep(pair, cast(Adam, optim), clip_norm)
@@ -45,7 +45,7 @@ def choose_step(pair: Pair, optim: Optimizer, clip_norm: float | None, compile: 
 
 
 class EagerGradients:
-    """The gradient by running the objective as it is."""
+    """The gradient from an eager run of the objective."""
 
     def __init__(self, pair: Pair) -> None:
         self.pair = pair
@@ -118,11 +118,11 @@ class _Graph:
         rates: Sequence[Tensor] = (),
         key: Any = None,
     ) -> list[Tensor]:
-        """Run objective and gradient, ``then`` what follows them; return tensors."""
+        """Run the objective, its gradient, and then ``then``; return tensors."""
         if not self._numbers.belong_to(objective):
             self._numbers = Numbers(objective)
         self._numbers.check()
-        self.pair.structure(call)  # found eagerly: a graph cannot look at values
+        self.pair.structure(call)  # found eagerly: a graph cannot read values
         beta = getattr(objective, "beta", None)
         device = self.graphs.modules.tensors()[names[0]].device
         scheduled = [] if beta is None else [_scalar(beta, device)]
@@ -189,7 +189,7 @@ class FusedStep(_Graph):
                 grads = clipped(grads, self.clip_norm)
             each = zip(names, grads, slots, which, strict=True)
             for name, grad, slot, group in each:
-                if grad is not None:  # as torch does: what is idle stays where it is
+                if grad is not None:  # as in torch: a parameter without gradient does not move
                     adam_update(tensors[name], grad, slot, rates[group], flags[group])
             return []
 
@@ -205,14 +205,14 @@ def trained(optim: Optimizer) -> list[Tensor]:
 
 
 def clipped(grads: Sequence[Tensor | None], max_norm: float) -> list[Tensor | None]:
-    """Scale gradients down to one Euclidean norm, of all of them together."""
+    """Scale gradients down to a maximal Euclidean norm, computed over all of them together."""
     given = [grad for grad in grads if grad is not None]
     scale = (max_norm / (torch.nn.utils.get_total_norm(given) + 1e-6)).clamp(max=1.0)
     return [None if grad is None else grad * scale for grad in grads]
 
 
 def objective_key(objective: Objective) -> Any:
-    """What a graph depends on in an objective: all but the value of beta."""
+    """The part of an objective that a graph depends on: everything except the value of beta."""
     return replace(cast(Any, objective), beta=None) if hasattr(objective, "beta") else objective
 
 
@@ -227,5 +227,5 @@ def _sum_gradients(parameters: Sequence[Tensor]) -> None:
 
 
 def _scalar(value: Any, device: torch.device) -> Tensor:
-    """A number as a tensor on the device, without waiting for it."""
+    """A number as a tensor on the device, without synchronising with the device."""
     return value.to(device) if isinstance(value, Tensor) else torch.full((), value, device=device)

@@ -22,21 +22,22 @@ class SVI(pyro.infer.SVI):
 
     ``model`` and ``guide`` are any two Pyro programs over modules; ``loss`` is an objective of
     :mod:`pyro_vae.objectives`, or one of Pyro's own ELBOs that has a ``differentiable_loss``
-    (:mod:`pyro_vae.objectives.stock` says which of them run as ours). The programs' modules own
-    their parameters: Pyro's global parameter store and validation flags are left as they were. The
-    first step validates programs and data, and fails where the loss depends on no parameter of the
-    optimiser, or the optimiser holds parameters of other modules; later steps run without
-    validation and never wait for the device.
+    (:mod:`pyro_vae.objectives.stock` says which of them are replaced by ours). The programs'
+    modules own their parameters: Pyro's global parameter store and validation flags do not change.
+    The first step validates programs and data. It fails where the loss depends on no parameter of
+    the optimiser, or the optimiser holds parameters of other modules. Later steps run without
+    validation and do not synchronise with the device.
 
-    Tensor arguments of a step whose first dimension is the size of the data plate are rows, and are
-    copied where an objective takes several draws; ``rows`` names them where that leaves a doubt.
+    Tensor arguments of a step whose first dimension is the size of the data plate are rows. They
+    are copied where an objective takes several draws. ``rows`` names them where this rule is not
+    enough.
 
-    Where ``torch.distributed`` runs, each process steps on its own share of a batch and all take
-    the gradient of the whole. With ``compile`` the objective, its gradient and, for Adam and AdamW,
-    the update are one compiled graph; its random numbers are the compiler's own. A number that
-    programs read becomes part of the graph: to change it afterwards is refused, a tensor may
-    change. With ``clip_norm`` the gradient, of all parameters together, is scaled down to that
-    Euclidean norm.
+    Where ``torch.distributed`` runs, each process steps on its own share of a batch, and all
+    processes use the gradient of the whole batch. With ``compile`` the objective, its gradient and,
+    for Adam and AdamW, the update are one compiled graph, which uses the compiler's own random
+    numbers. A number that programs read becomes part of the graph. A later change of this number is
+    refused; a tensor may change. With ``clip_norm`` the gradient of all parameters together is
+    scaled down to this Euclidean norm.
 
     Source: Hoffman et al., *Stochastic Variational Inference*, 2013.
 
@@ -82,7 +83,7 @@ class SVI(pyro.infer.SVI):
     def step(self, *args: Any, **kwargs: Any) -> Tensor:
         """Take one optimisation step; return the loss of the batch, in nats, shape ().
 
-        ``self.estimate`` then holds the step's log-likelihood, KL and true ELBO beside the loss.
+        ``self.estimate`` then holds the loss, the log-likelihood, the KL and the true ELBO.
         """
         objective = objective_at(self.objective, self.num_steps)
         if not self._checked:
@@ -93,7 +94,7 @@ class SVI(pyro.infer.SVI):
         return self.estimate.loss
 
     def _check(self, objective: Objective, args: Any, kwargs: Any) -> None:
-        """Validate programs and data on the first batch, before anything moves."""
+        """Validate programs and data on the first batch, before any parameter changes."""
         parameters = trained(self.optim)
         with self.pair.isolated(validate=True, strict=True), unchanged(self.pair.modules):
             loss = objective.score(self.pair, args, kwargs).loss
@@ -107,10 +108,10 @@ class SVI(pyro.infer.SVI):
         self._checked = True
 
     def _check_owned(self, parameters: list[Tensor], grads: Sequence[Tensor | None]) -> None:
-        """Raise ``ValueError`` where the optimiser holds what the programs do not use.
+        """Raise ``ValueError`` where the optimiser holds parameters that the programs do not use.
 
-        A first batch may leave a part of the programs idle; what no module of theirs owns is idle
-        for ever.
+        A parameter of their modules may be without a gradient on the first batch. A parameter of
+        another module never gets a gradient.
         """
         owned = {p for module in self.pair.modules for p in module.parameters()}
         idle = [p for p, grad in zip(parameters, grads, strict=True) if grad is None]
@@ -122,7 +123,7 @@ class SVI(pyro.infer.SVI):
             )
 
     def evaluate_loss(self, *args: Any, **kwargs: Any) -> Tensor:
-        """Return the loss of a batch, in nats; no weight, momentum or statistic moves."""
+        """Return the loss of a batch, in nats; no weight, momentum or statistic changes."""
         with self.pair.looking():
             objective = objective_at(self.objective, self.num_steps)
             return objective.score(self.pair, args, kwargs).loss

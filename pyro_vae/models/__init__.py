@@ -1,6 +1,7 @@
-"""Graphical models, one in each file, as a literal model and guide in plain Pyro.
+"""Graphical models: one per file, each a model and a guide in plain Pyro.
 
-May import: families, nets, programs.
+They take their distributions and networks as arguments.
+May import: families.
 """
 
 from .per_datum import PerDatumVAE

@@ -8,14 +8,20 @@ from .vae import VAE
 
 
 class PerDatumVAE(VAE):
-    """A VAE without amortisation: q_b(z) has parameters of its own for each datum b, called with its row number.
+    """A VAE without amortisation: q_b(z) has its own parameters for each datum b.
 
-    The encoder is a family over a table, ``DiagonalNormal(nn.Embedding(num_data, DiagonalNormal.outputs(dim)))``; any family
-    will do. ``model`` and ``guide`` take ``(x, rows)``; new data need rows of their own, and training.
+    ``model`` and ``guide`` take ``(x, rows)``, where ``rows`` are the row numbers of the data. The
+    encoder is a family over a table, such as
+    ``DiagonalNormal(nn.Embedding(num_data, DiagonalNormal.outputs(dim)))``; any family works. New
+    data need new rows and training.
 
+    >>> import torch
+    >>> from torch import nn
     >>> from pyro_vae import Bernoulli, DiagonalNormal, StandardNormal, Trace_ELBO, mlp
-    >>> vae = PerDatumVAE(StandardNormal(2), Bernoulli(mlp(2, 16, 64)), DiagonalNormal(nn.Embedding(100, 4)))
-    >>> Trace_ELBO().estimate(vae.model, vae.guide, torch.ones(3, 64), torch.tensor([5, 0, 99])).loss.shape
+    >>> table = DiagonalNormal(nn.Embedding(100, DiagonalNormal.outputs(2)))
+    >>> vae = PerDatumVAE(StandardNormal(2), Bernoulli(mlp(2, 16, 64)), table)
+    >>> x, rows = torch.ones(3, 64), torch.tensor([5, 0, 99])
+    >>> Trace_ELBO().estimate(vae.model, vae.guide, x, rows).loss.shape
     torch.Size([])
     """
 

@@ -1,4 +1,4 @@
-"""The heart: a variational autoencoder as two literal Pyro programs."""
+"""The variational autoencoder as two Pyro programs."""
 
 from typing import cast
 
@@ -13,8 +13,8 @@ from ..families.moments import mean as mean_of
 class VAE(PyroModule):
     """A variational autoencoder: p(x, z) = p(z) p(x | z) and q(z | x).
 
-    ``prior()`` is p(z), ``decoder(z)`` is p(x | z) and ``encoder(x)`` is q(z | x): modules whose call
-    returns a distribution (see :mod:`pyro_vae.families`).
+    ``prior()`` is p(z), ``decoder(z)`` is p(x | z) and ``encoder(x)`` is q(z | x). They are modules
+    whose call returns a distribution (see :mod:`pyro_vae.families`).
 
     Shapes: ``x`` is ``(B, ...)``, one datum per row; ``z`` is ``(B, D)``.
 
@@ -47,7 +47,7 @@ class VAE(PyroModule):
 
     @torch.no_grad()
     def sample(self, n: int, *, mean: bool = False) -> Tensor:
-        """Draw z ~ p(z), ``n`` times; return draws x ~ p(x | z), or with ``mean`` the means E[x | z]."""
+        """Draw ``n`` times z ~ p(z); return draws x ~ p(x | z), or with ``mean`` E[x | z]."""
         p = self.decoder(self.prior().sample((n,)))
         return cast(Tensor, p.mean if mean else p.sample())
 
@@ -59,6 +59,6 @@ class VAE(PyroModule):
 
     @torch.no_grad()
     def reconstruct(self, x: Tensor, *, mean: bool = True) -> Tensor:
-        """Return E[x | z] at z = E_q[z | x], or without ``mean`` a draw x' ~ p(x' | z), z ~ q(z | x)."""
+        """Return E[x | z] at z = E_q[z | x], or without ``mean`` x' ~ p(x' | z), z ~ q(z | x)."""
         p = self.decoder(self.encode(x, mean=mean))
         return cast(Tensor, p.mean if mean else p.sample())

@@ -1,5 +1,6 @@
-"""Objectives: how a draw becomes a loss; and schedules.
+"""Objectives: the losses that SVI minimises, each computed from a draw, and schedules of beta.
 
+Every objective is one of Pyro's ELBOs; Pyro's own ELBOs are adopted by ``stock``.
 May import: programs.
 """
 

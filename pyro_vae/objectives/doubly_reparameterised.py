@@ -1,7 +1,7 @@
-"""Objectives whose guide gradient acts through the draws alone: DReG and STL.
+"""Objectives whose gradient of the guide goes through the draws only: DReG and STL.
 
-With z(phi) the draws, d log w / dphi has two parts: through z, and through log q(. | x) at fixed z.
-The second has mean zero in an ELBO, and is noise.
+For draws z(phi), d log w / dphi has two parts: through z, and through log q(. | x) at fixed z.
+In an ELBO the second part has mean zero and only adds noise.
 """
 
 from typing import Any, NamedTuple, Self
@@ -23,14 +23,15 @@ from .objective import Estimate
 
 
 class DReG(ImportanceWeighted):
-    """The bound of IWAE, with the doubly reparameterised gradient: the guide's signal grows with K.
+    """The bound of IWAE with the doubly reparameterised gradient.
 
     With w~ = softmax(log w) the guide's gradient is sum_k w~_k^2 dlog w_k/dz_k dz_k/dphi: phi acts
-    through the draws alone. The model's gradient is IWAE's, sum_k w~_k dlog p(x, z_k)/dtheta.
+    through the draws only. Its signal-to-noise ratio grows with K. The model's gradient is that of
+    IWAE, sum_k w~_k dlog p(x, z_k)/dtheta.
 
-    The guide runs twice, the second time at its own draws, to differentiate log q(z | x) by z. So it
-    must be deterministic given its draws (no dropout); BatchNorm sees the batch twice. A flow is
-    inverted, which takes an inverse autoregressive one as many passes as it has dimensions.
+    The guide runs twice, the second time at its own draws, to differentiate log q(z | x) by z. So
+    it must be deterministic given its draws (no dropout), and BatchNorm sees the batch twice. A
+    flow is inverted; an inverse autoregressive flow needs one pass per dimension for this.
 
     Source: Tucker et al., *Doubly Reparameterized Gradient Estimators for Monte Carlo Objectives*,
     2018. Raises as :class:`pyro_vae.objectives.IWAE`.
@@ -49,9 +50,10 @@ class DReG(ImportanceWeighted):
 class STL(ImportanceWeighted):
     """Sticking the landing: the mean of K ELBOs, whose gradient vanishes at the posterior.
 
-    loss = -sum_b 1/K sum_k log w_kb, the guide's gradient 1/K sum_k dlog w_k/dz_k dz_k/dphi without
-    the score of q, whose mean is zero. Costs and demands are those of :class:`DReG`, which for
-    K = 1 is the same.
+    loss = -sum_b 1/K sum_k log w_kb
+
+    The guide's gradient is 1/K sum_k dlog w_k/dz_k dz_k/dphi, without the score of q, whose mean is
+    zero. Cost and requirements are those of :class:`DReG`, which is the same for K = 1.
 
     Source: Roeder, Wu & Duvenaud, *Sticking the Landing*, 2017. Raises as
     :class:`pyro_vae.objectives.IWAE`.
@@ -68,9 +70,9 @@ class STL(ImportanceWeighted):
 
 
 class Path(NamedTuple):
-    """A draw, with the two ways taken apart in which parameters move log w.
+    """A draw that separates the gradient of log w through z from the gradient at fixed z.
 
-    The model's parameters act at fixed z; the guide's through z, and not through log q at fixed z.
+    The model's parameters act at fixed z. The guide's parameters act through z only.
     """
 
     draw: Draw
@@ -78,13 +80,13 @@ class Path(NamedTuple):
     drawn: Values
     """z, as functions of the guide's parameters."""
     leaves: Values
-    """The same z as leaves, of which the log-densities are functions."""
+    """The same z as leaves; the log-densities are functions of them."""
 
     @classmethod
     def of(
         cls, pair: Pair, args: tuple[Any, ...], kwargs: dict[str, Any], num_particles: int
     ) -> Self:
-        """Run the guide for its draws, then both programs at the draws, as a function of them."""
+        """Run the guide to draw z, then score z by both programs as functions of z."""
         found = pair.structure((args, kwargs))
         check_unsummed(found)
         check_moving(found, "IWAE")
@@ -100,7 +102,7 @@ class Path(NamedTuple):
     def log_weight(self, *, model: Tensor, guide: Tensor) -> Tensor:
         """A scalar with two gradients, for weights (K, B).
 
-        By the model's parameters that of sum(model * log w), by the draws that of
+        For the model's parameters its gradient is that of sum(model * log w), for the draws that of
         sum(guide * log w).
         """
         with torch.enable_grad():

@@ -1,4 +1,4 @@
-"""The evidence lower bound: every term by Monte Carlo, or the KL in closed form."""
+"""The evidence lower bound, with every term by Monte Carlo or with the KL in closed form."""
 
 from dataclasses import dataclass, replace
 from typing import Any
@@ -39,15 +39,14 @@ class _ELBO(Objective):
 
 
 class Trace_ELBO(_ELBO):
-    """The evidence lower bound, every term by Monte Carlo over ``num_particles`` = K draws.
+    """The evidence lower bound, with every term by Monte Carlo over ``num_particles`` = K draws.
 
     loss = -sum_b ( E_q[log p(x_b | z)] - beta E_q[log q(z | x_b) - log p(z)] )
 
-    ``beta`` scales the latent sites of model and guide alike (beta-VAE, Higgins et al. 2017); a
-    schedule of it (:mod:`pyro_vae.objectives.schedules`) anneals. Latents without a
-    reparameterised sampler get the score-function gradient (Ranganath et al., *Black Box
-    Variational Inference*, 2014), with one signal per datum. Sites marked
-    ``infer={"enumerate": "parallel"}`` are summed out exactly.
+    ``beta`` scales the latent sites of model and guide (beta-VAE, Higgins et al. 2017). It may be a
+    schedule (:mod:`pyro_vae.objectives.schedules`). Latents without a reparameterised sampler get
+    the score-function gradient (Ranganath et al., *Black Box Variational Inference*, 2014), with
+    one signal per datum. Sites marked ``infer={"enumerate": "parallel"}`` are summed out exactly.
 
     Source: Kingma & Welling, *Auto-Encoding Variational Bayes*, 2013, equation 2.
 
@@ -74,7 +73,7 @@ class TraceMeanField_ELBO(_ELBO):
     For two diagonal normals KL = -1/2 sum(1 + log s^2 - m^2 - s^2) (Kingma & Welling 2013, appendix
     B). The other arguments are those of :class:`Trace_ELBO`.
 
-    Raises ``TypeError`` where torch knows no closed form, or a site is not reparameterised, and
+    Raises ``TypeError`` where torch has no closed form, or a site is not reparameterised, and
     ``ValueError`` where the guide does not draw the latent sites in the model's order (the KL of a
     site given its parents in the model would then depend on draws made after it): use
     :class:`Trace_ELBO`.

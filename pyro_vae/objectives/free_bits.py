@@ -1,4 +1,4 @@
-"""Free bits: the ELBO with a floor under the KL."""
+"""Free bits: the ELBO with a minimum for each KL term."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -15,18 +15,19 @@ from .objective import Estimate, Objective
 
 @dataclass(frozen=True)
 class FreeBits(Objective):
-    """The ELBO with a floor under the KL of each latent dimension and datum.
+    """The ELBO where the KL of each latent dimension and datum counts at least ``floor``.
 
     loss = -sum_b ( E_q[log p(x_b | z)] - sum_d max(KL(q(z_d | x_b) || p(z_d)), floor) )
 
-    Below the floor it costs nothing to inform. ``floor`` is in nats per dimension; of a family with
-    no closed form by dimension (full rank, spherical) the whole KL is one group. Kingma et al.
-    compare the batch's mean with the floor; here each datum is compared, so that data do not mix.
+    Below the floor, information in a dimension has no cost. ``floor`` is in nats per dimension. For
+    a family without a closed form by dimension (full rank, spherical) the whole KL is one group.
+    Kingma et al. compare the mean over the batch with the floor. Here the KL of each datum is
+    compared, so that the loss of a datum does not depend on the others.
 
     Source: Kingma et al., *Improving Variational Inference with Inverse Autoregressive Flow*, 2016,
     appendix C.8.
 
-    Raises ``ValueError`` for a negative floor; else as
+    Raises ``ValueError`` for a negative floor; other errors are those of
     :class:`pyro_vae.objectives.TraceMeanField_ELBO`.
     """
 

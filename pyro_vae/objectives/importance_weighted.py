@@ -3,9 +3,9 @@
 w_kb = p(x_b, z_kb) / q(z_kb | x_b),  z_kb ~ q(z | x_b):
 log p(x_b) >= E[log 1/K sum_k w_kb] >= ELBO.
 
-The weights combine all terms of a datum in one logarithm: there is no KL to multiply by a beta. A
-``poutine.scale`` stands outside the logarithm where all sites share it (a subsampled plate), and is
-refused where they do not.
+The weights combine all terms of a datum in one logarithm, so there is no KL to multiply by a beta.
+A ``poutine.scale`` that all sites share (a subsampled plate) multiplies the logarithm. Different
+scales are refused.
 """
 
 import math
@@ -33,9 +33,11 @@ class ImportanceWeighted(Objective):
 
 
 class IWAE(ImportanceWeighted):
-    """The importance-weighted bound, which tightens towards log p(x) as K = ``num_particles`` grows.
+    """The importance-weighted bound of K = ``num_particles`` draws.
 
     loss = -sum_b log 1/K sum_k w_kb
+
+    The bound approaches log p(x) as K grows.
 
     Source: Burda, Grosse & Salakhutdinov, *Importance Weighted Autoencoders*, 2015.
 
@@ -68,8 +70,8 @@ def with_gradient(value: Tensor, of: Tensor) -> Tensor:
 def check_reparameterised(draw: Draw, otherwise: str) -> None:
     """Raise ``TypeError`` where the guide draws a site without a gradient.
 
-    A bound on log p(x) from weights with q(y | x) summed out does not train q(y | x): it is refused
-    where a gradient is asked for.
+    Weights with q(y | x) summed out give a bound that does not train q(y | x). Raise ``ValueError``
+    where its gradient is needed.
     """
     check_moving(draw.structure, otherwise)
     log_summed = draw.log_summed

@@ -16,17 +16,20 @@ from .objective import Estimate, Objective
 
 @dataclass(frozen=True)
 class InfoVAE(Objective):
-    """The ELBO with its KL traded for the divergence between the aggregate q(z) and the prior.
+    """The ELBO with less KL, and a divergence between the aggregate posterior q(z) and the prior.
 
-    loss = -sum_b ( E_q[log p(x_b | z)] - (1 - alpha) KL(q(z | x_b) || p(z)) ) + B (alpha + lambda - 1) MMD^2(q(z), p(z))
+    loss = -sum_b ( E_q[log p(x_b | z)] - (1 - alpha) KL(q(z | x_b) || p(z)) )
+           + B (alpha + lambda - 1) MMD^2(q(z), p(z))
 
-    with ``weight`` = lambda and MMD^2 the unbiased estimate from the B draws of the batch and B of the prior, under the
-    kernel sum_s c/(c + |a - b|^2), c = s 2 D (Tolstikhin et al. 2018). It compares a batch, so the loss is no sum over data.
-    alpha = 0 and lambda = 1 is the ELBO, alpha = 1 a Wasserstein autoencoder, which a ``Delta`` guide makes deterministic.
+    ``weight`` is lambda. MMD^2 is the unbiased estimate from the B draws of the batch and B draws
+    from the prior, with the kernel sum_s c/(c + |a - b|^2), c = s 2 D (Tolstikhin et al. 2018). It
+    compares whole batches, so the loss is not a sum over data. alpha = 0 and lambda = 1 is the
+    ELBO. alpha = 1 is a Wasserstein autoencoder, deterministic with a ``Delta`` guide.
 
     Source: Zhao, Song & Ermon, *InfoVAE*, 2019, equation 6.
 
-    Raises ``ValueError`` for a batch of one, or programs with more than one latent site; ``TypeError`` as IWAE.
+    Raises ``ValueError`` for a batch of one, or programs with more than one latent site;
+    ``TypeError`` as :class:`pyro_vae.objectives.IWAE`.
     """
 
     alpha: float = 0.0
@@ -59,16 +62,17 @@ def _latent(draw: Draw) -> str:
 
 
 def _sum(scale: Any, number: int) -> Any:
-    """How many data the batch stands for."""
+    """The number of data that the batch represents."""
     return scale.expand(number).sum() if isinstance(scale, Tensor) else scale * number
 
 
 def mmd(
     a: Tensor, b: Tensor, scales: Sequence[float] = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0)
 ) -> Tensor:
-    """The squared maximum mean discrepancy between two samples (N, D), by its unbiased estimate, which may be negative.
+    """The unbiased estimate of the squared maximum mean discrepancy of two samples (N, D).
 
-    Source: Gretton et al., *A Kernel Two-Sample Test*, 2012, equation 4.
+    It may be negative. Source: Gretton et al., *A Kernel Two-Sample Test*, 2012, equation 4.
+    Raises ``ValueError`` for samples of different shapes, or of fewer than 2 draws.
 
     >>> bool(mmd(torch.randn(500, 2), torch.randn(500, 2)) < 0.1)
     True
@@ -86,7 +90,6 @@ def mmd(
         ).sum(0)
 
     n = len(a)
-    within = (kernel(a, a).sum() + kernel(b, b).sum() - 2 * n * len(scales)) / (
-        n * (n - 1)
-    )  # without the diagonals, of ones
+    diagonals = 2 * n * len(scales)  # ones, which are left out
+    within = (kernel(a, a).sum() + kernel(b, b).sum() - diagonals) / (n * (n - 1))
     return within - 2 * kernel(a, b).mean()

@@ -1,4 +1,4 @@
-"""What an objective is: a few lines over a draw, and one of Pyro's ELBOs."""
+"""The base class of objectives: a loss of a draw, which is also one of Pyro's ELBOs."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -22,11 +22,11 @@ class Estimate(NamedTuple):
     """An objective's estimate for a batch: sums over its data, in nats, of shape ()."""
 
     loss: Tensor
-    """What is minimised; the only differentiable member."""
+    """The quantity that is minimised; the only differentiable member."""
     log_likelihood: Tensor | None
-    """E_q[log p(x | z)], whatever the objective weighs; None where it is not known."""
+    """E_q[log p(x | z)], without the weights of the objective; None where it is not known."""
     kl: Tensor | None
-    """KL(q(z | x) || p(z)), never annealed; None where it is not known."""
+    """KL(q(z | x) || p(z)), without beta; None where it is not known."""
 
     @property
     def elbo(self) -> Tensor | None:
@@ -109,12 +109,12 @@ class Objective(ELBO):
     def _get_trace(
         self, model: Program, guide: Program, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> tuple[Trace, Trace]:
-        """One trace of each program, as Pyro's ELBOs have it."""
+        """One trace of each program, as in Pyro's ELBOs."""
         draw = self._pair(model, guide).draw(args, kwargs)
         return draw.model_traces[0], draw.guide_traces[0]
 
     def _pair(self, model: Program, guide: Program) -> Pair:
-        """The pair of the last call, if it is the same: what was found about it is kept."""
+        """The pair of the last call if it is the same, so that its structure is found only once."""
         last: Pair | None = self.__dict__.get("_last")
         if last is None or last.model != model or last.guide != guide:
             last = Pair(model, guide)

@@ -10,7 +10,8 @@ def linear(steps: int, start: float = 0.0, stop: float = 1.0) -> Schedule:
 
     beta(t) = start + (stop - start) min(t / steps, 1)
 
-    Source: Bowman et al., *Generating Sentences from a Continuous Space*, 2016; Sønderby et al., *Ladder VAEs*, 2016.
+    Source: Bowman et al., *Generating Sentences from a Continuous Space*, 2016; Sønderby et al.,
+    *Ladder VAEs*, 2016.
     Raises ``ValueError`` for fewer than one step.
 
     >>> linear(10)(5)
@@ -21,7 +22,9 @@ def linear(steps: int, start: float = 0.0, stop: float = 1.0) -> Schedule:
 
 
 def cyclical(period: int, growth: float = 0.5, start: float = 0.0, stop: float = 1.0) -> Schedule:
-    """Repeat, every ``period`` steps: grow linearly over the fraction ``growth`` of the period, then stay at ``stop``.
+    """Grow linearly from ``start`` to ``stop``, then stay; start again every ``period`` steps.
+
+    ``growth`` is the fraction of a period in which beta grows.
 
     beta(t) = start + (stop - start) min((t mod period) / (growth period), 1)
 

@@ -10,10 +10,12 @@ from .objective import Estimate
 
 @dataclass(frozen=True)
 class ScoreFunction_ELBO(ImportanceWeighted):
-    """The ELBO of K >= 2 draws, with the score function; the other draws are the baseline.
+    """The ELBO of K >= 2 draws with the score-function gradient.
 
-    1/K sum_k (log w_k - 1/(K-1) sum_(j != k) log w_j) dlog q(z_k | x)/dphi: unbiased for any
-    latents, discrete or not.
+    1/K sum_k (log w_k - 1/(K-1) sum_(j != k) log w_j) dlog q(z_k | x)/dphi
+
+    The other draws are the baseline of each draw. The gradient is unbiased for any latents,
+    discrete or continuous.
 
     Source: Williams 1992; Kool, van Hoof & Welling, *Buy 4 REINFORCE Samples, Get a Baseline for
     Free!*, 2019.

@@ -1,10 +1,11 @@
-"""Pyro's own objectives, run as ours where the values agree, and otherwise as they are.
+"""Pyro's own objectives: replaced by ours where the values agree, otherwise run unchanged.
 
-``Trace_ELBO`` runs as ours: the same estimator, one run for all particles. ``TraceMeanField_ELBO``
-runs as ours where both give one value on the first batch, that is where every KL has a closed form
-and no scale stands on the model's side alone; elsewhere as it is. ``RenyiELBO`` runs as ours where
-nothing is scaled; elsewhere it is refused, for Pyro keeps the scale inside the logarithm.
-Subclasses, and every other ELBO with a ``differentiable_loss``, run as they are.
+``Trace_ELBO`` is replaced: ours is the same estimator with one run for all particles.
+``TraceMeanField_ELBO`` is replaced where both give the same value on the first batch. This holds
+where every KL has a closed form and no scale applies to the model only. Otherwise it runs
+unchanged. ``RenyiELBO`` is replaced where nothing is scaled. Otherwise it is refused, because Pyro
+puts the scale inside the logarithm. Subclasses, and every other ELBO with a
+``differentiable_loss``, run unchanged.
 """
 
 import warnings
@@ -24,10 +25,10 @@ from .renyi import Renyi
 
 
 def adopt(elbo: ELBO, compile: bool = False) -> Objective:
-    """One of Pyro's ELBOs as an objective.
+    """Return one of Pyro's ELBOs as an objective.
 
-    Raises ``TypeError`` for an ELBO without a ``differentiable_loss``, and where one that runs as
-    it is should be compiled.
+    Raises ``TypeError`` for an ELBO without a ``differentiable_loss``, and with ``compile`` for an
+    ELBO that runs unchanged.
     """
     if type(elbo) is pyro.infer.Trace_ELBO:
         return Trace_ELBO(elbo.num_particles)
@@ -65,7 +66,7 @@ class _UnscaledRenyi(Renyi):
 
 @dataclass(frozen=True, eq=False)
 class _MeanField(Objective):
-    """Pyro's ``TraceMeanField_ELBO``: ours where both agree, found on the first batch."""
+    """Pyro's ``TraceMeanField_ELBO``, or ours if both agree on the first batch."""
 
     elbo: Any
     compile: bool
@@ -85,7 +86,7 @@ class _MeanField(Objective):
         return self.chosen[0].score(pair, args, kwargs)
 
     def _agree(self, pair: Pair, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
-        """Whether ours and Pyro's give one value, of one draw, from the same random numbers."""
+        """Whether ours and Pyro's give the same value for one draw with the same random numbers."""
         losses = []
         for objective in (TraceMeanField_ELBO(), AsItIs(pyro.infer.TraceMeanField_ELBO())):
             with torch.no_grad(), unchanged(pair.modules), warnings.catch_warnings():
@@ -100,7 +101,7 @@ class _MeanField(Objective):
 
 @dataclass(frozen=True, eq=False)
 class AsItIs(Objective):
-    """Pyro's own estimate; it does not tell log-likelihood and KL apart."""
+    """Pyro's own estimate; it does not separate log-likelihood and KL."""
 
     elbo: Any
 

@@ -1,4 +1,4 @@
-"""The ELBO of a mixture guide from one draw of each component: the objective where components lie apart."""
+"""The ELBO of a mixture guide from one draw of each component, for well separated components."""
 
 from dataclasses import dataclass
 from typing import Any, cast
@@ -13,18 +13,19 @@ from .objective import Estimate, Objective
 
 @dataclass(frozen=True)
 class Stratified_ELBO(Objective):
-    """The ELBO under a mixture q(z | x) = sum_j pi_j q_j(z | x), by one draw z_j ~ q_j of each of its J components.
+    """The ELBO under a mixture q(z | x) = sum_j pi_j q_j(z | x), from one draw of each component.
 
-    loss = -sum_b sum_j pi_jb ( log p(x_b, z_jb) - log q(z_jb | x_b) )
+    loss = -sum_b sum_j pi_jb ( log p(x_b, z_jb) - log q(z_jb | x_b) ),  z_jb ~ q_j(z | x_b)
 
-    The weights pi get their gradient without a draw that crosses from one component to another, which the implicit gradient
-    of :class:`pyro_vae.families.mixture.MixtureOfNormals` needs. The guide has one latent site and runs twice; the decoder sees J
-    rows per datum.
+    The weights pi get an exact gradient. The implicit gradient of
+    :class:`pyro_vae.families.mixture.MixtureOfNormals` needs draws that move between components.
+    The guide has one latent site and runs twice; the decoder runs on J rows per datum.
 
-    Source: Morningstar et al., *Automatic Differentiation Variational Inference with Mixtures*, 2021 (there with K draws).
+    Source: Morningstar et al., *Automatic Differentiation Variational Inference with Mixtures*,
+    2021 (with K draws per component).
 
-    Raises ``TypeError`` unless the guide draws one site from a mixture, with components that are reparameterised, and
-    ``ValueError`` for sites of different scales.
+    Raises ``TypeError`` unless the guide draws one site from a mixture with reparameterised
+    components, and ``ValueError`` for sites of different scales.
 
     >>> import torch
     >>> from torch import nn
@@ -58,7 +59,8 @@ def _mixture(sites: list[Any]) -> tuple[str, Any]:
     families = {site["name"]: base_name(site["fn"]) for site in sites}
     if len(sites) != 1 or not isinstance(sites[0]["fn"], MixtureSameFamily):
         raise TypeError(
-            f"expected a guide with one latent site, drawn from a mixture, got {families}: use Trace_ELBO"
+            f"expected a guide with one latent site, drawn from a mixture, got {families}: "
+            "use Trace_ELBO"
         )
     if not sites[0]["fn"].component_distribution.has_rsample:
         raise TypeError(

@@ -14,17 +14,17 @@ from .objective import Estimate
 
 @dataclass(frozen=True)
 class ReweightedWakeSleep(ImportanceWeighted):
-    """Model and guide each minimise a loss of their own, neither through the draws.
+    """Model and guide have a loss each; no gradient goes through the draws.
 
     The model ascends the bound of IWAE, sum_k w~_k dlog p(x, z_k)/dtheta with w~ = softmax(log w).
-    The guide descends the inclusive divergence KL(posterior || q): awake
-    sum_k w~_k dlog q(z_k | x)/dphi, and with ``insomnia`` < 1 also asleep,
-    (1 - insomnia) dlog q(z' | x')/dphi at dreams (x', z') ~ p. The reported loss is minus the bound
-    of IWAE. Latents may be discrete.
+    The guide descends the inclusive divergence KL(posterior || q). Its wake phase has the gradient
+    sum_k w~_k dlog q(z_k | x)/dphi with the weight ``insomnia``. Its sleep phase has the gradient
+    dlog q(z' | x')/dphi at dreams (x', z') ~ p with the weight 1 - ``insomnia``. The reported loss
+    is minus the bound of IWAE. Latents may be discrete.
 
-    Asleep, the dreams take the place of the arguments that the model observes, which must be passed
-    to its sites as they are. A flow's density is that of points drawn without gradient, so it is
-    inverted (see :mod:`pyro_vae.families.flow`).
+    In the sleep phase the dreams replace the arguments that the model observes, so the model must
+    pass these arguments to its sites unchanged. A flow is inverted, because the draws carry no
+    gradient (see :mod:`pyro_vae.families.flow`).
 
     Source: Bornschein & Bengio, *Reweighted Wake-Sleep*, 2015; Le et al., *Revisiting Reweighted
     Wake-Sleep*, 2019.

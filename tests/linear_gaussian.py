@@ -1,6 +1,7 @@
 """A linear-Gaussian model, for which everything is known in closed form.
 
-p(z) = N(0, I), p(x | z) = N(W z + mu, s^2 I):  p(x) = N(mu, W W' + s^2 I),  p(z | x) = N(M^-1 W' (x - mu), s^2 M^-1),
+p(z) = N(0, I), p(x | z) = N(W z + mu, s^2 I):
+p(x) = N(mu, W W' + s^2 I),  p(z | x) = N(M^-1 W' (x - mu), s^2 M^-1),
 M = W' W + s^2 I   (Tipping & Bishop, *Probabilistic Principal Component Analysis*, 1999).
 """
 

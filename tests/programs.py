@@ -1,6 +1,8 @@
-"""Pairs of programs on which everything that takes ``(model, guide)`` is tested: a new one is one entry of ``PAIRS``.
+"""Pairs of programs on which everything that takes ``(model, guide)`` is tested: a new one is one
+entry of ``PAIRS``.
 
-All are in float64 with seeded weights. Those in ``PER_DATUM`` have one plate over the data around every site.
+All are in float64 with seeded weights. Those in ``PER_DATUM`` have one plate over the data around
+every site.
 """
 
 from collections.abc import Callable
@@ -22,7 +24,8 @@ PIXELS, LATENT, ROWS = 12, 3, 7
 
 
 def binary(rows: int = ROWS, seed: int = 0) -> Tensor:
-    """Binary pixels: one of two random patterns, with a little noise, so that there is something to learn."""
+    """Binary pixels: one of two random patterns, with a little noise, so that there is something
+    to learn."""
     generator = torch.Generator().manual_seed(seed)
     patterns = torch.rand(2, PIXELS, generator=generator, dtype=torch.float64).round()
     flips = torch.rand(rows, PIXELS, generator=generator, dtype=torch.float64) < 0.05
@@ -161,7 +164,8 @@ class TwoHeads(nn.Module):
 
 
 class PyroStyle(nn.Module):
-    """A VAE as Pyro's examples write it: ``pyro.module``, tuple-returning encoder, parameters of distributions in the program."""
+    """A VAE as Pyro's examples write it: ``pyro.module``, tuple-returning encoder, parameters of
+    distributions in the program."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -184,7 +188,8 @@ class PyroStyle(nn.Module):
 
 
 class SemiSupervised(nn.Module):
-    """Kingma et al.'s M2 in the style of Pyro's examples: ``ys`` is given for labelled data, None for the others."""
+    """Kingma et al.'s M2 in the style of Pyro's examples: ``ys`` is given for labelled data, None
+    for the others."""
 
     CLASSES = 4
 

@@ -1,7 +1,10 @@
-"""Programs in the style of Pyro's own examples, which everything that evaluates must take as they are.
+"""Programs in the style of Pyro's own examples, which everything that evaluates must take as they
+are.
 
-``nn.Module`` s with ``model`` and ``guide`` methods, ``pyro.module``, encoders that return tuples, images as (B, 1, 28, 28)
-reshaped inside, sites called "latent", "obs", "x", "y", "z", a plate over the data of which some have no size.
+``nn.Module`` s with ``model`` and ``guide`` methods, ``pyro.module``,
+encoders that return tuples, images as (B, 1, 28, 28)
+reshaped inside, sites called "latent", "obs", "x", "y", "z", a plate over the data of which some
+have no size.
 """
 
 import pyro
@@ -90,7 +93,8 @@ class Concatenated(nn.Module):
 
 
 class ExampleM2(nn.Module):
-    """The semi-supervised example (Kingma et al. 2014, M2): ``ys`` is a latent where it is not given."""
+    """The semi-supervised example (Kingma et al. 2014, M2): ``ys`` is a latent where it is not
+    given."""
 
     def __init__(self, z_dim: int = 2, hidden: int = 8) -> None:
         super().__init__()

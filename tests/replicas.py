@@ -1,4 +1,5 @@
-"""Two processes that take one optimisation step on halves of a batch: run under torchrun by test_distributed.py."""
+"""Two processes that take one optimisation step on halves of a batch: run under torchrun by
+test_distributed.py."""
 
 import os
 import sys

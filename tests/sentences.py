@@ -1,4 +1,5 @@
-"""What counts as a refusal: ``ValueError`` or ``TypeError`` whose message says what was expected and what came."""
+"""What counts as a refusal: ``ValueError`` or ``TypeError`` whose message says what was expected
+and what came."""
 
 import re
 from collections.abc import Callable, Iterator

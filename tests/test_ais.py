@@ -1,4 +1,5 @@
-"""Annealed importance sampling against closed forms, and the coordinates and simulations it runs in."""
+"""Annealed importance sampling against closed forms, and the coordinates and simulations it runs
+in."""
 
 import pyro
 import pyro.distributions as dist
@@ -18,7 +19,8 @@ from pyro_vae.programs.unconstrained import Unconstrained
 
 @pytest.mark.parametrize(("start", "latent", "num_steps"), [("guide", 10, 150), ("prior", 1, 100)])
 def test_bounds_sandwich_the_closed_form(start, latent, num_steps):
-    """Means over 30 simulated data, standard errors below 0.03; the two bounds meet within 0.05 nat."""
+    """Means over 30 simulated data, standard errors below 0.03; the two bounds meet within 0.05
+    nat."""
     torch.manual_seed(0)
     truth = LinearGaussian(latent=latent, observed=16 if latent == 10 else 2)
     vae = truth.vae(truth.wrong_encoder(shift=0.1, spread=1.3))
@@ -128,7 +130,8 @@ def test_runs_on_every_pair_and_leaves_no_trace(name):
 
 @pytest.mark.parametrize("name", PER_DATUM)
 def test_densities_of_coordinates_are_the_weights(name):
-    """log p(x, z) - log q(z | x) in coordinates, at the guide's own draws, is the importance weight."""
+    """log p(x, z) - log q(z | x) in coordinates, at the guide's own draws, is the importance
+    weight."""
     p = PER_DATUM[name]()
     pair = Pair(p.model, p.guide)
     with pair.looking():

@@ -44,7 +44,8 @@ def test_two_processes_have_the_gradients_of_one(tmp_path, mode):
 
 @pytest.mark.slow
 def test_training_script_on_two_processes(tmp_path):
-    """Only the first process writes and speaks; resume goes on; the final ELBO agrees with that of one process."""
+    """Only the first process writes and speaks; resume goes on; the final ELBO agrees with that of
+    one process."""
     run = tmp_path / "two"
     options = ["--epochs", "20", "--batch-size", "32", "--num-samples", "10", "--no-progress"]
     out = torchrun(ROOT / "scripts" / "train.py", "--output-dir", run, *options)

@@ -210,7 +210,8 @@ class Mixture(PyroModule):
 
 
 def assert_unbiased(objective, programs, expected, repeats=60):
-    """The mean of repeated gradients lies within 4.5 standard errors of the expected ones, for every entry."""
+    """The mean of repeated gradients lies within 4.5 standard errors of the expected ones, for
+    every entry."""
     gradients = []
     torch.manual_seed(2)
     for _ in range(repeats):
@@ -254,7 +255,8 @@ class Score(nn.Module):
 
 
 def test_score_gradient_is_unbiased_against_a_closed_form():
-    """Of the guide's parameters the ELBO's gradient is that of -KL(q to posterior), known for linear-Gaussian models."""
+    """Of the guide's parameters the ELBO's gradient is that of -KL(q to posterior), known for
+    linear-Gaussian models."""
     truth = LinearGaussian(latent=2, observed=4)
     x = truth.data(3)
     module = truth.vae(Score(truth.wrong_encoder()))

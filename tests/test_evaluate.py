@@ -38,7 +38,8 @@ def poor_guide(latent: int = 10) -> tuple[LinearGaussian, VAE]:
 
 
 def test_error_bar_is_calibrated():
-    """200 repetitions of 4 data: log p(x) lies within 3 of its own standard errors of the closed form in at least 95 %."""
+    """200 repetitions of 4 data: log p(x) lies within 3 of its own standard errors of the closed
+    form in at least 95 %."""
     torch.manual_seed(0)
     truth, vae = poor_guide()
     x = truth.data(4)
@@ -291,7 +292,8 @@ def test_weights_are_those_of_single_images():
 
 
 def test_companions_do_not_matter():
-    """A datum's estimate beside other companions, the draws z being functions of the datum alone."""
+    """A datum's estimate beside other companions, the draws z being functions of the datum
+    alone."""
     p = PER_DATUM["vae"]()
     (x,) = p.args
 

@@ -194,7 +194,8 @@ def test_annealing_refuses_a_start_whose_density_is_random():
 
 
 def two_modes():
-    """A guide of two narrow components far apart, on one datum; log p(x, z) differs between the modes."""
+    """A guide of two narrow components far apart, on one datum; log p(x, z) differs between the
+    modes."""
     logits = torch.tensor([[0.3, -0.2]], dtype=torch.float64, requires_grad=True)
     loc = torch.tensor([[[-4.0], [4.0]]], dtype=torch.float64)
     scale = torch.full((1, 2, 1), 0.3, dtype=torch.float64)

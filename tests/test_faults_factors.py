@@ -1,4 +1,5 @@
-"""Faults that an audit found: a factor of the guide is part of an ELBO and of no importance weight."""
+"""Faults that an audit found: a factor of the guide is part of an ELBO and of no importance
+weight."""
 
 import math
 

@@ -1,4 +1,5 @@
-"""Faults that random programs found: pairs without a latent site, plain functions whose first batch leaves a part idle."""
+"""Faults that random programs found: pairs without a latent site, plain functions whose first
+batch leaves a part idle."""
 
 import pyro
 import pyro.distributions as dist

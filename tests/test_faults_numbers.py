@@ -24,7 +24,8 @@ from pyro_vae.objectives.score_function import ScoreFunction_ELBO
 
 @pytest.mark.parametrize("dim", [2, 3, 10, 50])
 def test_power_spherical_normaliser_in_float32(dim):
-    """log Z = (a + b) log 2 + b log pi + log Gamma(a) - log Gamma(a + b), its gradient, and E[log p], from scipy."""
+    """log Z = (a + b) log 2 + b log pi + log Gamma(a) - log Gamma(a + b), its gradient, and E[log
+    p], from scipy."""
     kappa = torch.logspace(-2, 7, 40)
     exact = kappa.double().numpy()
     b = (dim - 1) / 2

@@ -116,7 +116,8 @@ def test_no_log_likelihood_per_datum_beside_global_latents(size):
 
 
 class InnerAtTwo(PyroModule):
-    """The data at -1, and inside them features at -2, with a latent for each; ``aside`` adds a deterministic site outside."""
+    """The data at -1, and inside them features at -2, with a latent for each; ``aside`` adds a
+    deterministic site outside."""
 
     def __init__(self, aside=False):
         super().__init__()

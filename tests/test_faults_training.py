@@ -1,4 +1,5 @@
-"""Faults that an audit found in training: compiled attributes, replayed guides, idle parts, data of another type."""
+"""Faults that an audit found in training: compiled attributes, replayed guides, idle parts, data
+of another type."""
 
 from dataclasses import dataclass
 

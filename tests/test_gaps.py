@@ -15,7 +15,8 @@ def truth() -> LinearGaussian:
 
 
 def mean_field_gap(truth: LinearGaussian) -> float:
-    """KL of the best diagonal normal to a normal of precision P: 1/2 (sum_d log P_dd - log det P)."""
+    """KL of the best diagonal normal to a normal of precision P: 1/2 (sum_d log P_dd - log det
+    P)."""
     precision = torch.linalg.inv(truth.posterior_cov)
     return 0.5 * float(precision.diagonal().log().sum() - precision.logdet())
 

@@ -1,4 +1,5 @@
-"""Guides that are programs: one row of parameters per datum, improved by SVI, or the posterior itself."""
+"""Guides that are programs: one row of parameters per datum, improved by SVI, or the posterior
+itself."""
 
 import pyro
 import pytest

@@ -106,7 +106,8 @@ def test_any_chunk_size_gives_the_same(make, num_samples):
 
 
 def test_many_blocks_of_the_guide(monkeypatch):
-    """More draws than one pass of the guide makes: more data than it takes, and more samples than it takes."""
+    """More draws than one pass of the guide makes: more data than it takes, and more samples than
+    it takes."""
     monkeypatch.setattr(importance, "GUIDE_BLOCK", 10)
     truth = LinearGaussian()
     x = truth.data(23)
@@ -193,7 +194,8 @@ def test_the_estimate_grows_with_k_and_stays_below_the_truth():
 
 
 def test_scales_and_masks_of_the_data():
-    """poutine.scale is no part of p(x): a weight is a density. A mask is: what it hides does not count."""
+    """poutine.scale is no part of p(x): a weight is a density. A mask is: what it hides does not
+    count."""
     programs, scaled, masked = PAIRS["vae"](), PAIRS["scaled"](), PAIRS["masked"]()
 
     def run(each, guide=None):
@@ -225,7 +227,8 @@ def test_keyword_arguments_and_none():
 
 
 def test_discrete_latents_against_enumeration():
-    """log p(x, y) summed over y is log p(x): with a labelled call for each class, against the unlabelled one."""
+    """log p(x, y) summed over y is log p(x): with a labelled call for each class, against the
+    unlabelled one."""
     programs = pair(SemiSupervised, binary(), None)
     x, classes = binary(), SemiSupervised.CLASSES
     torch.manual_seed(0)

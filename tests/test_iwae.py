@@ -15,7 +15,8 @@ from pyro_vae.programs.modules import modules_of
 
 
 def estimates(objective, vae, x, n: int):
-    """``n`` independent losses and gradients, the guide's parameters (bias, weight) before the model's."""
+    """``n`` independent losses and gradients, the guide's parameters (bias, weight) before the
+    model's."""
     chosen = [*vae.encoder.parameters(), *vae.decoder.parameters()]
     losses, grads = [], []
     for _ in range(n):
@@ -117,7 +118,8 @@ def test_the_gradient_vanishes_at_the_posterior(objective):
 
 @pytest.mark.parametrize("name", REAL)
 def test_path_gradients_of_every_family(name):
-    """STL agrees with the ELBO in the mean gradient of the encoder's outputs, inverted flows included."""
+    """STL agrees with the ELBO in the mean gradient of the encoder's outputs, inverted flows
+    included."""
     torch.manual_seed(0)
     truth = LinearGaussian(latent=2, observed=4, noise=1.0)
     family = build(name, dim=2)

@@ -1,4 +1,5 @@
-"""Every objective: its contract, by name; a new one is one line of ``OBJECTIVES``. Then what is particular to each."""
+"""Every objective: its contract, by name; a new one is one line of ``OBJECTIVES``. Then what is
+particular to each."""
 
 from typing import cast
 
@@ -56,7 +57,8 @@ objectives = pytest.mark.parametrize("name", OBJECTIVES)
 
 
 class Frozen(dist.Normal):
-    """A Normal whose noise is a function of its mean: a draw that a datum makes alike in any company."""
+    """A Normal whose noise is a function of its mean: a draw that a datum makes alike in any
+    company."""
 
     def rsample(self, sample_shape=()):
         shape = self._extended_shape(sample_shape)
@@ -274,7 +276,8 @@ def test_wake_sleep_gives_the_model_the_gradient_of_iwae():
 
 @pytest.mark.parametrize("insomnia", [1.0, 0.0])
 def test_wake_sleep_leaves_the_posterior_alone(insomnia):
-    """At q = posterior the guide's gradient has mean zero, awake and asleep; from elsewhere it leads there."""
+    """At q = posterior the guide's gradient has mean zero, awake and asleep; from elsewhere it
+    leads there."""
     torch.manual_seed(0)
     truth = LinearGaussian()
     vae, x = truth.vae(), truth.data(20)
@@ -313,7 +316,8 @@ def test_wake_sleep_leaves_the_posterior_alone(insomnia):
     "objective", [ReweightedWakeSleep(2000), ScoreFunction_ELBO(2000)], ids=["wake-sleep", "score"]
 )
 def test_no_gradient_passes_through_the_draws(objective):
-    """Against sums over the same draws by hand, for a guide of which every parameter matters, its scale too."""
+    """Against sums over the same draws by hand, for a guide of which every parameter matters, its
+    scale too."""
     vae, x = make(DiagonalNormal), pixels()
     torch.manual_seed(0)
     _, gradient = loss_and_gradients(objective, vae, x)
@@ -395,7 +399,8 @@ class Deaf(nn.Module):
 
 @pytest.mark.parametrize("cure", ["none", "free bits", "normalised mean"])
 def test_cures_of_collapse(cure):
-    """On pixels without structure the KL collapses; each cure holds it up, and says so in the units it keeps active."""
+    """On pixels without structure the KL collapses; each cure holds it up, and says so in the
+    units it keeps active."""
     torch.manual_seed(0)
     x = torch.cartesian_prod(*[torch.tensor([0.0, 1.0])] * 5).repeat(6, 1)
     net = mlp(5, 8, 6)

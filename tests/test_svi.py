@@ -1,4 +1,5 @@
-"""SVI over modules: it trains what it is given, exactly as hand-written code would, and leaves everything else as it was."""
+"""SVI over modules: it trains what it is given, exactly as hand-written code would, and leaves
+everything else as it was."""
 
 import warnings
 
@@ -88,7 +89,8 @@ def assert_equal(state, expected):
 
 
 def improvement(programs, loss, steps=100):
-    """Train; return how far the loss falls as a share of where it was, over twenty evaluations at each end."""
+    """Train; return how far the loss falls as a share of where it was, over twenty evaluations at
+    each end."""
     x = programs.args
     torch.manual_seed(0)
     svi = SVI(programs.model, programs.guide, adam(programs), loss=loss)

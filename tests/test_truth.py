@@ -43,7 +43,8 @@ def test_wrong_guide_within_three_standard_errors():
 @pytest.mark.parametrize("spread", [0.5, 1.0, 2.0])
 @pytest.mark.parametrize("objective", [Trace_ELBO, TraceMeanField_ELBO])
 def test_log_px_is_elbo_plus_kl(objective, spread, shift):
-    """E[ELBO] + KL(q to posterior) = log p(x), within 4 standard errors over 3000 draws of an ELBO with any guide."""
+    """E[ELBO] + KL(q to posterior) = log p(x), within 4 standard errors over 3000 draws of an ELBO
+    with any guide."""
     truth = LinearGaussian()
     x = truth.data(5)
     vae = truth.vae(truth.wrong_encoder(shift, spread))
@@ -69,7 +70,8 @@ def test_log_px_is_elbo_plus_kl(objective, spread, shift):
 
 
 def maximum_log_likelihood(x, latent):
-    """Per datum, of probabilistic PCA: -1/2 (D log 2 pi + sum_{i <= q} log l_i + (D - q) log s^2 + D), s^2 the mean of the other l_i.
+    """Per datum, of probabilistic PCA: -1/2 (D log 2 pi + sum_{i <= q} log l_i + (D - q) log s^2 +
+    D), s^2 the mean of the other l_i.
 
     l_i are the eigenvalues of the data's covariance (Tipping & Bishop 1999, section 3.2).
     """

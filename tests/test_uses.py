@@ -89,7 +89,8 @@ def test_imputed_draws_have_the_conditional_covariance(truth):
 
 
 def test_draws_come_from_all_chunks():
-    """From the prior, 400 chunks of two samples: the first alone would miss the narrow posterior by far."""
+    """From the prior, 400 chunks of two samples: the first alone would miss the narrow posterior
+    by far."""
     torch.manual_seed(0)
     truth = LinearGaussian(latent=2, observed=5, noise=0.15)
     vae, x, seen = pixelwise(truth), truth.data(2), torch.tensor([True, False, True, True, False])
@@ -232,7 +233,8 @@ def test_surprise_finds_outliers(truth):
 
 @pytest.mark.slow
 def test_raw_likelihood_fails_where_regret_does_not():
-    """Trained on MNIST: noise is found out by log p(x), but thinned digits are likelier than the digits themselves."""
+    """Trained on MNIST: noise is found out by log p(x), but thinned digits are likelier than the
+    digits themselves."""
     root = os.environ.get("PYRO_VAE_DATA")
     if not root:
         pytest.skip("set PYRO_VAE_DATA to a folder with torchvision's MNIST")

@@ -1,4 +1,5 @@
-"""The script that runs the tests on the oldest and the newest versions, without installing anything."""
+"""The script that runs the tests on the oldest and the newest versions, without installing
+anything."""
 
 import subprocess
 import sys
@@ -13,7 +14,8 @@ module = sys.modules["scripts_test_versions"]
 
 @pytest.fixture
 def commands(monkeypatch):
-    """The commands that the script would run, without running them; pytest fails where ``status`` says so."""
+    """The commands that the script would run, without running them; pytest fails where ``status``
+    says so."""
     seen, status = [], iter([0, 1])
 
     def run(command, **options):

@@ -36,7 +36,8 @@ class Evaluation:
     num_observed: int
     """The number of observed values per datum, such as pixels."""
     bounds: dict[int, Tensor]
-    """The importance-weighted bounds for 1, 2, 4, ..., K samples: see :func:`pyro_vae.evaluation.estimators.bounds`."""
+    """The importance-weighted bounds for 1, 2, 4, ..., K samples: see
+    :func:`pyro_vae.evaluation.estimators.bounds`."""
     elbo: Tensor
     """E_q[log p(x, z) - log q(z | x)]."""
     distortion: Tensor

@@ -16,7 +16,8 @@ class Renyi(ImportanceWeighted):
 
     loss = -sum_b 1/(1 - alpha) log 1/K sum_k w_kb^(1 - alpha)
 
-    For alpha < 0 it is above the bound of IWAE. Source: Li & Turner, *Renyi Divergence Variational Inference*,
+    For alpha < 0 it is above the bound of IWAE. Source: Li & Turner, *Renyi Divergence Variational
+    Inference*,
     2016, equation 8.
 
     Raises ``ValueError`` for alpha = 1 (use ``Trace_ELBO``), and as

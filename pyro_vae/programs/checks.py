@@ -141,7 +141,7 @@ def check_summable(vectorized: bool, names: Iterable[str], modules: Iterable[nn.
 
 @contextmanager
 def dtypes_explained(call: Call, modules: Iterable[nn.Module]) -> Iterator[None]:
-    """Raise ``TypeError`` with a remedy where programs fail for data of another type than weights."""
+    """Raise ``TypeError`` with a remedy where the data are of another type than the weights."""
     try:
         yield
     except RuntimeError as error:

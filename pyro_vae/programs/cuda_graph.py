@@ -26,7 +26,7 @@ class CudaGraph:
         return [value.clone() for value in self.outputs]
 
     def _record(self, fixed: Sequence[Tensor], data: Sequence[Tensor]) -> None:
-        """Run the function for real once, then record it: its writes to ``fixed`` must happen once a call."""
+        """Run the function once, then record it; it must write to ``fixed`` once a call."""
         self.data = [x.clone() for x in data]
         saved = [x.clone() for x in fixed]
         stream = torch.cuda.Stream()

@@ -62,7 +62,7 @@ def _compile(function: Callable[..., Any], inputs: Sequence[Tensor]) -> Callable
 
 
 class Numbers:
-    """The Python numbers, flags and names among the attributes of some objects, which a graph holds as they were."""
+    """The Python numbers, flags and names of some objects, which a graph holds."""
 
     SIMPLE = (bool, int, float, str, type(None))
     FREE = frozenset({"training", "_pyro_name", "_is_full_backward_hook"})

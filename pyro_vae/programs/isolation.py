@@ -33,8 +33,8 @@ class own_parameters(Messenger):
         value = msg["args"][1]
         if self.strict and not isinstance(value, nn.Parameter):
             raise ValueError(
-                f"expected every pyro.param to be an nn.Parameter of a module, got {msg['name']!r}: "
-                "SVI would not train it"
+                "expected every pyro.param to be an nn.Parameter of a module, "
+                f"got {msg['name']!r}: SVI would not train it"
             )
         stored = msg["name"] in pyro.get_param_store()  # trained by Pyro's own SVI
         if isinstance(value, nn.Parameter) or (isinstance(value, Tensor) and not stored):

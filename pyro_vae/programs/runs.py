@@ -127,7 +127,7 @@ def at_copies(
 
 
 def with_classes(values: Values, found: Structure, copies: int) -> Values:
-    """Values (N, B, ...) beside every combination of the model's own summed values, (C N, B, ...)."""
+    """Values (N, B, ...) beside all combinations of the model's summed values: (C N, B, ...)."""
     classes = found.model_copies
     if classes == 1:
         return values

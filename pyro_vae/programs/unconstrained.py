@@ -1,4 +1,4 @@
-"""The latents as one unconstrained vector per datum, and the log-densities of both programs there."""
+"""The latents as one unconstrained vector per datum, and the log-densities there."""
 
 from typing import NamedTuple
 

@@ -217,13 +217,17 @@ def objective_key(objective: Objective) -> Any:
 
 
 def _sum_gradients(parameters: Sequence[Tensor]) -> None:
-    """Sum the gradients over the processes, in one transfer: losses are sums over the data."""
-    for p in parameters:
-        p.grad = torch.zeros_like(p) if p.grad is None else p.grad
-    grads = [cast(Tensor, p.grad) for p in parameters]
+    """Sum the gradients over the processes, in one transfer: losses are sums over the data.
+
+    What is idle in all processes keeps no gradient, as in one process.
+    """
+    used = torch.tensor([float(p.grad is not None) for p in parameters])
+    used = all_reduce_sum(used.to(parameters[0].device))
+    shared = [p for p, count in zip(parameters, used.tolist(), strict=True) if count]
+    grads = [torch.zeros_like(p) if p.grad is None else p.grad for p in shared]
     flat = all_reduce_sum(torch.cat([grad.reshape(-1) for grad in grads]))
-    for grad, part in zip(grads, flat.split([g.numel() for g in grads]), strict=True):
-        grad.copy_(part.view_as(grad))
+    for p, part in zip(shared, flat.split([p.numel() for p in shared]), strict=True):
+        p.grad = part.view_as(p)
 
 
 def _scalar(value: Any, device: torch.device) -> Tensor:

@@ -1,5 +1,6 @@
 """The structure of a pair, found by running it on a call."""
 
+from dataclasses import replace
 from typing import Any
 
 import pyro
@@ -32,7 +33,8 @@ MAX_COPIES = 1024
 def inspect(model: Program, guide: Program, call: Call, rows: Rows | None = None) -> Structure:
     """Run both programs on a call, check them, and find their structure.
 
-    Raises ``ValueError`` where the programs do not belong together.
+    Raises ``ValueError`` where the programs do not belong together, or too many combinations of
+    values are to be summed out.
     """
     args, kwargs = call
     with pyro.validation_enabled(True), torch.no_grad(), _Sizes() as sizes:
@@ -47,36 +49,44 @@ def inspect(model: Program, guide: Program, call: Call, rows: Rows | None = None
         rows = Rows.none(call)
     elif rows is None:
         rows = Rows.of(call, size)
-    sites = [*stochastic_sites(model_trace), *stochastic_sites(guide_trace)]
+    found = _structure(model_trace, guide_trace, plate, rows, size)
+    copies = max(found.guide_copies, found.model_copies)
+    if copies > MAX_COPIES:
+        raise ValueError(
+            f"expected at most {MAX_COPIES} combinations of values to sum out, got {copies}: "
+            "mark fewer sites for enumeration"
+        )
+    return replace(found, row_bytes=max(sizes.bytes // size, found.row_bytes))
+
+
+def _structure(
+    model_trace: Trace, guide_trace: Trace, plate: Plate | None, rows: Rows, size: int
+) -> Structure:
+    """The structure that two traces show."""
+    of_model, of_guide = stochastic_sites(model_trace), stochastic_sites(guide_trace)
+    sites = [*of_model, *of_guide]
+    nodes = [*model_trace.nodes.values(), *guide_trace.nodes.values()]
     whole = tuple(dict.fromkeys(s["name"] for s in sites if not in_plate(s, plate)))
-    guided = {site["name"] for site in stochastic_sites(guide_trace)}
-    unguided = [s for s in stochastic_sites(model_trace) if s["name"] not in guided]
-    found = Structure(
+    guided = {site["name"] for site in of_guide}
+    observed = _observed(model_trace, plate, size)
+    return Structure(
         plate=plate,
         rows=rows,
         plate_size=size,
         vectorized=False,
-        subsampled=any(
-            _subsamples(s) for t in (model_trace, guide_trace) for s in t.nodes.values()
-        ),
+        subsampled=any(_subsamples(node) for node in nodes),
         whole=whole,
         latents=_latents(sites, plate),
         single=_is_single(guide_trace, plate),
-        guide_values=_summed(stochastic_sites(guide_trace), plate),
-        model_values=_summed(unguided, plate),
+        guide_values=_summed(of_guide, plate),
+        model_values=_summed([s for s in of_model if s["name"] not in guided], plate),
         unmoved=_unmoved(guide_trace),
         relaxed=why_relaxed(guide_trace),
         unweighable=why_unweighable(guide_trace, whole),
         refusal=why_unreportable(model_trace, guide_trace, plate, whole, rows, size),
-        observed=_observed(model_trace, plate, size),
-        row_bytes=_row_bytes(model_trace, plate, size, sizes.bytes),
+        observed=observed,
+        row_bytes=max(4 * observed, 1),
     )
-    if max(found.guide_copies, found.model_copies) > MAX_COPIES:
-        raise ValueError(
-            f"expected at most {MAX_COPIES} combinations of values to sum out, got "
-            f"{max(found.guide_copies, found.model_copies)}: mark fewer sites for enumeration"
-        )
-    return found
 
 
 def _num_rows(model_trace: Trace, plate: Plate | None) -> int:
@@ -87,9 +97,9 @@ def _num_rows(model_trace: Trace, plate: Plate | None) -> int:
         if site["is_observed"] and in_plate(site, plate):
             shape = site["fn"].log_prob(site["value"]).shape
             if len(shape) >= -plate.dim:
-                return int(shape[plate.dim])
+                return max(int(shape[plate.dim]), 1)
     frames = [f for s in stochastic_sites(model_trace) for f in s["cond_indep_stack"]]
-    return next(int(f.size) for f in frames if Plate(f.name, f.dim) == plate)
+    return max(next(int(f.size) for f in frames if Plate(f.name, f.dim) == plate), 1)
 
 
 def _latents(sites: list[Site], plate: Plate | None) -> dict[str, Latent]:
@@ -139,12 +149,6 @@ def _observed(model_trace: Trace, plate: Plate | None, size: int) -> int:
     sites = [s for s in stochastic_sites(model_trace) if s["is_observed"] and not is_factor(s)]
     local: int = sum(s["value"].numel() for s in sites if in_plate(s, plate))
     return local // max(size, 1)
-
-
-def _row_bytes(model_trace: Trace, plate: Plate | None, size: int, largest: int) -> int:
-    """The bytes of one row of the largest tensor: a module's output, or what is observed."""
-    observed = _observed(model_trace, plate, size) * 4
-    return max(largest // max(size, 1), observed, 1)
 
 
 def _subsamples(site: Any) -> bool:

@@ -120,7 +120,7 @@ def test_priors(name):
     for loss in (Trace_ELBO(), IWAE(3)):
         vae.zero_grad()
         with isolated([], validate=True, strict=True):
-            loss(vae.model, vae.guide, pixels()).loss.backward()
+            loss.estimate(vae.model, vae.guide, pixels()).loss.backward()
         assert [
             n for n, p in vae.named_parameters() if p.grad is None or not p.grad.abs().sum() > 0
         ] == []

@@ -87,8 +87,9 @@ class Inspected:
             refused = refused or (ValueError(found.refusal) if found.refusal else None)
         self._mask = None
         reason, *_ = str(refused).strip().splitlines() or [""]
-        if isinstance(refused, (ValueError, TypeError)) and reason.startswith("expected "):
-            raise refused  # a sentence of ours; Pyro and torch speak otherwise
+        wrong_rows = reason.startswith("Shape mismatch")  # Pyro's sentence for them
+        if isinstance(refused, (TypeError, ValueError)) and not wrong_rows:
+            raise refused
         raise ValueError(
             "expected a plate with one row per datum around every sample site of model and guide, "
             f"got programs that do not take two rows of their arguments ({reason}): name the "

@@ -82,7 +82,7 @@ def _structure(
         model_values=_summed([s for s in of_model if s["name"] not in guided], plate),
         unmoved=_unmoved(guide_trace),
         relaxed=why_relaxed(guide_trace),
-        unweighable=why_unweighable(guide_trace, whole),
+        unweighable=why_unweighable(guide_trace, plate, whole),
         refusal=why_unreportable(model_trace, guide_trace, plate, whole, rows, size),
         observed=observed,
         row_bytes=max(4 * observed, 1),

@@ -11,6 +11,7 @@ from .sites import (
     drawn_subsample,
     is_auxiliary,
     is_factor,
+    plates,
     stochastic_sites,
 )
 
@@ -28,11 +29,16 @@ def why_unreportable(
     drawn = drawn_subsample(model_trace)
     if drawn and (rows.size != size or not rows.any):
         return drawn
-    return why_unweighable(guide_trace, whole)
+    return why_unweighable(guide_trace, plate, whole)
 
 
-def why_unweighable(guide_trace: Trace, whole: Names) -> str | None:
-    """Why a draw of a pair has no importance weight for each datum; None where it has."""
+def why_unweighable(guide_trace: Trace, plate: Plate | None, whole: Names) -> str | None:
+    """Why a draw of a pair has no importance weight for each datum; None where it has.
+
+    Without any plate the call is one datum.
+    """
+    if plate is None and any(plates(site) for site in stochastic_sites(guide_trace)):
+        return f"{AROUND}, got none"
     if whole:
         return f"{AROUND}, got global sites {list(whole)}"
     guide_sites = [s for s in stochastic_sites(guide_trace) if not is_factor(s)]

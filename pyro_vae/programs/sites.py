@@ -36,11 +36,13 @@ def stochastic_sites(trace: Trace) -> list[Site]:
 
 
 def subsamples(trace: Trace) -> dict[str, Tensor]:
-    """The rows that the trace's plates have chosen, by name."""
+    """The rows that plates have chosen among more, by name."""
     return {
         name: site["value"]
         for name, site in trace.nodes.items()
-        if site["type"] == "sample" and site_is_subsample(site)
+        if site["type"] == "sample"
+        and site_is_subsample(site)
+        and len(site["value"]) < site["fn"].size
     }
 
 

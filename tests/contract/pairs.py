@@ -20,8 +20,11 @@ def of(kind: Callable[[], nn.Module], *args: Tensor, **options: object) -> Subje
     """A module with the methods ``model`` and ``guide``, seeded, in float64."""
     torch.manual_seed(0)
     module = kind().double()
+    whole = getattr(module, "see_all", None)
     return Subject(
-        module.model, module.guide, args or (binary(ROWS, PIXELS),), (module,), **options
+        *(module.model, module.guide, args or (binary(ROWS, PIXELS),), (module,)),
+        whole=whole,
+        **options,
     )
 
 

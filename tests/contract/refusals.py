@@ -51,7 +51,7 @@ REFUSALS: Refusals = {
     **of("two data plates", BOUNDS, f"{AROUND}got none"),
     **of("two data plates", SCORES, NO_FUNCTION),
     **of("two data plates", ("InfoVAE",), others("z_a", "z_b")),
-    **of("subsampling plate", (*BOUNDS, *SCORES), NO_SUBSAMPLE),
+    **of("subsampling plate", SCORES, NO_SUBSAMPLE),
     **of("AutoNormal", CLOSED, OWN_ORDER),
     **of("AutoNormal", ("InfoVAE",), others("z", "z_unconstrained")),
     **of("AutoNormal", SCORES, NO_FUNCTION),

@@ -83,17 +83,22 @@ class TwoPlates(nn.Module):
 
 
 class Subsampling(Local):
-    """A plate that draws half of the data at each run."""
+    """A plate that draws half of the data at each run, or for the trusted values all of them."""
+
+    parts = 2
+
+    def see_all(self, everything: bool) -> None:
+        self.parts = 1 if everything else 2
 
     def model(self, x: Tensor) -> None:
         pyro.module("decoder", self.decoder)
-        with pyro.plate("data", len(x), subsample_size=len(x) // 2) as index:
+        with pyro.plate("data", len(x), subsample_size=len(x) // self.parts) as index:
             z = pyro.sample("z", prior(x[index]))
             pyro.sample("x", pixels(self.decoder(z)), obs=x[index])
 
     def guide(self, x: Tensor) -> None:
         pyro.module("encoder", self.encoder)
-        with pyro.plate("data", len(x), subsample_size=len(x) // 2) as index:
+        with pyro.plate("data", len(x), subsample_size=len(x) // self.parts) as index:
             pyro.sample("z", dist.Normal(*self.encoder(x[index])).to_event(1))
 
 

@@ -30,6 +30,9 @@ class Subject:
     evidence: Callable[[], Tensor] | None = None
     """log p(x) of each datum in closed form."""
 
+    whole: Callable[[bool], None] | None = None
+    """Lets a program that draws a subsample see all data, or again a part: the means agree."""
+
     def parameters(self) -> list[nn.Parameter]:
         """Every parameter, once."""
         return list(dict.fromkeys(p for module in self.modules for p in module.parameters()))

@@ -85,7 +85,11 @@ def pool(subject: Subject) -> Pool:
         pyro.set_rng_seed(1)
         if subject.copyable:
             return _run(subject, subject.copies(DRAWS), DRAWS)
+        if subject.whole is not None:
+            subject.whole(True)
         parts = [_run(subject, subject.args, 1) for _ in range(RUNS)]
+        if subject.whole is not None:
+            subject.whole(False)
     names = ("joint", "prior", "guide", "bonus", "whole")
     joined = {name: torch.cat([getattr(part, name) for part in parts]) for name in names}
     return Pool(**joined, scale=parts[0].scale)

@@ -43,8 +43,9 @@ class Estimate(NamedTuple):
     @classmethod
     def of(cls, draw: Draw, loss: Tensor, kl: Term | None = None) -> "Estimate":
         """The estimate of a draw with a loss."""
-        log_likelihood = draw.total(draw.log_likelihood).detach()
-        return cls(loss, log_likelihood, draw.total(draw.kl if kl is None else kl).detach())
+        with torch.no_grad():
+            log_likelihood = draw.total(draw.log_likelihood)
+            return cls(loss, log_likelihood, draw.total(draw.kl if kl is None else kl))
 
 
 @runtime_checkable

@@ -107,7 +107,7 @@ class Draw:
         (site,) = self._guides[0]
         return scoring.of_draws(site, self.values[site["name"]], self.structure, masked=False)
 
-    @property
+    @cached_property
     def kl(self) -> Term:
         """log q(z | x) - log p(z), whose mean is KL(q(z | x) || p(z)).
 
@@ -165,8 +165,15 @@ class Draw:
 
     def total(self, term: Term) -> Tensor:
         """The scaled sum over the data of the mean over the draws; global sites count once."""
-        local: Tensor = self.scale * self.mean(term).sum()
-        return local + term.whole.mean() if isinstance(term.whole, Tensor) else local
+        mean = self._over_classes(term.local).sum()
+        mean = mean if self.num_particles == 1 else mean / self.num_particles
+        total: Tensor = mean if self._unscaled else self.scale * mean
+        return total + term.whole.mean() if isinstance(term.whole, Tensor) else total
+
+    @cached_property
+    def _unscaled(self) -> bool:
+        """Whether the scale is the number one, by which nothing is multiplied."""
+        return not isinstance(self.scale, Tensor) and self.scale == 1
 
     def with_score_gradient(self, term: Term) -> Term:
         """The same values; the gradient gains the score function of draws that carry none.

@@ -65,7 +65,8 @@ class Inspected:
             found = self._inspect(call)
             known = found.rows.any or found.plate is None  # else shapes tell calls apart
             self._structures[key if known else (key, shapes(call))] = found
-        return replace(found, rows=found.rows.resized(call))
+        rows = found.rows.resized(call)
+        return found if rows.size == found.rows.size else replace(found, rows=rows)
 
     def sliced(self, call: Call) -> Structure:
         """The structure of the pair on any part of a call's data, with all their rows.

@@ -102,6 +102,9 @@ def chosen(call: Call, names: tuple[int | str, ...]) -> Rows:
 
 def signature(call: Call) -> Any:
     """What tells calls of one kind from those of another: structure, types, and other values."""
+    args, kwargs = call
+    if not kwargs and all(isinstance(leaf, Tensor) for leaf in args):  # the usual call, at no cost
+        return tuple(_kind(leaf) for leaf in args)
     leaves, spec = pytree.tree_flatten(call)
     return str(spec), tuple(_kind(leaf) for leaf in leaves)
 
@@ -118,6 +121,9 @@ def chunks(size: int, width: int) -> Iterator[slice]:
 
 
 def _leaves(call: Call) -> list[Any]:
+    args, kwargs = call
+    if not kwargs and all(isinstance(leaf, Tensor) for leaf in args):
+        return list(args)
     return pytree.tree_leaves(call)
 
 

@@ -32,6 +32,8 @@ class Term:
         return Term(self.local - other.local, self.whole - other.whole)
 
     def __rmul__(self, factor: Any) -> "Term":
+        if isinstance(factor, float) and factor == 1:
+            return self
         return Term(factor * self.local, factor * self.whole)
 
 

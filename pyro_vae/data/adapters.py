@@ -70,7 +70,8 @@ class Items:
                 "expected a Dataset with a length and an item for each index, "
                 f"got {type(dataset).__name__}"
             )
-        self.dataset, self.length = dataset, len(dataset)
+        self.dataset = dataset
+        self.length = len(dataset)
 
     def __len__(self) -> int:
         return self.length
@@ -100,7 +101,8 @@ class Loader:
                 f"a batch_sampler, got one of {type(loader.dataset).__name__} "
                 f"with batch_size {loader.batch_size}"
             )
-        self.loader, self.batch_size = loader, loader.batch_size
+        self.loader = loader
+        self.batch_size = loader.batch_size
         count = len(loader.sampler)  # type: ignore[arg-type]
         self.length = count - count % self.batch_size if loader.drop_last else count
 
@@ -113,7 +115,8 @@ class Loader:
         left = self.length
         for collated in self.loader:
             batch = _arguments(collated, "DataLoader", device)
-            expected, got = min(self.batch_size, left), len(batch[0])
+            expected = min(self.batch_size, left)
+            got = len(batch[0])
             if got != expected:
                 raise ValueError(f"expected a batch of {expected} from the DataLoader, got {got}")
             left -= got

@@ -58,7 +58,8 @@ def _channels_first(array: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
 
 def _encode(array: np.ndarray[Any, Any]) -> tuple[Tensor, Pixels, int]:
     """The values of an array as (uint8 or float32 values, kind, levels)."""
-    low, high = array.min(), array.max()
+    low = array.min()
+    high = array.max()
     if bool(((array == 0) | (array == 1)).all()):
         return torch.from_numpy(array.astype(np.uint8)), Pixels.STATIC, 1
     top = 1 if array.dtype.kind == "f" else 255

@@ -42,7 +42,8 @@ def read_folder(folder: Path) -> Images:
     planes = stacked[:, None] if stacked.ndim == 3 else stacked.transpose(0, 3, 1, 2)
     values = torch.from_numpy(planes.copy()).flatten(1)
     channels, height, width = planes.shape[1:]
-    shape, labels = (channels, height, width), _classes(folder, paths)
+    shape = (channels, height, width)
+    labels = _classes(folder, paths)
     if set(modes) == {"1"}:
         return Images(values // 255, shape, Pixels.STATIC, 1, labels)
     return Images(values, shape, Pixels.BYTES, 255, labels)

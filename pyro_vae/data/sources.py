@@ -138,7 +138,8 @@ def _read_torchvision(
         ) from error
     if name == "omniglot":
         return _omniglot(data)
-    array, labels = np.asarray(data.data), np.asarray(data.targets, dtype=np.int64)
+    array = np.asarray(data.data)
+    labels = np.asarray(data.targets, dtype=np.int64)
     if name == "cifar10":
         return array.transpose(0, 3, 1, 2), labels
     upright = array.swapaxes(1, 2) if name == "emnist" else array  # EMNIST's are transposed

@@ -92,8 +92,6 @@ class AIS:
     discrete latents, or a start from a guide without a density (``Delta``) or with a random one
     (semi-amortised, dropout): f_0 must be one function.
 
-    >>> from pyro_vae import VAE, Bernoulli, DiagonalNormal, StandardNormal, mlp
-    >>> vae = VAE(StandardNormal(2), Bernoulli(mlp(2, 16, 64)), DiagonalNormal(mlp(64, 16, 4)))
     >>> ais = AIS(num_particles=4, num_steps=10)
     >>> ais.log_weights(vae.model, vae.guide, torch.ones(3, 64)).shape
     torch.Size([4, 3])
@@ -128,7 +126,8 @@ class AIS:
         ``log_mean_exp`` of it is the estimate of log p(x), a lower bound in expectation.
         ``chunk_chains`` chains run at a time.
         """
-        pair, weights = Pair(model, guide), []
+        pair = Pair(model, guide)
+        weights = []
         for call in self._parts(pair, (args, kwargs), chunk_chains, progress):
             with self._path(pair, call) as path:
                 sizes = self._tuned(path)
@@ -150,7 +149,9 @@ class AIS:
         This is bidirectional Monte Carlo. The gap between the bounds limits the error of each
         bound, in nats, on data like these.
         """
-        pair, betas, weights = Pair(model, guide), self.schedule(self.num_steps), []
+        pair = Pair(model, guide)
+        betas = self.schedule(self.num_steps)
+        weights = []
         simulated = []
         for part_args, part_kwargs in self._parts(pair, (args, kwargs), chunk_chains, progress):
             with pair.looking():

@@ -24,7 +24,9 @@ class Path:
     """The densities f_b for some data, and the chains that move along them."""
 
     def __init__(self, space: Unconstrained, from_guide: bool, num_leapfrog: int) -> None:
-        self.space, self.from_guide, self.num_leapfrog = space, from_guide, num_leapfrog
+        self.space = space
+        self.from_guide = from_guide
+        self.num_leapfrog = num_leapfrog
         self.draws = space.draw_guide if from_guide else space.draw_prior
         self.scale = self.draws(SCALE_DRAWS).std(0)  # (B, D)
 
@@ -61,7 +63,8 @@ class Path:
         jitter = 0.8 + 0.4 * torch.rand_like(size)  # avoids periodic trajectories
         step = (size * jitter).unsqueeze(-1) * self.scale
         momentum = torch.randn_like(state.u)
-        u, gradient = state.u, self.gradient(state.u, beta)[0]
+        u = state.u
+        gradient = self.gradient(state.u, beta)[0]
         energy = _energy(state, beta, momentum)
         for _ in range(self.num_leapfrog):
             momentum = momentum + step / 2 * gradient

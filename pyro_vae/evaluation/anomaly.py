@@ -24,8 +24,6 @@ def surprise(
     have a high likelihood. Source: Nalisnick et al., *Do Deep Generative Models Know What They
     Don't Know?*, 2019.
 
-    >>> from pyro_vae import VAE, Bernoulli, DiagonalNormal, StandardNormal, mlp
-    >>> vae = VAE(StandardNormal(2), Bernoulli(mlp(2, 16, 64)), DiagonalNormal(mlp(64, 16, 4)))
     >>> surprise(vae.model, vae.guide, torch.ones(3, 64)).shape
     torch.Size([3])
     """
@@ -51,8 +49,6 @@ def likelihood_regret(
     Source: Xiao, Yan & Amit, *Likelihood Regret: An Out-of-Distribution Detection Score for
     Variational Auto-encoder*, 2020.
 
-    >>> from pyro_vae import VAE, Bernoulli, DiagonalNormal, StandardNormal, mlp
-    >>> vae = VAE(StandardNormal(2), Bernoulli(mlp(2, 16, 64)), DiagonalNormal(mlp(64, 16, 4)))
     >>> likelihood_regret(vae.model, vae.guide, torch.ones(3, 64), fit=LocalFit(num_steps=5)).shape
     torch.Size([3])
     """

@@ -71,13 +71,12 @@ def simulation_based_calibration(
 
     Raises ``ValueError`` for discrete latents, or where no argument holds the observed data.
 
-    >>> from pyro_vae import VAE, Bernoulli, DiagonalNormal, StandardNormal, mlp
-    >>> vae = VAE(StandardNormal(2), Bernoulli(mlp(2, 16, 64)), DiagonalNormal(mlp(64, 16, 4)))
     >>> x = torch.zeros(50, 64)
     >>> simulation_based_calibration(vae.model, vae.guide, x, num_draws=9).histogram(5).shape
     torch.Size([5, 2])
     """
-    pair, ranks = Pair(model, guide), []
+    pair = Pair(model, guide)
+    ranks = []
     for part_args, part_kwargs in pair.parts((args, kwargs), chunk_draws // num_draws):
         with pair.looking():
             simulated = simulate(model, *part_args, **part_kwargs)

@@ -29,8 +29,6 @@ def sample(
 
     Raises ``ValueError`` where there is no such site, or more than one and no ``site`` is given.
 
-    >>> from pyro_vae import VAE, Bernoulli, DiagonalNormal, StandardNormal, mlp
-    >>> vae = VAE(StandardNormal(2), Bernoulli(mlp(2, 16, 64)), DiagonalNormal(mlp(64, 16, 4)))
     >>> sample(vae.model, torch.zeros(5, 64)).shape
     torch.Size([5, 64])
     """
@@ -50,8 +48,6 @@ def reconstruct(
 
     The arguments are those of model and guide. ``site`` and errors are those of :func:`sample`.
 
-    >>> from pyro_vae import VAE, Bernoulli, DiagonalNormal, StandardNormal, mlp
-    >>> vae = VAE(StandardNormal(2), Bernoulli(mlp(2, 16, 64)), DiagonalNormal(mlp(64, 16, 4)))
     >>> reconstruct(vae.model, vae.guide, torch.ones(3, 64)).shape
     torch.Size([3, 64])
     """
@@ -67,8 +63,6 @@ def interpolate(vae: VAE, a: Tensor, b: Tensor, n: int = 8) -> Tensor:
     ``a`` and ``b`` are (B, ...); the result is (n, B, ...).
     Raises ``ValueError`` where their shapes differ, or ``n`` is below 2.
 
-    >>> from pyro_vae import VAE, Bernoulli, DiagonalNormal, StandardNormal, mlp
-    >>> vae = VAE(StandardNormal(2), Bernoulli(mlp(2, 16, 64)), DiagonalNormal(mlp(64, 16, 4)))
     >>> interpolate(vae, torch.zeros(3, 64), torch.ones(3, 64), n=5).shape
     torch.Size([5, 3, 64])
     """
@@ -79,7 +73,8 @@ def interpolate(vae: VAE, a: Tensor, b: Tensor, n: int = 8) -> Tensor:
     if n < 2:
         raise ValueError(f"expected at least 2 points, got {n}")
     with looking([vae]):
-        start, end = vae.encode(a), vae.encode(b)
+        start = vae.encode(a)
+        end = vae.encode(b)
         weight = torch.linspace(0, 1, n, dtype=start.dtype, device=start.device)
         z = torch.lerp(start, end, weight[:, None, None])
         path = decode(vae, z.flatten(0, 1))
@@ -95,8 +90,6 @@ def traverse(
     dimension. ``dims`` are the latent dimensions to move, by default all of them; the result is
     (len(dims), n, ...). Raises ``ValueError`` for a dimension that does not exist.
 
-    >>> from pyro_vae import VAE, Bernoulli, DiagonalNormal, StandardNormal, mlp
-    >>> vae = VAE(StandardNormal(2), Bernoulli(mlp(2, 16, 64)), DiagonalNormal(mlp(64, 16, 4)))
     >>> traverse(vae, torch.zeros(64), n=5).shape
     torch.Size([2, 5, 64])
     """
@@ -116,8 +109,6 @@ def traverse(
 def decode(vae: VAE, z: Tensor) -> Tensor:
     """Return E[x | z], one row for each row of z, (B, D).
 
-    >>> from pyro_vae import VAE, Bernoulli, DiagonalNormal, StandardNormal, mlp
-    >>> vae = VAE(StandardNormal(2), Bernoulli(mlp(2, 16, 64)), DiagonalNormal(mlp(64, 16, 4)))
     >>> decode(vae, torch.zeros(3, 2)).shape
     torch.Size([3, 64])
     """

@@ -102,8 +102,6 @@ def log_weights(
     Raises ``ValueError`` for K < 1, sites that do not match, and programs without a weight for each
     datum: with global sites, with a plate that subsamples, with a guide that has no density.
 
-    >>> from pyro_vae import VAE, Bernoulli, DiagonalNormal, StandardNormal, mlp
-    >>> vae = VAE(StandardNormal(2), Bernoulli(mlp(2, 16, 64)), DiagonalNormal(mlp(64, 16, 4)))
     >>> log_weights(vae.model, vae.guide, torch.ones(3, 64), num_samples=10).shape
     torch.Size([10, 3])
     """
@@ -133,8 +131,6 @@ def log_likelihood(
 
     Source: Rezende, Mohamed & Wierstra 2014, appendix E; Burda, Grosse & Salakhutdinov 2015.
 
-    >>> from pyro_vae import VAE, Bernoulli, DiagonalNormal, StandardNormal, mlp
-    >>> vae = VAE(StandardNormal(2), Bernoulli(mlp(2, 16, 64)), DiagonalNormal(mlp(64, 16, 4)))
     >>> log_likelihood(vae.model, vae.guide, torch.ones(3, 64), num_samples=10).shape
     torch.Size([3])
     """
@@ -199,7 +195,8 @@ def _scores(
     """Return log w, log p(x | z) and the ELBO, (K, b) each, of draws that the guide has made."""
     log_guide = sample.log_guide
     rows = scorer.pair.structure(call).rows
-    size, number = log_guide.shape[-1], log_guide[..., 0].numel()
+    size = log_guide.shape[-1]
+    number = log_guide[..., 0].numel()
     log_likelihood, log_prior = (log_guide.new_empty(number, size) for _ in range(2))
     height = min(number, width)
     for data, copies in product(chunks(size, max(width // height, 1)), chunks(number, height)):

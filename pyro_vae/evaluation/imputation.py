@@ -93,8 +93,6 @@ def impute(
     Raises ``ValueError`` for a mask of another shape than x, or a likelihood whose pixels are not
     independent given z.
 
-    >>> from pyro_vae import VAE, Bernoulli, DiagonalNormal, StandardNormal, mlp
-    >>> vae = VAE(StandardNormal(2), Bernoulli(mlp(2, 16, 64)), DiagonalNormal(mlp(64, 16, 4)))
     >>> impute(vae.model, vae.guide, torch.ones(3, 64), torch.arange(64).expand(3, -1) < 32).shape
     torch.Size([3, 64])
     """
@@ -130,8 +128,6 @@ def denoise(
     A channel is for example :func:`bit_flips`. Without a channel, the model's own likelihood is the
     only noise. The programs are called with x alone.
 
-    >>> from pyro_vae import VAE, Bernoulli, DiagonalNormal, StandardNormal, mlp
-    >>> vae = VAE(StandardNormal(2), Bernoulli(mlp(2, 16, 64)), DiagonalNormal(mlp(64, 16, 4)))
     >>> denoise(vae.model, vae.guide, torch.ones(3, 64), bit_flips(0.1)).shape
     torch.Size([3, 64])
     """
@@ -213,7 +209,8 @@ def _clean(model_trace: Trace) -> Any:
 
 def _pixels(p: Distribution) -> tuple[Any, int]:
     """The distribution of single pixels, and how many of its dimensions belong to one image."""
-    base, event_dim = p, 0
+    base = p
+    event_dim = 0
     while isinstance(base, Independent):
         base, event_dim = base.base_dist, event_dim + base.reinterpreted_batch_ndims
     if base.event_shape:

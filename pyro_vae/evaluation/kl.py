@@ -80,8 +80,6 @@ def kl_decomposition(
 
     Raises ``ValueError`` for fewer than two draws, and as :func:`pyro_vae.log_weights`.
 
-    >>> from pyro_vae import VAE, Bernoulli, DiagonalNormal, StandardNormal, mlp
-    >>> vae = VAE(StandardNormal(2), Bernoulli(mlp(2, 16, 64)), DiagonalNormal(mlp(64, 16, 4)))
     >>> parts = kl_decomposition(vae.model, vae.guide, torch.rand(30, 64).round())
     >>> abs(parts.kl - parts.mutual_information - parts.marginal_kl) < 1e-4
     True
@@ -108,7 +106,8 @@ def decompose(pair: Pair, call: Call, num_draws: int, chunk_bytes: int) -> KLDec
         log_prior = draws.log_prior.local.reshape(-1)
         log_q, log_q_d = _log_aggregate(pair, call, rows, draws, chunk_bytes)
         log_p_d = _log_factors(draws)
-    correlation, by_dimension = None, None
+    correlation = None
+    by_dimension = None
     if log_q_d is not None and log_p_d is not None:
         correlation = float((log_q - log_q_d.sum(-1)).mean())
         by_dimension = (log_q_d - log_p_d).mean(0).cpu()
@@ -130,7 +129,9 @@ def _log_aggregate(
     The sums are over all data, some rows at a time.
     """
     z = {name: value[0].unsqueeze(1) for name, value in draws.values.items()}  # (S, 1, ...)
-    S, total, totals = len(draws.log_prior.local.reshape(-1)), [], []
+    S = len(draws.log_prior.local.reshape(-1))
+    total = []
+    totals = []
     single = draws.structure.single and draws.structure.plate is not None
     bytes_of_row = 8 * S * max(value[0].numel() for value in z.values())
     for part in chunks(rows.size, max(1, chunk_bytes // bytes_of_row)):

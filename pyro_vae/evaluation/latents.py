@@ -30,8 +30,6 @@ def latent_means(guide: Program, *args: Any, num_samples: int = 64, **kwargs: An
 
     Raises ``ValueError`` where the guide has no continuous site with one row per datum.
 
-    >>> from pyro_vae import VAE, Bernoulli, DiagonalNormal, StandardNormal, mlp
-    >>> vae = VAE(StandardNormal(2), Bernoulli(mlp(2, 16, 64)), DiagonalNormal(mlp(64, 16, 4)))
     >>> latent_means(vae.guide, torch.ones(3, 64)).shape
     torch.Size([3, 2])
     """

@@ -54,7 +54,8 @@ def pareto_smoothed(log_weight: Tensor) -> Smoothed:
         return Smoothed(log_weight, torch.full_like(log_weight[0], torch.nan))
     # double precision: the weights of a bad guide exceed the range of float32
     ordered = log_weight.double().sort(0).values
-    top, cutoff = ordered[-tail:], ordered[-tail - 1]
+    top = ordered[-tail:]
+    cutoff = ordered[-tail - 1]
     largest = top[-1]
     threshold = (cutoff - largest).exp()  # in units of the largest weight
     exceedance = (top - largest).exp() - threshold

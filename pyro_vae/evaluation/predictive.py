@@ -48,22 +48,22 @@ def posterior_predictive_check(
 
     Raises ``ValueError`` unless the model observes one site.
 
-    >>> from pyro_vae import VAE, Bernoulli, DiagonalNormal, StandardNormal, mlp
-    >>> vae = VAE(StandardNormal(2), Bernoulli(mlp(2, 16, 64)), DiagonalNormal(mlp(64, 16, 4)))
     >>> ink = posterior_predictive_check(
     ...     vae.model, vae.guide, torch.ones(3, 64), statistic=torch.mean, num_replications=20
     ... )
     >>> float(ink.p_value)  # an untrained model draws fewer pixels of value 1
     0.0
     """
-    pair, call = Pair(model, guide), (args, kwargs)
+    pair = Pair(model, guide)
+    call = (args, kwargs)
     with pair.looking():
         sites = stochastic_sites(pair.draw(*call).model_traces[0])
         observed = [site for site in sites if site["is_observed"] and not is_factor(site)]
         if len(observed) != 1:
             names = [site["name"] for site in observed]
             raise ValueError(f"expected one observed site, got {names}")
-        name, value = observed[0]["name"], observed[0]["value"]
+        name = observed[0]["name"]
+        value = observed[0]["value"]
         replicated = [statistic(_replicate(pair, call, name)) for _ in range(num_replications)]
         return PredictiveCheck(statistic(value), torch.stack(replicated))
 

@@ -146,13 +146,12 @@ def evaluate(
     of the KL computes the density of ``kl_draws`` draws under the posterior of every datum, which
     is slow for autoregressive flows; 0 skips it. ``progress`` shows a bar.
 
-    >>> from pyro_vae import VAE, Bernoulli, DiagonalNormal, StandardNormal, mlp
-    >>> vae = VAE(StandardNormal(2), Bernoulli(mlp(2, 16, 64)), DiagonalNormal(mlp(64, 16, 4)))
     >>> result = evaluate(vae.model, vae.guide, torch.ones(3, 64), num_samples=100)
     >>> result.log_px.shape, result.pareto_k.shape, result.num_observed
     (torch.Size([3]), torch.Size([3]), 64)
     """
-    scorer, call = scorer_of(model, guide, compile, rows), (args, kwargs)
+    scorer = scorer_of(model, guide, compile, rows)
+    call = (args, kwargs)
     bounds, rest = zip(*_statistics(scorer, call, num_samples, chunk_bytes, progress), strict=True)
     pair = scorer.pair
     with pair.looking():

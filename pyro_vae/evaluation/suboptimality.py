@@ -125,12 +125,11 @@ class LocalFit:
     ) -> Tensor:
         """Return max_q E_q[log p(x, z) - log q(z)] for each datum, (B,), in nats.
 
-        >>> from pyro_vae import VAE, Bernoulli, DiagonalNormal, StandardNormal, mlp
-        >>> vae = VAE(StandardNormal(2), Bernoulli(mlp(2, 16, 64)), DiagonalNormal(mlp(64, 16, 4)))
         >>> LocalFit(num_steps=5).elbo(vae.model, vae.guide, torch.ones(3, 64)).shape
         torch.Size([3])
         """
-        pair, elbos = Pair(model, guide), []
+        pair = Pair(model, guide)
+        elbos = []
         parts = pair.parts((args, kwargs), chunk_draws // self.num_particles)
         for call in tqdm(parts, unit="chunk", disable=not progress):
             with pair.looking():
@@ -191,8 +190,6 @@ def gaps(
     mean of ``num_samples`` log weights. They also estimate log p(x), unless a better estimate
     ``log_px`` (B,) is given (with more samples, or by :class:`pyro_vae.evaluation.ais.AIS`).
 
-    >>> from pyro_vae import VAE, Bernoulli, DiagonalNormal, StandardNormal, mlp
-    >>> vae = VAE(StandardNormal(2), Bernoulli(mlp(2, 16, 64)), DiagonalNormal(mlp(64, 16, 4)))
     >>> fit = LocalFit(FullRankLocal, num_steps=5)
     >>> gaps(vae.model, vae.guide, torch.ones(3, 64), fit=fit).amortisation.shape
     torch.Size([3])

@@ -99,7 +99,8 @@ def _drawings(
     folder: Path, vae: VAE, images: Images, classes: Mapping[int, str]
 ) -> dict[str, Callable[[], Figure]]:
     """The figures that these images and this latent space allow."""
-    shape, top = images.shape, peak(images)
+    shape = images.shape
+    top = peak(images)
     few = images.batch(torch.linspace(0, len(images) - 1, min(40, len(images))).long())
     half = len(few) // 2
     means = latent_means(vae.guide, images.all())

@@ -88,7 +88,8 @@ class Run:
         return FloatingPointError(f"{what}. Try a smaller --lr (now {rate}) or --clip-norm")
 
     def _records(self, progress: bool) -> Iterator[Record]:
-        c, (train, validation, _) = self.config, self.splits
+        c = self.config
+        (train, validation, _) = self.splits
         return iter_epochs(
             self.svi,
             train,
@@ -147,7 +148,8 @@ def report(run: Run) -> dict[str, Any]:
     """Judge the best weights of a run on its test set; write the result, draw the figures."""
     load_weights(run.folder / BEST, run.vae.model, run.vae.guide)
     save(run.vae, run.folder / FOLDER, overwrite=True)
-    test, config = run.splits.test, run.config
+    test = run.splits.test
+    config = run.config
     name = f"evaluating {len(test)} test images, {config.num_samples} samples each"
     with part(name, run.show) as show:
         result = judge(config, run.vae, test, config.num_samples, progress=show)

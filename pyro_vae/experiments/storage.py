@@ -13,7 +13,10 @@ from ..training.checkpoint import LAST, load_checkpoint, replacing
 from ..training.metrics import Record
 from .config import Config
 
-CONFIG, RESULT, ABOUT, FIGURES = "config.json", "result.json", "about.json", "figures"
+CONFIG = "config.json"
+RESULT = "result.json"
+ABOUT = "about.json"
+FIGURES = "figures"
 
 MAY_DIFFER = {
     "preset",
@@ -112,7 +115,8 @@ def _decode_union(hints: tuple[Any, ...], value: Any) -> Any:
 
 
 def _decode_tuple(hints: tuple[Any, ...], value: Any) -> tuple[Any, ...]:
-    inner, length = hints[0], None if hints[-1] is Ellipsis else len(hints)
+    inner = hints[0]
+    length = None if hints[-1] is Ellipsis else len(hints)
     wanted = f"a list of {'' if length is None else f'{length} '}{inner.__name__} values"
     if not isinstance(value, list) or length not in (None, len(value)):
         raise TypeError(wanted)

@@ -55,7 +55,8 @@ class PlanarLayer(nn.Module):
             for _ in range(60):
                 a = (low + high) / 2
                 below = a + gain * torch.tanh(a + b) < target
-                low, high = torch.where(below, a, low), torch.where(below, high, a)
+                low = torch.where(below, a, low)
+                high = torch.where(below, high, a)
             slope = 1 + gain * (1 - torch.tanh(a + b).square())
         h = torch.tanh(a - (a + gain * torch.tanh(a + b) - target) / slope + b)
         return z - u * h, torch.log1p(gain * (1 - h.square())).squeeze(-1)

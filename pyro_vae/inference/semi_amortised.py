@@ -26,8 +26,6 @@ class SemiAmortised(PyroModule):
 
     Source: Kim et al., *Semi-Amortized Variational Autoencoders*, 2018.
 
-    >>> from pyro_vae import VAE, Bernoulli, DiagonalNormal, StandardNormal, Trace_ELBO, mlp
-    >>> vae = VAE(StandardNormal(2), Bernoulli(mlp(2, 16, 64)), DiagonalNormal(mlp(64, 16, 4)))
     >>> guide = SemiAmortised(vae.model, vae.encoder.net, DiagonalNormal(nn.Identity()))
     >>> Trace_ELBO().estimate(vae.model, guide, torch.ones(3, 64)).loss.shape
     torch.Size([])
@@ -49,14 +47,16 @@ class SemiAmortised(PyroModule):
                 "expected steps, num_particles of at least 1 and a positive rate, "
                 f"got {steps}, {num_particles}, {rate}"
             )
-        self.net, self.family = net, family
+        self.net = net
+        self.family = family
         self.log_rate = nn.Parameter(torch.full((steps,), rate).log())
         self.num_particles = num_particles
         self._model = model
 
     def forward(self, x: Tensor) -> None:
         """q(z | x) after the steps."""
-        h, rates = self.net(x), self.log_rate.exp()
+        h = self.net(x)
+        rates = self.log_rate.exp()
         # the draws of the steps are no part of the program
         with own_parameters(), poutine.block(expose_types=["param"]):
             for rate in rates:

@@ -63,8 +63,10 @@ class SeparateStep:
     def __init__(
         self, pair: Pair, gradients: Gradients, optim: Optimizer, clip_norm: float | None
     ) -> None:
-        self.pair, self.gradients = pair, gradients
-        self.optim, self.clip_norm = optim, clip_norm
+        self.pair = pair
+        self.gradients = gradients
+        self.optim = optim
+        self.clip_norm = clip_norm
         self._alike = world_size() == 1
 
     def __call__(self, objective: Objective, call: Call) -> Estimate:
@@ -92,7 +94,8 @@ class _Graph:
     """The objective and its gradient as a graph."""
 
     def __init__(self, pair: Pair, optim: Optimizer) -> None:
-        self.pair, self.optim = pair, optim
+        self.pair = pair
+        self.optim = optim
         self._graphs: Graphs | None = None
         self._numbers = Numbers()
 

@@ -72,9 +72,12 @@ class SVI(pyro.infer.SVI):
         if clip_norm is not None and clip_norm <= 0:
             raise ValueError(f"expected a positive clip_norm, got {clip_norm}")
         self.pair = Pair(model, guide, rows=rows)
-        self.model, self.guide, self.optim = model, guide, optim
+        self.model = model
+        self.guide = guide
+        self.optim = optim
         self.objective: Objective = loss if isinstance(loss, Objective) else adopt(loss, compile)
-        self.clip_norm, self.compile = clip_norm, compile
+        self.clip_norm = clip_norm
+        self.compile = compile
         self._step = choose_step(self.pair, optim, clip_norm, compile)
         self.num_steps = 0
         self.estimate: Estimate | None = None

@@ -52,8 +52,6 @@ class Trace_ELBO(_ELBO):
 
     Raises ``ValueError`` for fewer than one particle or a negative beta.
 
-    >>> from pyro_vae import VAE, Bernoulli, DiagonalNormal, StandardNormal, mlp
-    >>> vae = VAE(StandardNormal(2), Bernoulli(mlp(2, 16, 64)), DiagonalNormal(mlp(64, 16, 4)))
     >>> Trace_ELBO().estimate(vae.model, vae.guide, torch.ones(3, 64)).loss.shape
     torch.Size([])
     """
@@ -95,7 +93,8 @@ def check_order(draw: Draw) -> None:
             f"{sorted(draw.structure.model_values)} summed out of the model, whose prior then has "
             "no closed form: use Trace_ELBO"
         )
-    model, guide = draw.model_traces[0], draw.guide_traces[0]
+    model = draw.model_traces[0]
+    guide = draw.guide_traces[0]
     latent = [site["name"] for site in stochastic_sites(model) if not site["is_observed"]]
     guided = [site["name"] for site in stochastic_sites(guide) if not is_factor(site)]
     if latent != guided:

@@ -51,7 +51,8 @@ class FreeBits(Objective):
 
 def kl_by_dimension(q: Site, p: Site, draw: Draw) -> Tensor:
     """KL(q || p) by dimension, (..., D), or (..., 1) where the dimensions depend on each other."""
-    first, second = q["fn"], p["fn"]
+    first = q["fn"]
+    second = p["fn"]
     dims = [fn.reinterpreted_batch_ndims for fn in (first, second) if isinstance(fn, Independent)]
     if len(dims) < 2 or dims[0] != dims[1]:
         return closed_form_kl(q, p, draw).unsqueeze(-1)

@@ -44,8 +44,6 @@ class IWAE(ImportanceWeighted):
     Raises ``ValueError`` for K < 1, sites of different scales, or sites without a weight for each
     datum; ``TypeError`` for latents that are not reparameterised.
 
-    >>> from pyro_vae import VAE, Bernoulli, DiagonalNormal, StandardNormal, mlp
-    >>> vae = VAE(StandardNormal(2), Bernoulli(mlp(2, 16, 64)), DiagonalNormal(mlp(64, 16, 4)))
     >>> IWAE(50).estimate(vae.model, vae.guide, torch.ones(3, 64)).loss.shape
     torch.Size([])
     """

@@ -49,7 +49,8 @@ class Stratified_ELBO(Objective):
         def mean(value: Tensor) -> Tensor:
             return cast(Tensor, (draw.scale * (weight * value).sum(0)).sum())
 
-        log_likelihood, kl = draw.log_likelihood.local, draw.kl.local
+        log_likelihood = draw.log_likelihood.local
+        kl = draw.kl.local
         loss = -mean(draw.log_weight)
         return Estimate(loss, mean(log_likelihood).detach(), mean(kl).detach())
 

@@ -63,9 +63,11 @@ def show(mosaic: Pixels, title: str, *, labelled: bool = False) -> Figure:
     """A figure that shows each pixel of the mosaic as a square of whole screen pixels (100 dpi)."""
     height, width, _ = mosaic.shape
     zoom = max(1, 600 // width)
-    height, width = height * zoom, width * zoom
+    height = height * zoom
+    width = width * zoom
     left, bottom, right, top = (60, 45, 10, 30) if labelled else (0, 0, 0, 30 if title else 0)
-    full_width, full_height = left + width + right, bottom + height + top
+    full_width = left + width + right
+    full_height = bottom + height + top
     figure = Figure(figsize=(full_width / 100, full_height / 100), dpi=100)
     axes = figure.add_axes(
         (left / full_width, bottom / full_height, width / full_width, height / full_height)

@@ -75,7 +75,8 @@ def reconstructions(
     """Draw each picture of ``x`` above its reconstruction E[x | z], z = E_q[z | x]."""
     with looking([vae]):
         again = vae.reconstruct(x)
-    before, after = as_tiles(x, shape, peak), as_tiles(again, shape, peak)
+    before = as_tiles(x, shape, peak)
+    after = as_tiles(again, shape, peak)
     columns = min(columns, len(before))
     rows = [
         tiles[i : i + columns] for i in range(0, len(before), columns) for tiles in (before, after)
@@ -120,7 +121,8 @@ def manifold(vae: VAE, shape: Shape, n: int = 20, *, peak: float = 1.0) -> Figur
         "E[x | z] at the quantiles of N(0, 1)",
         labelled=True,
     )
-    axes, (_, height, width) = figure.axes[0], shape
+    axes = figure.axes[0]
+    (_, height, width) = shape
     shown = sorted({0, n // 4, n // 2, n - 1 - n // 4, n - 1})
     labels = [f"{float(ticks[i]):.1f}" for i in shown]
     axes.set_xticks([(i + 0.5) * width - 0.5 for i in shown], labels)

@@ -106,7 +106,8 @@ def check_support(model_trace: Trace) -> None:
     """Raise ``ValueError`` where an observed value is outside the support of its distribution."""
     for site in stochastic_sites(model_trace):
         if site["is_observed"] and not is_factor(site) and not _supported(site):
-            value, support = site["value"], site["fn"].support
+            value = site["value"]
+            support = site["fn"].support
             raise ValueError(
                 f"expected values of site {site['name']!r} in the support {support} of its "
                 f"{base_name(site['fn'])}, got values in [{float(value.min()):g}, "

@@ -184,7 +184,8 @@ class Draw:
         log_score = self._guide_terms[1]
         if log_score is None:
             return term
-        local, whole = term.local.detach(), torch.as_tensor(term.whole).detach()
+        local = term.local.detach()
+        whole = torch.as_tensor(term.whole).detach()
         of_local = log_score.local - log_score.local.detach()
         of_whole = torch.as_tensor(log_score.whole)
         everything = self.scale * self._over_classes(local).sum(-1) + whole

@@ -16,7 +16,8 @@ class assign(Messenger):
 
     def _pyro_sample(self, msg: Any) -> None:
         if msg["name"] in self.values and not msg["is_observed"]:
-            msg["value"], msg["done"] = self.values[msg["name"]], True
+            msg["value"] = self.values[msg["name"]]
+            msg["done"] = True
 
 
 class draw_many(Messenger):
@@ -29,7 +30,8 @@ class draw_many(Messenger):
     def _pyro_sample(self, msg: Any) -> None:
         if not msg["is_observed"] and not site_is_subsample(msg):
             self.value: Tensor = msg["fn"]((self.num_particles,))
-            msg["value"], msg["done"] = self.value[0], True
+            msg["value"] = self.value[0]
+            msg["done"] = True
 
 
 class detach_draws(Messenger):

@@ -26,7 +26,8 @@ class Inspected:
         for name, program in (("model", model), ("guide", guide)):
             if not callable(program):
                 raise TypeError(f"expected {name} to be a program, got {type(program).__name__}")
-        self.model, self.guide = model, guide
+        self.model = model
+        self.guide = guide
         self.rows = None if rows is None else tuple(rows)
         self.modules: list[nn.Module] = modules_of(model, guide)
         self._silent = without_registration(model), without_registration(guide)

@@ -63,7 +63,8 @@ def _structure(
     model_trace: Trace, guide_trace: Trace, plate: Plate | None, rows: Rows, size: int
 ) -> Structure:
     """The structure that two traces show."""
-    of_model, of_guide = stochastic_sites(model_trace), stochastic_sites(guide_trace)
+    of_model = stochastic_sites(model_trace)
+    of_guide = stochastic_sites(guide_trace)
     sites = [*of_model, *of_guide]
     nodes = [*model_trace.nodes.values(), *guide_trace.nodes.values()]
     whole = tuple(dict.fromkeys(s["name"] for s in sites if not in_plate(s, plate)))
@@ -123,7 +124,8 @@ def _summed(sites: list[Site], plate: Plate | None) -> dict[str, Tensor]:
 
 def _values(site: Site, plate: Plate | None) -> Tensor:
     """The C values of a discrete site, (C, *event)."""
-    fn, name = site["fn"], site["name"]
+    fn = site["fn"]
+    name = site["name"]
     stack = [f for f in site["cond_indep_stack"] if f.vectorized]
     if plate is None or len(stack) != 1 or not in_plate(site, plate):
         raise ValueError(

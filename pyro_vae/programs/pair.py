@@ -34,8 +34,6 @@ class Pair(Inspected):
     ``rows`` names the arguments (by position or name) that have one row per datum, where the rule
     of :mod:`pyro_vae.programs.rows` leaves a doubt.
 
-    >>> from pyro_vae import VAE, Bernoulli, DiagonalNormal, StandardNormal, mlp
-    >>> vae = VAE(StandardNormal(2), Bernoulli(mlp(2, 16, 64)), DiagonalNormal(mlp(64, 16, 4)))
     >>> pair = Pair(vae.model, vae.guide)
     >>> with pair.isolated():
     ...     draw = pair.draw((torch.ones(3, 64),), {}, num_particles=5)
@@ -71,7 +69,8 @@ class Pair(Inspected):
         shared = shared and found.single and num_particles > 1
         draw = draw_shared if shared else draw_copies
         trace, values = draw(guide, call, found, num_particles, detached)
-        copies, whole = num_particles * found.guide_copies, whole_values(trace, found)
+        copies = num_particles * found.guide_copies
+        whole = whole_values(trace, found)
         models = self._model_at(call, found, values, copies, whole)
         return Draw(found, num_particles, models, (trace,), values, shared, detached)
 
@@ -118,7 +117,8 @@ class Pair(Inspected):
 
     def sample_prior(self, call: Call, num_particles: int) -> Values:
         """Draw z ~ p(z), K times for each datum, (K, B, ...) by site."""
-        found, model = self.structure(call), self._programs[0]
+        found = self.structure(call)
+        model = self._programs[0]
         if found.vectorized:
             trace = trace_of(model, found.rows.copies(call, num_particles))
             return values_of(trace, found, num_particles)
@@ -128,7 +128,8 @@ class Pair(Inspected):
         """log p(x | z) and log p(z) at values (N, B, ...), N = ``number``; (N, B) each."""
         found = self.structure(call)
         traces = self._model_at(call, found, values, number)
-        runs, shape = [stochastic_sites(trace) for trace in traces], (number, found.rows.size)
+        runs = [stochastic_sites(trace) for trace in traces]
+        shape = (number, found.rows.size)
         return log_likelihood(runs, found, shape).local, log_prior(runs, found, shape).local
 
     def score_guide(self, call: Call, values: Values, number: int) -> Tensor:

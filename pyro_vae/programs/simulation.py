@@ -29,8 +29,6 @@ def simulate(model: Program, *args: Any, **kwargs: Any) -> Simulation:
 
     Raises ``ValueError`` where not exactly one argument holds the data of an observed site.
 
-    >>> from pyro_vae import VAE, Bernoulli, DiagonalNormal, StandardNormal, mlp
-    >>> vae = VAE(StandardNormal(2), Bernoulli(mlp(2, 16, 64)), DiagonalNormal(mlp(64, 16, 4)))
     >>> simulation = simulate(vae.model, torch.zeros(3, 64))
     >>> simulation.args[0].shape, simulation.latents["z"].shape
     (torch.Size([3, 64]), torch.Size([3, 2]))

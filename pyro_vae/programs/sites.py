@@ -50,7 +50,8 @@ def drawn_subsample(trace: Trace) -> str | None:
     """That a plate draws a subsample of its own, as a sentence; None where none does."""
     for name, site in trace.nodes.items():
         if site["type"] == "sample" and site_is_subsample(site):
-            drawn, size = site["fn"].subsample_size, site["fn"].size
+            drawn = site["fn"].subsample_size
+            size = site["fn"].size
             if drawn is not None and drawn < size:
                 return (
                     f"expected plates without a subsample, one row per datum, got {drawn} of "

@@ -102,7 +102,8 @@ def combinations(values: dict[str, Tensor], inner: int, size: int) -> dict[str, 
 
     E is the product of the C; each combination stands ``inner`` times in turn, for all B data.
     """
-    total, before = math.prod(len(value) for value in values.values()), 1
+    total = math.prod(len(value) for value in values.values())
+    before = 1
     result = {}
     for name, value in values.items():
         after = total // (before * len(value))

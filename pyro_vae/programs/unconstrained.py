@@ -34,11 +34,13 @@ class Unconstrained:
     """
 
     def __init__(self, pair: Pair, call: Call) -> None:
-        self.pair, self.call = pair, call
+        self.pair = pair
+        self.call = call
         draw = pair.draw(*call)
         if draw.structure.refusal is not None:
             raise ValueError(draw.structure.refusal)
-        model, guide = draw.model_traces[0], draw.guide_traces[0]
+        model = draw.model_traces[0]
+        guide = draw.guide_traces[0]
         auxiliary = sorted(draw.values.keys() - model.nodes.keys())
         if auxiliary:
             raise ValueError(f"expected no auxiliary sites in the guide, got {auxiliary}")
@@ -73,7 +75,8 @@ class Unconstrained:
         """Raise ``ValueError`` where the guide has another density at each run."""
         with torch.random.fork_rng():
             u = self.draw_guide(1)
-            once, again = self.log_guide(u), self.log_guide(u)
+            once = self.log_guide(u)
+            again = self.log_guide(u)
         if not torch.allclose(once, again, rtol=1e-4, atol=1e-3):
             raise ValueError(
                 "expected a guide that is deterministic given its draws, got log q = "
@@ -83,7 +86,8 @@ class Unconstrained:
 
     def constrain(self, u: Tensor) -> tuple[Values, Tensor]:
         """Return the sites' values at u, (K, B, ...), and log |dz/du| of shape (K, B)."""
-        values, log_jacobian = {}, u.new_zeros(u.shape[:2])
+        values = {}
+        log_jacobian = u.new_zeros(u.shape[:2])
         parts = torch.split(u, [site.shape.numel() for site in self.sites.values()], -1)
         for (name, site), part in zip(self.sites.items(), parts, strict=True):
             flat = part.reshape(*u.shape[:2], *site.shape)

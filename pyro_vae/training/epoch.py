@@ -31,7 +31,8 @@ class NonFinite(FloatingPointError):
 
     def __init__(self, what: str, number: int, batch: Batch) -> None:
         super().__init__(what)
-        self.number, self.batch = number, batch
+        self.number = number
+        self.batch = batch
 
 
 def train_epoch(
@@ -122,12 +123,14 @@ def validate(svi: SVI, data: Data | Loader, seed: int) -> tuple[Estimate, int | 
     One draw for each datum. The noise depends on the seed alone, so that the figures of two epochs
     differ by the weights only.
     """
-    total, means = None, []
+    total = None
+    means = []
     indices = torch.arange(rank(), len(data), world_size()).to(device_of(svi))
     with seeded(seed, 0, 1 + rank()), svi.pair.looking():
         for batch in take_all(data, torch.split(indices, VALIDATION_BATCH), indices.device):
             draw = svi.pair.draw(batch, {})
-            log_likelihood, kl = draw.total(draw.log_likelihood), draw.total(draw.kl)
+            log_likelihood = draw.total(draw.log_likelihood)
+            kl = draw.total(draw.kl)
             sums = torch.stack([kl - log_likelihood, log_likelihood, kl])
             total = sums if total is None else total + sums
             means.append(_means(draw))
@@ -143,7 +146,8 @@ def _means(draw: Draw) -> Tensor | None:
     """E[z | x] of the continuous sites side by side, estimated twice, (B, 2 D)."""
     if draw.structure.guide_values:
         return None
-    guide_trace, found = draw.guide_traces[0], draw.structure
+    guide_trace = draw.guide_traces[0]
+    found = draw.structure
     twice = [site_means(guide_trace, found) for _ in range(2)]
     known = [mean for mean in twice if mean is not None]
     return torch.cat(known, -1) if known else None

@@ -58,7 +58,8 @@ def reproduce(svi: SVI, data: Any, path: Path) -> Tensor:
         raise ValueError("expected data by index to reproduce a step, got a DataLoader")
     failure = load_checkpoint(path)
     check_keys(failure, {"epoch", "batch_number", "rank", "world_size", "settings", "state"}, path)
-    epoch, settings = failure["epoch"], failure["settings"]
+    epoch = failure["epoch"]
+    settings = failure["settings"]
     shard = failure["rank"], failure["world_size"]
     check_equal("training set length", settings["training set length"], len(train), path)
     restore_svi(svi, failure["state"], path)

@@ -67,8 +67,6 @@ def fit(
     another configuration, or a corrupt checkpoint.
 
     >>> import torch
-    >>> from pyro_vae import SVI, VAE, Bernoulli, DiagonalNormal, StandardNormal, Trace_ELBO, mlp
-    >>> vae = VAE(StandardNormal(2), Bernoulli(mlp(2, 16, 64)), DiagonalNormal(mlp(64, 16, 4)))
     >>> optimiser = torch.optim.Adam(vae.parameters(), lr=1e-3)
     >>> svi = SVI(vae.model, vae.guide, optimiser, loss=Trace_ELBO())
     >>> history = fit(svi, torch.ones(100, 64), epochs=3, batch_size=40, progress=False)
@@ -101,8 +99,6 @@ def iter_epochs(
     done yet.
 
     >>> import torch
-    >>> from pyro_vae import SVI, VAE, Bernoulli, DiagonalNormal, StandardNormal, Trace_ELBO, mlp
-    >>> vae = VAE(StandardNormal(2), Bernoulli(mlp(2, 16, 64)), DiagonalNormal(mlp(64, 16, 4)))
     >>> svi = SVI(vae.model, vae.guide, torch.optim.Adam(vae.parameters()), loss=Trace_ELBO())
     >>> for record in iter_epochs(svi, torch.ones(100, 64), epochs=2, progress=False):
     ...     print(record.epoch)

@@ -16,7 +16,8 @@ from torch import Tensor, nn
 from .checkpoint import BEST, LAST, replacing
 from .description import build, describe
 
-CONFIG, WEIGHTS = "config.json", "model.safetensors"
+CONFIG = "config.json"
+WEIGHTS = "model.safetensors"
 FOLDER = "model"
 """The folder inside the folder of a run where its model is saved."""
 
@@ -37,8 +38,6 @@ def save(model: nn.Module, path: Path | str, *, overwrite: bool = False) -> None
     written.
 
     >>> import tempfile
-    >>> from pyro_vae import VAE, Bernoulli, DiagonalNormal, StandardNormal, mlp
-    >>> vae = VAE(StandardNormal(2), Bernoulli(mlp(2, 16, 64)), DiagonalNormal(mlp(64, 16, 4)))
     >>> folder = Path(tempfile.mkdtemp()) / "digits"
     >>> save(vae, folder)
     >>> x = torch.rand(5, 64).round()

@@ -74,6 +74,7 @@ def test_what_training_leaves_behind(run):
             "best.pt",
             "result.json",
             "figures",
+            "model",
         )
     }
     rows = list(csv.DictReader((run / "metrics.csv").read_text().splitlines()))

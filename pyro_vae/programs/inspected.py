@@ -16,6 +16,9 @@ from .sites import Program
 from .structure import Structure
 from .vectorization import same_by_rows
 
+WRONG_ROWS = ("Shape mismatch", "subsample_size does not match")
+"""How Pyro's errors begin where a program does not take some rows of its arguments."""
+
 
 class Inspected:
     """Two programs, the modules behind them, and what runs of them have shown."""
@@ -89,7 +92,7 @@ class Inspected:
             refused = refused or (ValueError(found.refusal) if found.refusal else None)
         self._mask = None
         reason, *_ = str(refused).strip().splitlines() or [""]
-        wrong_rows = reason.startswith("Shape mismatch")  # Pyro's sentence for them
+        wrong_rows = reason.startswith(WRONG_ROWS)
         if isinstance(refused, (TypeError, ValueError)) and not wrong_rows:
             raise refused
         raise ValueError(

@@ -12,20 +12,9 @@ from pyro_vae import VAE, Bernoulli, DiagonalNormal, MixtureOfNormals, StandardN
 from pyro_vae.inference.semi_amortised import SemiAmortised
 
 from . import programs, structures
+from .models import MODELS
 from .networks import CLASSES, LATENT, PIXELS, SIDE, STEPS
-from .subject import ROWS, Subject, binary
-
-
-def of(kind: Callable[[], nn.Module], *args: Tensor, **options: object) -> Subject:
-    """A module with the methods ``model`` and ``guide``, seeded, in float64."""
-    torch.manual_seed(0)
-    module = kind().double()
-    whole = getattr(module, "see_all", None)
-    return Subject(
-        *(module.model, module.guide, args or (binary(ROWS, PIXELS),), (module,)),
-        whole=whole,
-        **options,
-    )
+from .subject import ROWS, Subject, binary, of
 
 
 def vae_of(encoder: nn.Module) -> VAE:
@@ -125,4 +114,5 @@ PAIRS: dict[str, Callable[[], Subject]] = {
     "mixture in the guide": mixture_guide,
     "semi-amortised": semi_amortised,
     "BatchNorm": lambda: of(structures.Normalised),
+    **MODELS,
 }

@@ -7,6 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from .networks import PIXELS
+
 ROWS = 4
 Program = Callable[..., Any]
 
@@ -56,3 +58,15 @@ def binary(*shape: int) -> Tensor:
     """Binary data, always the same."""
     generator = torch.Generator().manual_seed(0)
     return torch.rand(*shape, generator=generator, dtype=torch.float64).round()
+
+
+def of(kind: Callable[[], nn.Module], *args: Tensor, **options: object) -> Subject:
+    """A module with the methods ``model`` and ``guide``, seeded, in float64."""
+    torch.manual_seed(0)
+    module = kind().double()
+    whole = getattr(module, "see_all", None)
+    return Subject(
+        *(module.model, module.guide, args or (binary(ROWS, PIXELS),), (module,)),
+        whole=whole,
+        **options,
+    )

@@ -166,7 +166,8 @@ def test_loss_of_a_batch_is_the_sum_over_its_items(objective, make):
     torch.testing.assert_close(loss(rows), sum(loss([row]) for row in rows))
 
 
-def test_encoder_sees_each_datum_once_whatever_the_number_of_particles():
+@pytest.mark.parametrize("objective", OURS.values(), ids=OURS)
+def test_encoder_sees_each_datum_once_whatever_the_number_of_particles(objective):
     programs, rows = vae(), []
     made = PairOfPrograms(programs.model, programs.guide)
     with made.isolated():
@@ -176,7 +177,7 @@ def test_encoder_sees_each_datum_once_whatever_the_number_of_particles():
     )
     for num_particles in (1, 2, 50):
         with made.isolated():
-            Trace_ELBO(num_particles).score(made, programs.args, {})
+            objective(num_particles).score(made, programs.args, {})
     assert rows == [len(programs.args[0])] * 3
 
 

@@ -40,11 +40,10 @@ def log_joint_and_guide(model, guide, z, *args):
         return tuple(trace.log_prob_sum() for trace in traces)
 
 
-@pytest.mark.parametrize("shared", [True, False])
 @pytest.mark.parametrize("make", PER_DATUM.values(), ids=PER_DATUM)
-def test_rows_of_a_draw_are_separate_runs(make, shared):
+def test_rows_of_a_draw_are_separate_runs(make):
     programs = make()
-    draw = draw_of(programs.model, programs.guide, *programs.args, shared=shared)
+    draw = draw_of(programs.model, programs.guide, *programs.args)
     number = len(programs.args[0])
     assert draw.shape == (K, number)
     assert draw.structure.vectorized

@@ -79,7 +79,7 @@ class TraceMeanField_ELBO(_ELBO):
 
     def score(self, pair: Pair, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Estimate:
         """Return the estimate of a pair on a call."""
-        draw = pair.draw(args, kwargs, self.num_particles, shared=False)
+        draw = pair.draw(args, kwargs, self.num_particles)
         check_order(draw)
         kl = draw.over_latents(lambda q, p: closed_form_kl(q, p, draw))
         return Estimate.of(draw, -draw.total(draw.log_likelihood - self._weight * kl), kl)

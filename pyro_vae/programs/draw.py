@@ -34,8 +34,9 @@ class Draw:
     """K runs of each program, or one on K copies of the rows."""
     values: Values
     """The latent values."""
-    shared: bool = False
-    """Whether the guide ran once, without copies, and its distribution drew the K values."""
+    prior: Callable[[], Site] | None = None
+    """Runs the model on the rows, without copies, up to its one latent site. It is given where the
+    guide's one site ran without copies too, and its distribution drew the K values."""
     ungated: bool = False
     """Whether log q keeps the gradient of sites without a reparameterised sampler."""
 
@@ -60,6 +61,11 @@ class Draw:
     def scale(self) -> Any:
         """The factor that all sites of the data plate share: N / B where B of N data are seen."""
         return 1.0 if self.mixed else self._common_scale
+
+    @property
+    def shared(self) -> bool:
+        """Whether the guide ran once, without copies, and its distribution drew the K values."""
+        return self.prior is not None
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -155,9 +161,14 @@ class Draw:
         ``function(q, p)`` is a number for each element of the site's batch.
         """
         plate = self.structure.plate
-        return scoring.latent_terms(
-            self._models, self._guides, function, plate, self.shape, self.mixed
-        )
+        if self.prior is None:
+            return scoring.latent_terms(
+                self._models, self._guides, function, plate, self.shape, self.mixed
+            )
+        shape = (1, self.shape[-1])
+        runs = [[self.prior()]], self._guides
+        local = scoring.latent_terms(*runs, function, plate, shape, self.mixed).local
+        return Term(local.expand(self.shape))
 
     def mean(self, term: Term) -> Tensor:
         """The mean over the draws of a term for each datum, (B,), unscaled."""

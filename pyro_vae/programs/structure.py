@@ -86,6 +86,10 @@ class Structure:
         lead = (self.guide_copies,) if self.guide_values else ()
         return (*lead, num_particles, size)
 
+    def shared(self, num_particles: int) -> bool:
+        """Whether K draws come from one run of the guide without copies: each datum seen once."""
+        return self.single and num_particles > 1
+
     @property
     def guide_copies(self) -> int:
         """How many combinations of values the guide's summed sites have."""

@@ -234,3 +234,16 @@ def test_score_of_a_masked_draw(mask):
         draw.total(draw.with_score_gradient(draw.log_likelihood - draw.kl)), logit
     )
     torch.testing.assert_close(gradient, (elbo * score).mean(0).sum())
+
+
+def test_a_call_of_a_new_kind_runs_each_program_twice_more():
+    """Once to find the structure, once on two copies of the rows: the third run is the draw."""
+    vae = PER_DATUM["vae"]()
+    pair = Pair(vae.model, vae.guide)
+    runs = []
+    vae.module.encoder.net.register_forward_hook(lambda *_: runs.append("guide"))
+    vae.module.decoder.net.register_forward_hook(lambda *_: runs.append("model"))
+    with pair.isolated():
+        for _ in range(2):
+            pair.draw(vae.args, {})
+    assert runs == ["guide", "model", "model", "guide"] + 2 * ["guide", "model"]

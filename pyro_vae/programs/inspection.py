@@ -25,6 +25,7 @@ from .sites import (
     stochastic_sites,
 )
 from .structure import Latent, Structure
+from .vectorization import same_by_rows
 
 MAX_COPIES = 1024
 """The most combinations of values of sites that are summed out."""
@@ -56,7 +57,11 @@ def inspect(model: Program, guide: Program, call: Call, rows: Rows | None = None
             f"expected at most {MAX_COPIES} combinations of values to sum out, got {copies}: "
             "mark fewer sites for enumeration"
         )
-    return replace(found, row_bytes=max(sizes.bytes // size, found.row_bytes))
+    return replace(
+        found,
+        vectorized=same_by_rows(model, guide, call, found, (model_trace, guide_trace)),
+        row_bytes=max(sizes.bytes // size, found.row_bytes),
+    )
 
 
 def _structure(

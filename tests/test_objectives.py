@@ -191,7 +191,7 @@ def test_a_common_scale_multiplies_and_different_scales_are_refused(name):
         OBJECTIVES[name].estimate(whole(vae.model), whole(vae.guide), x).loss, plain / 4
     )
     latent = poutine.scale(vae.guide, scale=0.25)
-    with pytest.raises(ValueError, match="expected one scale for all sites, got several"):
+    with pytest.raises(ValueError, match=r"expected one scale for all sites, got 1\.0 at"):
         OBJECTIVES[name].estimate(vae.model, latent, x)
 
 
@@ -336,9 +336,8 @@ def test_no_gradient_passes_through_the_draws(objective):
 
 def test_sleep_needs_arguments_that_are_observed_as_they_are():
     vae, x = make(DiagonalNormal), pixels()
-    with pytest.raises(
-        ValueError, match="expected one argument to hold the data of site 'x', got 0"
-    ):
+    message = "expected the model to observe one of its arguments as it is at .*use insomnia=1"
+    with pytest.raises(ValueError, match=message):
         ReweightedWakeSleep(2, insomnia=0.5).estimate(lambda x: vae.model(x.clone()), vae.guide, x)
 
 

@@ -214,5 +214,5 @@ def _pixels(p: Distribution) -> tuple[Any, int]:
     while isinstance(base, Independent):
         base, event_dim = base.base_dist, event_dim + base.reinterpreted_batch_ndims
     if base.event_shape:
-        raise ValueError(f"expected pixels that are independent given z, got a {base_name(p)}")
+        raise ValueError(f"expected pixels that are independent given z, got {base_name(p)}")
     return base, event_dim

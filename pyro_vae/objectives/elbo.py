@@ -69,7 +69,8 @@ class TraceMeanField_ELBO(_ELBO):
     loss = -sum_b ( E_q[log p(x_b | z)] - beta KL(q(z | x_b) || p(z)) )
 
     For two diagonal normals KL = -1/2 sum(1 + log s^2 - m^2 - s^2) (Kingma & Welling 2013, appendix
-    B). The other arguments are those of :class:`Trace_ELBO`.
+    B). A KL has the scale and the mask of the guide's site, as in Pyro's class: a ``poutine.scale``
+    of the model's latent site alone does not count. The arguments are those of :class:`Trace_ELBO`.
 
     Raises ``TypeError`` where torch has no closed form, or a site is not reparameterised, and
     ``ValueError`` where the guide does not draw the latent sites in the model's order (the KL of a

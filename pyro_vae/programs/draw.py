@@ -15,7 +15,7 @@ from torch import Tensor
 
 from . import scoring
 from .scoring import Term
-from .sites import Site, common_scale, is_factor, stochastic_sites
+from .sites import Site, differing_scales, in_plate, is_factor, stochastic_sites
 from .structure import Structure
 
 Values = dict[str, Tensor]
@@ -49,18 +49,24 @@ class Draw:
         return [stochastic_sites(trace) for trace in self.guide_traces]
 
     @cached_property
-    def _common_scale(self) -> Any:
-        return common_scale([*self._models[0], *self._guides[0]], self.structure.plate)
+    def _local(self) -> list[Site]:
+        """The sites of the data plate, of one run of each program."""
+        sites = [*self._models[0], *self._guides[0]]
+        return [site for site in sites if in_plate(site, self.structure.plate)]
+
+    @cached_property
+    def _differing(self) -> tuple[Site, Site] | None:
+        return differing_scales(self._local)
 
     @property
     def mixed(self) -> bool:
         """Whether the sites differ in scale: then each term is scaled, and ``scale`` is 1."""
-        return self._common_scale is None
+        return self._differing is not None
 
     @property
     def scale(self) -> Any:
         """The factor that all sites of the data plate share: N / B where B of N data are seen."""
-        return 1.0 if self.mixed else self._common_scale
+        return 1.0 if self.mixed or not self._local else self._local[0]["scale"]
 
     @property
     def shared(self) -> bool:
@@ -142,10 +148,11 @@ class Draw:
         """
         if self.structure.unweighable is not None:
             raise ValueError(f"{self.structure.unweighable}; use Trace_ELBO")
-        if self.mixed:
+        if self._differing is not None:
+            first, other = (f"{s['scale']} at {s['name']!r}" for s in self._differing)
             raise ValueError(
-                "expected one scale for all sites, got several: importance weights are not "
-                "annealed, use Trace_ELBO"
+                f"expected one scale for all sites, got {first} and {other}: importance weights "
+                "are not annealed, use Trace_ELBO"
             )
         if self.factors is not None:
             raise ValueError(

@@ -120,5 +120,5 @@ class Inspected:
 
     @property
     def _programs(self) -> tuple[Program, Program]:
-        """Model and guide; inside isolation without the messages that nobody hears."""
+        """Model and guide; inside isolation without the registration of parameters."""
         return self._silent if self._depth else (self.model, self.guide)

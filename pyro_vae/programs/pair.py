@@ -33,7 +33,7 @@ class Pair(Inspected):
     """Two programs and the modules behind them.
 
     ``rows`` names the arguments (by position or name) that have one row per datum, where the rule
-    of :mod:`pyro_vae.programs.rows` leaves a doubt.
+    of :mod:`pyro_vae.programs.rows` is ambiguous.
 
     >>> pair = Pair(vae.model, vae.guide)
     >>> with pair.isolated():

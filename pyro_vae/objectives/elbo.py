@@ -72,18 +72,18 @@ class TraceMeanField_ELBO(_ELBO):
     B). A KL has the scale and the mask of the guide's site, as in Pyro's class: a ``poutine.scale``
     of the model's latent site alone does not count. The arguments are those of :class:`Trace_ELBO`.
 
-    Raises ``TypeError`` where torch has no closed form, or a site is not reparameterised, and
-    ``ValueError`` where the guide does not draw the latent sites in the model's order (the KL of a
-    site given its parents in the model would then depend on draws made after it): use
-    :class:`Trace_ELBO`.
+    Raises ``TypeError`` where torch has no closed form, and ``ValueError`` where the guide does not
+    draw the latent sites in the model's order (the KL of a site given its parents in the model
+    would then depend on draws made after it): use :class:`Trace_ELBO`.
     """
 
     def score(self, pair: Pair, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Estimate:
         """Return the estimate of a pair on a call."""
         draw = pair.draw(args, kwargs, self.num_particles)
         check_order(draw)
-        kl = draw.over_latents(lambda q, p: closed_form_kl(q, p, draw))
-        return Estimate.of(draw, -draw.total(draw.log_likelihood - self._weight * kl), kl)
+        kl = draw.over_latents(closed_form_kl)
+        elbo = draw.log_likelihood - self._weight * kl
+        return Estimate.of(draw, -draw.total(draw.with_score_gradient(elbo)), kl)
 
 
 def check_order(draw: Draw) -> None:
@@ -105,16 +105,12 @@ def check_order(draw: Draw) -> None:
         )
 
 
-def closed_form_kl(q: Site, p: Site, draw: Draw) -> Tensor:
+def closed_form_kl(q: Site, p: Site) -> Tensor:
     """KL(q || p) of a site over its batch, given the draws of its parents."""
-    families = f"q = {base_name(q['fn'])} and p = {base_name(p['fn'])} at site {q['name']!r}"
-    if not q["fn"].has_rsample and q["name"] not in draw.structure.guide_values:
-        raise TypeError(
-            f"expected a reparameterised guide for the analytic KL, got {families}: use Trace_ELBO"
-        )
     try:
         return kl_divergence(q["fn"], p["fn"])
     except NotImplementedError as error:
+        families = f"q = {base_name(q['fn'])} and p = {base_name(p['fn'])} at site {q['name']!r}"
         raise TypeError(
             f"expected families with a closed-form KL, got {families}: use Trace_ELBO"
         ) from error

@@ -53,7 +53,7 @@ class Pair(Inspected):
         """Draw z ~ q(z | x), K times for each datum, scored by both programs.
 
         A guide of one latent site runs once for all draws. With ``detached`` no gradient flows
-        through the draws, and log q keeps its own at fixed z.
+        through the draws.
 
         Raises ``ValueError`` where the programs do not belong together, or sites that are to be
         summed out cannot be.
@@ -64,12 +64,12 @@ class Pair(Inspected):
         if not self._by_rows(found, num_particles):
             models, guides = run_pair(model, guide, call, num_particles, detached)
             values = stacked(guides, found)
-            return Draw(found, num_particles, models, guides, values, ungated=detached)
+            return Draw(found, num_particles, models, guides, values)
         trace, values = draw_rows(guide, call, found, num_particles, detached)
         copies = num_particles * found.guide_copies
         models = self._model_at(call, found, values, copies, whole_values(trace, found))
         prior = partial(reached, model, call, *values) if found.shared(num_particles) else None
-        return Draw(found, num_particles, models, (trace,), values, prior, detached)
+        return Draw(found, num_particles, models, (trace,), values, prior)
 
     def at(
         self,
@@ -89,7 +89,7 @@ class Pair(Inspected):
         models = self._model_at(call, found, values, number, given)
         guides = self._guide_at(call, found, values, number, given)
         prior = partial(reached, self._programs[0], call, *values) if found.single else None
-        return Draw(found, number, models, guides, values, prior, True)
+        return Draw(found, number, models, guides, values, prior)
 
     def sample(self, call: Call, num_particles: int) -> Sample:
         """Draw z ~ q(z | x), K times for each datum; :meth:`score_model` weighs them.

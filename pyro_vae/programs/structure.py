@@ -69,8 +69,12 @@ class Structure:
     """The same, of sites that the model alone has."""
     unmoved: dict[str, str]
     """The families of the guide's sites that have no reparameterised sampler, by site."""
+    scored: frozenset[str]
+    """The guide's sites whose draws carry no gradient, so that it needs their score."""
     relaxed: str | None
     """Why the guide's draws have no probability, as a sentence; None where they have one."""
+    undrawn: str | None
+    """Why the guide's draws have no density, as a sentence; None where they have one."""
     unweighable: str | None
     """Why a draw has no importance weight for each datum, as a sentence; None where it has."""
     refusal: str | None

@@ -70,7 +70,7 @@ REFUSALS: Refusals = {
     **of(
         "mixture in the guide",
         ("AIS",),
-        "expected continuous latents that R^n can be mapped to, got a ImplicitMixture",
+        "expected continuous latents that R^n can be mapped to, got ImplicitMixture",
     ),
     **of("semi-amortised", ("DReG", "STL", "AIS"), RANDOM),
 }

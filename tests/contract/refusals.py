@@ -1,6 +1,7 @@
 """The refusals that are part of the contract: which uses of a pair, and in what words."""
 
-BOUNDS = ("IWAE", "DReG", "STL", "Renyi", "ReweightedWakeSleep", "ScoreFunction_ELBO")
+WEIGHTS = ("IWAE", "DReG", "STL", "Renyi", "ReweightedWakeSleep")
+BOUNDS = (*WEIGHTS, "ScoreFunction_ELBO")
 SCORES = ("log_likelihood", "evaluate", "AIS")
 CLOSED = ("TraceMeanField_ELBO", "FreeBits")
 AROUND = "expected a plate with one row per datum around every sample site of model and guide, "
@@ -46,7 +47,7 @@ REFUSALS: Refusals = {
         "expected continuous latents, got sites of the guide that are to be summed out, ['y']",
     ),
     **of("two layers", ("InfoVAE",), others("z1", "z2")),
-    **of("global and local", (*BOUNDS, *SCORES), GLOBAL),
+    **of("global and local", (*WEIGHTS, *SCORES), GLOBAL),
     **of("global and local", ("InfoVAE",), others("w", "z")),
     **of("two data plates", BOUNDS, f"{AROUND}got none"),
     **of("two data plates", SCORES, NO_FUNCTION),
@@ -58,7 +59,7 @@ REFUSALS: Refusals = {
     **of("AutoDelta", BOUNDS, NO_DENSITY),
     **of("AutoDelta", SCORES, NO_FUNCTION),
     **of("AutoMultivariateNormal", CLOSED, OWN_ORDER),
-    **of("AutoMultivariateNormal", (*BOUNDS, *SCORES), GLOBAL),
+    **of("AutoMultivariateNormal", (*WEIGHTS, *SCORES), GLOBAL),
     **of("AutoMultivariateNormal", ("InfoVAE",), others("_AutoMultivariateNormal_latent", "w")),
     **of("factors", BOUNDS, "expected no pyro.factor in the guide, got one: "),
     **of(

@@ -4,6 +4,7 @@ May import: data, evaluation, families, models, programs, training.
 """
 
 from .diagnostics import convergence, extremes, pareto, ranks, weight_tails
+from .learning import LearningCurve, learning_curves
 from .panels import (
     curves,
     images,
@@ -17,12 +18,14 @@ from .panels import (
 )
 
 __all__ = [
+    "LearningCurve",
     "convergence",
     "curves",
     "extremes",
     "images",
     "interpolations",
     "latent_scatter",
+    "learning_curves",
     "manifold",
     "pareto",
     "ranks",

@@ -16,12 +16,15 @@ from .panels import (
     save,
     traversal,
 )
+from .tradeoff import RatePoint, factor_maps, rate_distortion
 
 __all__ = [
     "LearningCurve",
+    "RatePoint",
     "convergence",
     "curves",
     "extremes",
+    "factor_maps",
     "images",
     "interpolations",
     "latent_scatter",
@@ -29,6 +32,7 @@ __all__ = [
     "manifold",
     "pareto",
     "ranks",
+    "rate_distortion",
     "reconstructions",
     "samples",
     "save",

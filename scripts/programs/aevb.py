@@ -46,7 +46,7 @@ class Options(ProgramOptions):
     """The options of a run."""
 
     epochs: int = 200
-    """Of 50,000 images: 10^7 samples."""
+    """Of 50,000 samples: 10^7 in all."""
     dataset: str = "mnist"
     latent_dims: tuple[int, ...] = (3, 5, 10, 20, 200)
     hidden: int = 500
@@ -56,7 +56,9 @@ class Options(ProgramOptions):
     lr: float = 1e-3
     """Adam's is divided by 1 + epoch / 20."""
     num_train: int = 50_000
-    """How many images there are to train on; an epoch is 50,000 samples of them."""
+    """How many images there are to train on."""
+    epoch_samples: int = 50_000
+    """Samples of an epoch, as far as the images go into it without a rest."""
     pixels: Literal["dynamic", "static"] = "dynamic"
     num_samples: int = 0
     """K for log p(x) of 1000 training and 1000 test images; 0 records the bound alone."""
@@ -87,7 +89,8 @@ def train_curve(
     curve: list[Point] = load_json(path)["curve"] if path.is_file() else []
     with seeded(options.seed, latent_dim):
         svi, scheduler = build(options, train.values.shape[1], latent_dim)
-    data = train.subset(torch.arange(max(50_000 // len(train), 1) * len(train)) % len(train))
+    copies = max(options.epoch_samples // len(train), 1)
+    data = train.subset(torch.arange(copies * len(train)) % len(train))
     seen = train.subset(slice(10_000)).as_pixels("static")
     for record in iter_epochs(
         *(svi, data),

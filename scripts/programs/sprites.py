@@ -28,15 +28,15 @@ from pyro_vae.training import Record, seeded
 class Options(ProgramOptions):
     """The options of a run."""
 
-    epochs: int = 40
+    epochs: int = 60
     betas: tuple[float, ...] = (1.0, 4.0)
     seeds: tuple[int, ...] = (0, 1, 2)
     latent_dim: int = 10
     hidden: int = 200
     lr: float = 1e-3
-    size: int = 32
+    size: int = 24
     """Pixels of a side."""
-    places: int = 12
+    places: int = 10
     """Values of x and of y."""
     num_draws: int = 2000
     """For the mutual information."""

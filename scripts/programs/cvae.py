@@ -36,11 +36,11 @@ PUBLISHED = {1: (100.4, 71.8), 2: (61.9, 51.0), 3: (25.4, 24.2)}
 class Options(ProgramOptions):
     """The options; ``epochs`` are those of the CVAE."""
 
-    epochs: int = 30
+    epochs: int = 15
     data: str = "mnist"
     observed: tuple[int, ...] = (1, 2, 3)
     """How many quadrants are observed; a CVAE is trained for each."""
-    baseline_epochs: int = 30
+    baseline_epochs: int = 12
     patience: int = 4
     """Training stops after so many epochs without a better bound on the validation set."""
     hidden: int = 500
@@ -104,20 +104,18 @@ def train(options: Options, train: Quadrants, validation: Quadrants, folder: Pat
     """First the baseline, then, with its weights fixed, the CVAE; the best of each by epochs."""
     x, y = train.batch(torch.arange(1))
     cvae = networks(options, x.shape[1], y.shape[1])
-    baseline = {id(p) for p in cvae.baseline.parameters()}
-    rest = [p for p in cvae.parameters() if id(p) not in baseline]
     stages = (
-        ("baseline", cvae.regression, no_latents, list(cvae.baseline.parameters())),
-        ("cvae", cvae.model, cvae.guide, rest),
+        ("baseline", cvae.regression, no_latents, options.baseline_epochs),
+        ("cvae", cvae.model, cvae.guide, options.epochs),
     )
-    for name, model, guide, parameters in stages:
-        adam = torch.optim.Adam(parameters, lr=options.learning_rate)
+    for name, model, guide, epochs in stages:
+        adam = torch.optim.Adam(cvae.parameters(), lr=options.learning_rate)
         svi = SVI(model, guide, adam, loss=TraceMeanField_ELBO(), compile=options.compile)
         fit(
             svi,
             train,
             validation,
-            epochs=options.baseline_epochs if name == "baseline" else options.epochs,
+            epochs=epochs,
             batch_size=options.batch_size,
             seed=options.seed,
             patience=options.patience,

@@ -34,17 +34,21 @@ NO_SUBSAMPLE = "expected plates without a subsample, one row per datum, got "
 OWN_ORDER = "expected the guide to draw the model's latent sites in its order "
 RANDOM = "expected a guide that is deterministic given its draws, got log q = "
 SUMMED = "expected no site of the guide to be summed out, got ['y']"
+CONTINUOUS = "expected continuous latents, got sites of the guide that are to be summed out, ['y']"
 FAMILIES = "expected families with a closed-form KL, got q = ImplicitMixture and p = Normal"
 
 REFUSALS: Refusals = {
     **not_mixtures(),
     **of("M2, y enumerated", CLOSED, OWN_ORDER),
     **of("M2, y enumerated", (*BOUNDS, "InfoVAE"), SUMMED),
-    **of(
-        "M2, y enumerated",
-        ("AIS",),
-        "expected continuous latents, got sites of the guide that are to be summed out, ['y']",
-    ),
+    **of("M2, y enumerated", ("AIS",), CONTINUOUS),
+    **of("M2 of the library, y enumerated", (*BOUNDS, "InfoVAE"), SUMMED),
+    **of("M2 of the library, y enumerated", ("AIS",), CONTINUOUS),
+    **of("M1 + M2, labelled", CLOSED, OWN_ORDER),
+    **of("M1 + M2, labelled", ("InfoVAE",), others("z1", "z2")),
+    **of("M1 + M2, y enumerated", CLOSED, OWN_ORDER),
+    **of("M1 + M2, y enumerated", (*BOUNDS, "InfoVAE"), SUMMED),
+    **of("M1 + M2, y enumerated", ("AIS",), CONTINUOUS),
     **of("two layers", ("InfoVAE",), others("z1", "z2")),
     **of("global and local", (*BOUNDS, *SCORES), GLOBAL),
     **of("global and local", ("InfoVAE",), others("w", "z")),

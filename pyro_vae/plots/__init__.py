@@ -3,6 +3,7 @@
 May import: data, evaluation, families, models, programs, training.
 """
 
+from .charts import comparison, histograms, lines, scatter
 from .diagnostics import convergence, extremes, pareto, ranks, weight_tails
 from .learning import LearningCurve, learning_curves
 from .panels import (
@@ -29,13 +30,28 @@ __all__ = [
     "interpolations",
     "latent_scatter",
     "learning_curves",
+from .plane import codes, posteriors
+
+__all__ = [
+    "codes",
+    "comparison",
+    "convergence",
+    "curves",
+    "extremes",
+    "histograms",
+    "images",
+    "interpolations",
+    "latent_scatter",
+    "lines",
     "manifold",
     "pareto",
+    "posteriors",
     "ranks",
     "rate_distortion",
     "reconstructions",
     "samples",
     "save",
+    "scatter",
     "traversal",
     "weight_tails",
 ]

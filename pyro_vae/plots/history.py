@@ -26,7 +26,7 @@ def curves(records: Iterable[Record]) -> Figure:
             _plot(axes, records, f"{split}_{name}", split, style)
         _settle(axes)
         axes.set(title=title, xlabel="epoch")
-        axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
+        axes.xaxis.set_major_locator(MaxNLocator(5, integer=True, min_n_ticks=1))
         axes.grid(alpha=0.3)
     figure.axes[0].set_ylabel("nats per datum")
     figure.axes[0].legend(frameon=False)

@@ -23,7 +23,7 @@ from .logistic import DiscretizedLogistic, DiscretizedLogisticDistribution
 from .low_rank import LowRank, LowRankNormal
 from .mixture import ImplicitMixture, MixtureOfNormals, MixturePrior
 from .moments import mean
-from .normal import DiagonalNormal, Normal, NormalDistribution, StandardNormal
+from .normal import DiagonalNormal, Normal, NormalDistribution, StandardNormal, product
 from .power_spherical import PowerSpherical, PowerSphericalDistribution
 from .spherical import Uniform, UniformSphere, log_area
 from .vamp import VampPrior
@@ -78,4 +78,5 @@ __all__ = [
     "log_area",
     "log_bessel",
     "mean",
+    "product",
 ]

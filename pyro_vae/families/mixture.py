@@ -122,7 +122,20 @@ class MixturePrior(nn.Module):
         self.log_scale = nn.Parameter(torch.zeros(components, dim))
 
     def forward(self) -> dist.Distribution:
-        return dist.MixtureSameFamily(
-            dist.Categorical(logits=self.logits),
-            dist.Normal(self.loc, self.log_scale.exp()).to_event(1),
-        )
+        components = dist.Normal(self.loc, self.log_scale.exp()).to_event(1)
+        return dist.MixtureSameFamily(self.classes(), components)
+
+    def classes(self) -> dist.Distribution:
+        """p(y) = pi_y, of the index y of a component."""
+        return dist.Categorical(logits=self.logits)
+
+    def component(self, y: Tensor) -> dist.Distribution:
+        """p(z | y) = N(loc_y, diag(scale_y^2)), for indices y of any shape."""
+        return dist.Normal(self.loc[y], self.log_scale[y].exp()).to_event(1)
+
+    def responsibilities(self, z: Tensor) -> Tensor:
+        """p(y | z) of points (..., D), of shape (..., J)."""
+        y = torch.arange(len(self.logits), device=z.device)
+        log_joint = self.classes().logits + self.component(y).log_prob(z.unsqueeze(-2))
+        probability: Tensor = log_joint.softmax(-1)
+        return probability

@@ -18,7 +18,7 @@ from .importance import (
 )
 from .imputation import Channel, bit_flips, denoise, impute, only
 from .kl import KLDecomposition, kl_decomposition, marginals
-from .latents import active_units, latent_means, site_means
+from .latents import active_units, latent_means, means_by_site, site_means
 from .layers import kl_by_site
 from .pareto import Smoothed, fit_generalized_pareto, pareto_k, pareto_smoothed
 from .predictive import PredictiveCheck, posterior_predictive_check
@@ -62,6 +62,7 @@ __all__ = [
     "log_mean_exp",
     "log_weights",
     "marginals",
+    "means_by_site",
     "nearest_neighbours",
     "only",
     "pareto_k",

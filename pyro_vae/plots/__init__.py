@@ -15,6 +15,7 @@ from .panels import (
     save,
     traversal,
 )
+from .structure import layers
 
 __all__ = [
     "convergence",
@@ -23,6 +24,7 @@ __all__ = [
     "images",
     "interpolations",
     "latent_scatter",
+    "layers",
     "manifold",
     "pareto",
     "ranks",

@@ -9,27 +9,30 @@ import torch
 
 from pyro_vae import SVI, Bernoulli, DiagonalNormal, Trace_ELBO, log_weights, mlp
 from pyro_vae.evaluation import cluster_accuracy
-from pyro_vae.families import MixturePrior
+from pyro_vae.families import FullRankMixturePrior, MixturePrior
 from pyro_vae.models import GMVAE
 
 C, D = 3, 2
 
 
-def prior():
+def prior(kind=MixturePrior):
     """Three components that differ in all they have."""
     torch.manual_seed(0)
-    mixture = MixturePrior(D, C)
+    mixture = kind(D, C)
+    if kind is FullRankMixturePrior:
+        mixture.below.data = torch.randn(C, D, D)
     mixture.logits.data = torch.randn(C)
     mixture.log_scale.data = 0.3 * torch.randn(C, D)
     return mixture
 
 
-def gmvae():
-    return GMVAE(prior(), Bernoulli(mlp(D, 8, 6)), DiagonalNormal(mlp(6, 8, 2 * D)))
+def gmvae(kind=MixturePrior):
+    return GMVAE(prior(kind), Bernoulli(mlp(D, 8, 6)), DiagonalNormal(mlp(6, 8, 2 * D)))
 
 
-def test_summing_y_out_of_the_model_is_the_collapsed_model():
-    vae = gmvae().double()
+@pytest.mark.parametrize("kind", [MixturePrior, FullRankMixturePrior])
+def test_summing_y_out_of_the_model_is_the_collapsed_model(kind):
+    vae = gmvae(kind).double()
     x = torch.rand(5, 6, dtype=torch.float64).round()
     weights = []
     for model in (vae.model, vae.collapsed):
@@ -38,8 +41,9 @@ def test_summing_y_out_of_the_model_is_the_collapsed_model():
     torch.testing.assert_close(*weights)
 
 
-def test_both_models_have_the_gradients_of_one_elbo():
-    vae = gmvae().double()
+@pytest.mark.parametrize("kind", [MixturePrior, FullRankMixturePrior])
+def test_both_models_have_the_gradients_of_one_elbo(kind):
+    vae = gmvae(kind).double()
     x = torch.rand(5, 6, dtype=torch.float64).round()
     grads = []
     for model in (vae.model, vae.collapsed):
@@ -50,8 +54,9 @@ def test_both_models_have_the_gradients_of_one_elbo():
         torch.testing.assert_close(first, second)
 
 
-def test_responsibilities_are_bayes():
-    mixture = prior()
+@pytest.mark.parametrize("kind", [MixturePrior, FullRankMixturePrior])
+def test_responsibilities_are_bayes(kind):
+    mixture = prior(kind)
     z = torch.randn(4, 7, D)
     joint = [
         mixture.logits.softmax(-1)[y] * mixture.component(torch.tensor(y)).log_prob(z).exp()
@@ -60,6 +65,15 @@ def test_responsibilities_are_bayes():
     exact = torch.stack(joint, -1) / sum(joint).unsqueeze(-1)
     torch.testing.assert_close(mixture.responsibilities(z), exact)
     torch.testing.assert_close(mixture().log_prob(z).exp(), sum(joint))
+
+
+def test_full_rank_components_are_torchs():
+    mixture = prior(FullRankMixturePrior)
+    L = mixture.log_scale.exp().unsqueeze(-1) * (torch.eye(D) + mixture.below.tril(-1))
+    exact = dist.MultivariateNormal(mixture.loc, covariance_matrix=L @ L.mT)
+    z = torch.randn(5, 1, D)
+    ours = mixture.component(torch.arange(C)).log_prob(z)
+    torch.testing.assert_close(ours, exact.log_prob(z), rtol=1e-4, atol=1e-4)
 
 
 def test_cluster_averages_over_the_posterior():

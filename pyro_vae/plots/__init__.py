@@ -15,9 +15,10 @@ from .panels import (
     save,
     traversal,
 )
-from .structure import layers
+from .structure import clusters, layers
 
 __all__ = [
+    "clusters",
     "convergence",
     "curves",
     "extremes",

@@ -60,19 +60,20 @@ class Options(ProgramOptions):
     compile: bool = True
 
 
-def build(options: Options, pixels: int) -> GMVAE:
-    """Networks pixels-hidden-hidden-dim, and equal p(y)."""
+def build(options: Options, pixels: int) -> tuple[GMVAE, FullRankMixturePrior]:
+    """Networks pixels-hidden-hidden-dim, and the prior, of equal p(y)."""
     H, D = options.hidden, options.dim
+    prior = FullRankMixturePrior(D, options.components)
+    prior.logits.requires_grad_(False)
     encoder = DiagonalNormal.over(lambda outputs: mlp(pixels, H, H, outputs), D)
-    vae = GMVAE(
-        FullRankMixturePrior(D, options.components), Bernoulli(mlp(D, H, H, pixels)), encoder
-    )
-    vae.prior.logits.requires_grad_(False)
-    return vae
+    vae = GMVAE(prior, Bernoulli(mlp(D, H, H, pixels)), encoder)
+    return vae, prior
 
 
-def pretrain(vae: GMVAE, data: Images, options: Options, seed: int, folder: Folder) -> None:
-    """Train the networks with p(z) = N(0, I); then fit the mixture to draws of q(z | x) by EM."""
+def pretrain(
+    vae: GMVAE, data: Images, options: Options, seed: int, folder: Folder
+) -> GaussianMixture:
+    """Train the networks with p(z) = N(0, I); return the mixture that EM fits to draws of q."""
     plain = VAE(StandardNormal(options.dim), vae.decoder, vae.encoder)
     optim = torch.optim.Adam(plain.parameters(), lr=options.learning_rate)
     loss = Trace_ELBO(beta=options.beta_start)
@@ -146,9 +147,10 @@ def main(args: Sequence[str] | None = None) -> None:
         found = {}
         for seed in options.seeds:
             torch.manual_seed(seed)
-            vae = build(options, data.train.values.shape[-1])
+            vae, prior = build(options, data.train.values.shape[-1])
             if options.pretrain:
-                pretrain(vae, data.train, options, seed, folder)
+                em = pretrain(vae, data.train, options, seed, folder)
+                set_prior(prior, torch.tensor(em.means_), torch.tensor(em.covariances_))
             found[str(seed)] = train(vae, data, options, seed, folder)
         values = [*found.values()]
         folder.write(

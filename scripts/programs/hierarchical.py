@@ -46,11 +46,11 @@ class Options(ProgramOptions):
     """Which models are trained: one layer, two layers, the ladder of two layers."""
     data: str = "mnist"
     """The data set; its pixels are drawn anew at each visit."""
-    epochs: int = 100
-    batch_size: int = 200
+    epochs: int = 50
+    batch_size: int = 100
     learning_rate: float = 2e-3
     """At the start; it falls as a cosine."""
-    warm_up: int = 10
+    warm_up: int = 5
     """Epochs in which beta grows from 0 to 1."""
     width: int = 200
     num_test: int = 2000

@@ -21,9 +21,9 @@ from .full_rank import FullRank, FullRankNormal
 from .laplace import DiagonalLaplace
 from .logistic import DiscretizedLogistic, DiscretizedLogisticDistribution
 from .low_rank import LowRank, LowRankNormal
-from .mixture import ImplicitMixture, MixtureOfNormals, MixturePrior
+from .mixture import FullRankMixturePrior, ImplicitMixture, MixtureOfNormals, MixturePrior
 from .moments import mean
-from .normal import DiagonalNormal, Normal, NormalDistribution, StandardNormal
+from .normal import DiagonalNormal, Normal, NormalDistribution, StandardNormal, product
 from .power_spherical import PowerSpherical, PowerSphericalDistribution
 from .spherical import Uniform, UniformSphere, log_area
 from .vamp import VampPrior
@@ -50,6 +50,7 @@ __all__ = [
     "FlowDistribution",
     "FlowPrior",
     "FullRank",
+    "FullRankMixturePrior",
     "FullRankNormal",
     "GumbelSoftmax",
     "ImplicitMixture",
@@ -78,4 +79,5 @@ __all__ = [
     "log_area",
     "log_bessel",
     "mean",
+    "product",
 ]

@@ -6,6 +6,9 @@ May import: families.
 
 from .cvae import CVAE
 from .m2 import M2
+from .gmvae import GMVAE
+from .hierarchical import HierarchicalVAE
+from .ladder import LadderVAE
 from .per_datum import PerDatumVAE
 from .stacked_m2 import StackedM2
 from .vae import VAE
@@ -13,7 +16,10 @@ from .vae import VAE
 __all__ = [
     "CVAE",
     "M2",
+    "GMVAE",
     "VAE",
+    "HierarchicalVAE",
+    "LadderVAE",
     "PerDatumVAE",
     "StackedM2",
 ]

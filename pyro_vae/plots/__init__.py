@@ -22,6 +22,10 @@ from .tradeoff import RatePoint, factor_maps, rate_distortion
 __all__ = [
     "LearningCurve",
     "RatePoint",
+from .structure import clusters, layers
+
+__all__ = [
+    "clusters",
     "convergence",
     "curves",
     "extremes",
@@ -43,6 +47,7 @@ __all__ = [
     "interpolations",
     "latent_scatter",
     "lines",
+    "layers",
     "manifold",
     "pareto",
     "posteriors",

@@ -77,5 +77,13 @@ REFUSALS: Refusals = {
         "expected continuous latents that R^n can be mapped to, got ImplicitMixture",
     ),
     **of("semi-amortised", ("DReG", "STL", "AIS"), RANDOM),
+    **of(
+        "GMVAE",
+        CLOSED,
+        "expected a guide that draws every latent site, got ['y'] summed out of the model",
+    ),
+    **of("hierarchical VAE", CLOSED, OWN_ORDER),
+    **of("hierarchical VAE", ("InfoVAE",), others("z1", "z2", "z3")),
+    **of("ladder VAE", ("InfoVAE",), others("z1", "z2")),
 }
 """How the sentence begins, by pair and use; every other cell is a number that agrees."""

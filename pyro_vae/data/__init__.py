@@ -9,6 +9,7 @@ from .folders import read_folder
 from .images import Images, Pixels, bernoulli
 from .sources import NAMES, open_source
 from .splits import Splits, load_data
+from .text import Vocabulary, couplets, sentences
 
 __all__ = [
     "NAMES",
@@ -19,10 +20,13 @@ __all__ = [
     "Loader",
     "Pixels",
     "Splits",
+    "Vocabulary",
     "as_data",
     "bernoulli",
+    "couplets",
     "from_array",
     "load_data",
     "open_source",
     "read_folder",
+    "sentences",
 ]

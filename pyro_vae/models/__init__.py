@@ -5,9 +5,11 @@ May import: families.
 """
 
 from .per_datum import PerDatumVAE
+from .sequence import SequenceVAE
 from .vae import VAE
 
 __all__ = [
     "VAE",
     "PerDatumVAE",
+    "SequenceVAE",
 ]

@@ -8,15 +8,20 @@ from .conv import conv_decoder, conv_encoder
 from .dense import Flat, mlp, set_output_bias
 from .linear import Linear
 from .precision import BFloat16
+from .recurrent import CausalLayer, DilatedDecoder, RecurrentDecoder, RecurrentEncoder
 from .residual import ResidualBlock, residual_decoder, residual_encoder
 from .scaling import Divide
 
 __all__ = [
     "BFloat16",
     "BatchNormMean",
+    "CausalLayer",
+    "DilatedDecoder",
     "Divide",
     "Flat",
     "Linear",
+    "RecurrentDecoder",
+    "RecurrentEncoder",
     "ResidualBlock",
     "conv_decoder",
     "conv_encoder",

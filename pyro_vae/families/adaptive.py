@@ -54,8 +54,9 @@ class AdaptiveDistribution(dist.TorchDistribution):
             self._validate_sample(value)
         shape = torch.broadcast_shapes(value.shape, self.batch_shape)
         h = self.h.expand(*shape, self.h.shape[-1]).flatten(0, -2)
-        output: Tensor = self.softmax(h, value.expand(shape).flatten()).output
-        return output.view(shape)
+        flat = self.softmax(h, value.expand(shape).flatten()).output
+        log_prob: Tensor = flat.view(shape)
+        return log_prob
 
     def sample(self, sample_shape: Any = ()) -> Tensor:
         with torch.no_grad():

@@ -1,6 +1,7 @@
 """The variational autoencoder of sequences: one latent vector, one symbol after another."""
 
 import pyro
+import pyro.distributions as dist
 import torch
 from pyro.nn import PyroModule, pyro_method
 from torch import Tensor, nn
@@ -37,17 +38,21 @@ class SequenceVAE(PyroModule):
 
     @pyro_method
     def model(self, x: Tensor) -> None:
-        """p(z) prod_t p(x_t | x_<t, z), up to the end of the sequence."""
+        """p(x, z) = p(z) prod_t p(x_t | x_<t, z)."""
         with pyro.plate("data", len(x)):
             z = pyro.sample("z", self.prior())
-            p = self.symbol(self.decoder(x, z)).mask(until_end(x))
-            pyro.sample("x", p.to_event(1), obs=x)
+            pyro.sample("x", self.likelihood(x, z), obs=x)
 
     @pyro_method
     def guide(self, x: Tensor) -> None:
         """q(z | x)."""
         with pyro.plate("data", len(x)):
             pyro.sample("z", self.encoder(x))
+
+    def likelihood(self, x: Tensor, z: Tensor) -> dist.Distribution:
+        """prod_t p(x_t | x_<t, z), up to the end of the sequence."""
+        each = self.symbol(self.decoder(x, z))
+        return each.mask(until_end(x)).to_event(1)
 
     @torch.no_grad()
     def generate(self, z: Tensor, length: int, *, greedy: bool = False) -> Tensor:

@@ -5,6 +5,7 @@ May import: nothing of the package.
 
 from .adapters import Columns, Data, Items, Loader, as_data
 from .arrays import from_array
+from .chorales import Buckets, Rolls, load_chorales, rolls, save_midi, scales
 from .folders import read_folder
 from .images import Images, Pixels, bernoulli
 from .sources import NAMES, open_source
@@ -13,20 +14,26 @@ from .text import Vocabulary, couplets, sentences
 
 __all__ = [
     "NAMES",
+    "Buckets",
     "Columns",
     "Data",
     "Images",
     "Items",
     "Loader",
     "Pixels",
+    "Rolls",
     "Splits",
     "Vocabulary",
     "as_data",
     "bernoulli",
     "couplets",
     "from_array",
+    "load_chorales",
     "load_data",
     "open_source",
     "read_folder",
+    "rolls",
+    "save_midi",
+    "scales",
     "sentences",
 ]

@@ -4,6 +4,7 @@ They use no distributions and no programs. May import: nothing of the package.
 """
 
 from .batch_norm import BatchNormMean
+from .chain import FutureGRU, GatedTransition
 from .conv import conv_decoder, conv_encoder
 from .dense import Flat, mlp, set_output_bias
 from .linear import Linear
@@ -19,6 +20,8 @@ __all__ = [
     "DilatedDecoder",
     "Divide",
     "Flat",
+    "FutureGRU",
+    "GatedTransition",
     "Linear",
     "RecurrentDecoder",
     "RecurrentEncoder",

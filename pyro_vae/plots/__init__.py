@@ -3,6 +3,7 @@
 May import: data, evaluation, families, models, programs, training.
 """
 
+from .compared import compared
 from .diagnostics import convergence, extremes, pareto, ranks, weight_tails
 from .panels import (
     curves,
@@ -15,8 +16,10 @@ from .panels import (
     save,
     traversal,
 )
+from .piano import piano_rolls
 
 __all__ = [
+    "compared",
     "convergence",
     "curves",
     "extremes",
@@ -25,6 +28,7 @@ __all__ = [
     "latent_scatter",
     "manifold",
     "pareto",
+    "piano_rolls",
     "ranks",
     "reconstructions",
     "samples",

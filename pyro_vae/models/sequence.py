@@ -59,7 +59,7 @@ class SequenceVAE(PyroModule):
         """Draw x ~ p(x | z) symbol by symbol, (B, length); ``greedy`` takes the most probable."""
         x = torch.zeros(len(z), length, dtype=torch.long, device=z.device)
         for t in range(length):
-            p = self.symbol(self.decoder(x, z)[:, t])
+            p = self.symbol(self.decoder(x[:, : t + 1], z)[:, t])
             x[:, t] = p.mode if greedy else p.sample()
         return x * until_end(x)
 

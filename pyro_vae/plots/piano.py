@@ -1,6 +1,7 @@
 """Figures: piano rolls."""
 
 from collections.abc import Mapping
+from typing import Any
 
 from matplotlib.figure import Figure
 from torch import Tensor
@@ -22,7 +23,8 @@ def piano_rolls(rolls: Mapping[str, Tensor], lowest: int = 21) -> Figure:
     panels = figure.subplots(len(rolls), 1, squeeze=False)[:, 0]
     for axes, (title, roll) in zip(panels, rolls.items(), strict=True):
         used = (roll > 0).any(0).nonzero().flatten().tolist() or [0, roll.shape[1] - 1]
-        axes.imshow(roll.T.cpu().numpy(), origin="lower", aspect="auto", cmap="Greys", vmin=0)
+        options: dict[str, Any] = {"cmap": "Greys", "vmin": 0, "interpolation": "nearest"}
+        axes.imshow(roll.T.cpu().numpy(), origin="lower", aspect="auto", **options)
         ticks = range(used[0] - used[0] % 12, used[-1] + 1, 12)
         axes.set_yticks(list(ticks), [str(tick + lowest) for tick in ticks])
         axes.set_ylim(used[0] - 1.5, used[-1] + 1.5)

@@ -41,6 +41,8 @@ class Options(ProgramOptions):
     """What is trained: the language model; the ELBO as it is; with cures of collapse."""
     decoder: str = "recurrent"
     """recurrent or dilated."""
+    longest: int = 80
+    """The most characters of a sentence."""
     limit: int | None = None
     """The number of texts; by default all."""
     held_out: int = 5000
@@ -93,7 +95,8 @@ def load(options: Options) -> Text:
         random.Random(0).shuffle(texts)
         length = 10
     elif options.data == "sentences":
-        texts, min_count, length = sentences(), 2, 81
+        texts, min_count = sentences(longest=options.longest), 2
+        length = options.longest + 1
     else:
         raise ValueError(f"expected data to be sentences or couplets, got {options.data}")
     vocabulary = Vocabulary.of(texts, min_count)

@@ -72,6 +72,7 @@ REFUSALS: Refusals = {
         ("AIS",),
         "expected continuous latents that R^n can be mapped to, got a ImplicitMixture",
     ),
+    **of("DeepMarkovModel", ("InfoVAE",), others("z_1", "z_2", "z_3")),
     **of("semi-amortised", ("DReG", "STL", "AIS"), RANDOM),
 }
 """How the sentence begins, by pair and use; every other cell is a number that agrees."""

@@ -3,6 +3,7 @@
 A distribution and the module that builds it from a network are in one file. May import: nets.
 """
 
+from .adaptive import AdaptiveCategorical, AdaptiveDistribution
 from .bernoulli import (
     Bernoulli,
     BernoulliDistribution,
@@ -10,7 +11,7 @@ from .bernoulli import (
     ContinuousBernoulliDistribution,
 )
 from .bessel import bessel_ratio, log_bessel
-from .categorical import GumbelSoftmax, OneHotCategorical, RelaxedOneHot, UniformOneHot
+from .categorical import Categorical, GumbelSoftmax, OneHotCategorical, RelaxedOneHot, UniformOneHot
 from .conditional import Conditional
 from .counts import Binomial, BinomialDistribution
 from .delta import Delta
@@ -31,11 +32,14 @@ from .von_mises_fisher import VonMisesFisher, VonMisesFisherDistribution
 
 __all__ = [
     "IAF",
+    "AdaptiveCategorical",
+    "AdaptiveDistribution",
     "AutoregressiveLayer",
     "Bernoulli",
     "BernoulliDistribution",
     "Binomial",
     "BinomialDistribution",
+    "Categorical",
     "Conditional",
     "ContinuousBernoulli",
     "ContinuousBernoulliDistribution",

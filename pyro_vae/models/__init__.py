@@ -11,6 +11,9 @@ from .hierarchical import HierarchicalVAE
 from .ladder import LadderVAE
 from .per_datum import PerDatumVAE
 from .stacked_m2 import StackedM2
+from .deep_markov import DeepMarkovModel
+from .per_datum import PerDatumVAE
+from .sequence import SequenceVAE
 from .vae import VAE
 
 __all__ = [
@@ -22,4 +25,7 @@ __all__ = [
     "LadderVAE",
     "PerDatumVAE",
     "StackedM2",
+    "DeepMarkovModel",
+    "PerDatumVAE",
+    "SequenceVAE",
 ]

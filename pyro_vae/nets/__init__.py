@@ -4,19 +4,27 @@ They use no distributions and no programs. May import: nothing of the package.
 """
 
 from .batch_norm import BatchNormMean
+from .chain import FutureGRU, GatedTransition
 from .conv import conv_decoder, conv_encoder
 from .dense import Flat, mlp, set_output_bias
 from .linear import Linear
 from .precision import BFloat16
+from .recurrent import CausalLayer, DilatedDecoder, RecurrentDecoder, RecurrentEncoder
 from .residual import ResidualBlock, residual_decoder, residual_encoder
 from .scaling import Divide
 
 __all__ = [
     "BFloat16",
     "BatchNormMean",
+    "CausalLayer",
+    "DilatedDecoder",
     "Divide",
     "Flat",
+    "FutureGRU",
+    "GatedTransition",
     "Linear",
+    "RecurrentDecoder",
+    "RecurrentEncoder",
     "ResidualBlock",
     "conv_decoder",
     "conv_encoder",

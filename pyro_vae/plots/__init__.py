@@ -4,6 +4,7 @@ May import: data, evaluation, families, models, programs, training.
 """
 
 from .charts import comparison, histograms, lines, scatter
+from .compared import compared
 from .diagnostics import convergence, extremes, pareto, ranks, weight_tails
 from .learning import LearningCurve, learning_curves
 from .panels import (
@@ -26,6 +27,10 @@ from .structure import clusters, layers
 
 __all__ = [
     "clusters",
+from .piano import piano_rolls
+
+__all__ = [
+    "compared",
     "convergence",
     "curves",
     "extremes",
@@ -51,6 +56,7 @@ __all__ = [
     "manifold",
     "pareto",
     "posteriors",
+    "piano_rolls",
     "ranks",
     "rate_distortion",
     "reconstructions",

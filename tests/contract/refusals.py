@@ -76,6 +76,7 @@ REFUSALS: Refusals = {
         ("AIS",),
         "expected continuous latents that R^n can be mapped to, got ImplicitMixture",
     ),
+    **of("DeepMarkovModel", ("InfoVAE",), others("z_1", "z_2", "z_3")),
     **of("semi-amortised", ("DReG", "STL", "AIS"), RANDOM),
     **of(
         "GMVAE",

@@ -9,9 +9,11 @@ from .folders import read_folder
 from .images import Images, Pixels, bernoulli
 from .sources import NAMES, open_source
 from .splits import Splits, load_data
+from .tables import TABLES, load_table
 
 __all__ = [
     "NAMES",
+    "TABLES",
     "Columns",
     "Data",
     "Images",
@@ -23,6 +25,7 @@ __all__ = [
     "bernoulli",
     "from_array",
     "load_data",
+    "load_table",
     "open_source",
     "read_folder",
 ]

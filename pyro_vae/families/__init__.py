@@ -21,11 +21,13 @@ from .full_rank import FullRank, FullRankNormal
 from .laplace import DiagonalLaplace
 from .logistic import DiscretizedLogistic, DiscretizedLogisticDistribution
 from .low_rank import LowRank, LowRankNormal
+from .missing import elements, masked
 from .mixture import ImplicitMixture, MixtureOfNormals, MixturePrior
 from .moments import mean
 from .normal import DiagonalNormal, Normal, NormalDistribution, StandardNormal
 from .power_spherical import PowerSpherical, PowerSphericalDistribution
 from .spherical import Uniform, UniformSphere, log_area
+from .student import StudentT
 from .vamp import VampPrior
 from .von_mises_fisher import VonMisesFisher, VonMisesFisherDistribution
 
@@ -68,6 +70,7 @@ __all__ = [
     "RealNVP",
     "RelaxedOneHot",
     "StandardNormal",
+    "StudentT",
     "Uniform",
     "UniformOneHot",
     "UniformSphere",
@@ -75,7 +78,9 @@ __all__ = [
     "VonMisesFisher",
     "VonMisesFisherDistribution",
     "bessel_ratio",
+    "elements",
     "log_area",
     "log_bessel",
+    "masked",
     "mean",
 ]

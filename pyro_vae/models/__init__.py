@@ -4,10 +4,12 @@ They take their distributions and networks as arguments.
 May import: families.
 """
 
+from .miwae import MIWAE
 from .per_datum import PerDatumVAE
 from .vae import VAE
 
 __all__ = [
+    "MIWAE",
     "VAE",
     "PerDatumVAE",
 ]

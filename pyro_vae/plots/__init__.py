@@ -3,6 +3,7 @@
 May import: data, evaluation, families, models, programs, training.
 """
 
+from .comparison import bars, lines, recovered
 from .diagnostics import convergence, extremes, pareto, ranks, weight_tails
 from .panels import (
     curves,
@@ -17,16 +18,19 @@ from .panels import (
 )
 
 __all__ = [
+    "bars",
     "convergence",
     "curves",
     "extremes",
     "images",
     "interpolations",
     "latent_scatter",
+    "lines",
     "manifold",
     "pareto",
     "ranks",
     "reconstructions",
+    "recovered",
     "samples",
     "save",
     "traversal",

@@ -37,6 +37,12 @@ def diagonal_normal(out, x):
     return scipy.stats.norm(loc, np.exp(log_variance / 2)).logpdf(x)
 
 
+def student_t(out, x):
+    loc, scale, degrees = np.split(out, 3, -1)
+    degrees, scale = np.logaddexp(0, degrees) + 3, np.logaddexp(0, scale) + 1e-3
+    return scipy.stats.t(degrees, loc, scale).logpdf(x)
+
+
 class Case(NamedTuple):
     build: object  # net -> conditional
     family: type
@@ -92,6 +98,13 @@ CASES = {
         unit,
         lambda out, x: scipy.stats.norm(out, 2.0).logpdf(x),
         lambda out: out,
+    ),
+    "StudentT": Case(
+        c.StudentT,
+        c.StudentT,
+        real,
+        student_t,
+        lambda out: np.split(out, 3, -1)[0],
     ),
     "Binomial": Case(
         lambda net, **kw: c.Binomial(net, total_count=16, **kw),

@@ -2,8 +2,30 @@
 
 from collections.abc import Callable
 
-from .subject import Subject
+import torch
+
+from pyro_vae import DiagonalNormal, StandardNormal, mlp
+from pyro_vae.families import StudentT
+from pyro_vae.models import MIWAE
+
+from .networks import LATENT, PIXELS
+from .subject import ROWS, Subject, binary, of
+
+
+def miwae() -> Subject:
+    """A row with nothing missing, and rows with much."""
+    observed = binary(ROWS, PIXELS).bool()
+    observed[0] = True
+
+    def build() -> MIWAE:
+        decoder = StudentT(mlp(LATENT, 8, 3 * PIXELS))
+        return MIWAE(StandardNormal(LATENT), decoder, DiagonalNormal(mlp(PIXELS, 8, 2 * LATENT)))
+
+    x = torch.linspace(-1, 1, ROWS * PIXELS, dtype=torch.float64).view(ROWS, PIXELS)
+    return of(build, x, observed)
+
 
 MODELS: dict[str, Callable[[], Subject]] = {
     # name: constructor
+    "MIWAE": miwae,
 }

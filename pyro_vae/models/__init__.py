@@ -4,6 +4,7 @@ They take their distributions and networks as arguments.
 May import: families.
 """
 
+from .channel import SparseChannel
 from .miwae import MIWAE
 from .per_datum import PerDatumVAE
 from .vae import VAE
@@ -12,4 +13,5 @@ __all__ = [
     "MIWAE",
     "VAE",
     "PerDatumVAE",
+    "SparseChannel",
 ]

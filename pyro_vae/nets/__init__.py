@@ -4,6 +4,7 @@ They use no distributions and no programs. May import: nothing of the package.
 """
 
 from .batch_norm import BatchNormMean
+from .channel import FactorisedTaps, SupportLogits
 from .conv import conv_decoder, conv_encoder
 from .dense import Flat, mlp, set_output_bias
 from .linear import Linear
@@ -15,9 +16,11 @@ __all__ = [
     "BFloat16",
     "BatchNormMean",
     "Divide",
+    "FactorisedTaps",
     "Flat",
     "Linear",
     "ResidualBlock",
+    "SupportLogits",
     "conv_decoder",
     "conv_encoder",
     "mlp",

@@ -5,8 +5,9 @@ from collections.abc import Callable
 import torch
 
 from pyro_vae import DiagonalNormal, StandardNormal, mlp
-from pyro_vae.families import StudentT
-from pyro_vae.models import MIWAE
+from pyro_vae.families import OneHotCategorical, StudentT
+from pyro_vae.inference import all_supports
+from pyro_vae.models import MIWAE, SparseChannel
 
 from .networks import LATENT, PIXELS
 from .subject import ROWS, Subject, binary, of
@@ -25,7 +26,20 @@ def miwae() -> Subject:
     return of(build, x, observed)
 
 
+def channel() -> Subject:
+    """Three taps, whose supports are summed out."""
+    supports = all_supports(3)
+
+    def build() -> SparseChannel:
+        q_s = OneHotCategorical(mlp(PIXELS, 8, len(supports)))
+        q_g = DiagonalNormal(mlp(PIXELS + 3, 8, 6))
+        return SparseChannel(torch.randn(PIXELS, 3), supports, q_s, q_g)
+
+    return of(build, enumerated={"s": torch.eye(len(supports), dtype=torch.float64)})
+
+
 MODELS: dict[str, Callable[[], Subject]] = {
     # name: constructor
     "MIWAE": miwae,
+    "sparse channel": channel,
 }

@@ -45,6 +45,12 @@ REFUSALS: Refusals = {
         ("AIS",),
         "expected continuous latents, got sites of the guide that are to be summed out, ['y']",
     ),
+    **of("sparse channel", (*BOUNDS, "InfoVAE"), SUMMED.replace("'y'", "'s'")),
+    **of(
+        "sparse channel",
+        ("AIS",),
+        "expected continuous latents, got sites of the guide that are to be summed out, ['s']",
+    ),
     **of("two layers", ("InfoVAE",), others("z1", "z2")),
     **of("global and local", (*BOUNDS, *SCORES), GLOBAL),
     **of("global and local", ("InfoVAE",), others("w", "z")),

@@ -43,6 +43,16 @@ def student_t(out, x):
     return scipy.stats.t(degrees, loc, scale).logpdf(x)
 
 
+def negative_binomial(out, x, theta=2.5):
+    return scipy.stats.nbinom(theta, theta / (theta + np.exp(out))).logpmf(x)
+
+
+def zero_inflated(out, x):
+    log_mean, gate = np.split(out, 2, -1)
+    dropped = scipy.special.expit(gate)
+    return np.log(dropped * (x == 0) + (1 - dropped) * np.exp(negative_binomial(log_mean, x)))
+
+
 class Case(NamedTuple):
     build: object  # net -> conditional
     family: type
@@ -112,6 +122,20 @@ CASES = {
         lambda u: (16 * u).round(),
         lambda out, x: scipy.stats.binom(16, scipy.special.expit(out)).logpmf(x),
         expit_of(16),
+    ),
+    "NegativeBinomial": Case(
+        lambda net, **kw: c.NegativeBinomial(net, theta=2.5, **kw),
+        c.NegativeBinomial,
+        lambda u: (9 * u).round(),
+        negative_binomial,
+        np.exp,
+    ),
+    "ZeroInflatedNegativeBinomial": Case(
+        lambda net, **kw: c.ZeroInflatedNegativeBinomial(net, theta=2.5, **kw),
+        c.ZeroInflatedNegativeBinomial,
+        lambda u: (9 * u - 3).clamp(min=0).round(),
+        zero_inflated,
+        lambda out: np.exp(out[..., :DIM]) * scipy.special.expit(-out[..., DIM:]),
     ),
     "DiscretizedLogistic": Case(
         c.DiscretizedLogistic,

@@ -24,6 +24,12 @@ from .low_rank import LowRank, LowRankNormal
 from .missing import elements, masked
 from .mixture import ImplicitMixture, MixtureOfNormals, MixturePrior
 from .moments import mean
+from .negative_binomial import (
+    NegativeBinomial,
+    NegativeBinomialDistribution,
+    ZeroInflatedDistribution,
+    ZeroInflatedNegativeBinomial,
+)
 from .normal import DiagonalNormal, Normal, NormalDistribution, StandardNormal
 from .power_spherical import PowerSpherical, PowerSphericalDistribution
 from .spherical import Uniform, UniformSphere, log_area
@@ -59,6 +65,8 @@ __all__ = [
     "LowRankNormal",
     "MixtureOfNormals",
     "MixturePrior",
+    "NegativeBinomial",
+    "NegativeBinomialDistribution",
     "NeuralSpline",
     "Normal",
     "NormalDistribution",
@@ -77,6 +85,8 @@ __all__ = [
     "VampPrior",
     "VonMisesFisher",
     "VonMisesFisherDistribution",
+    "ZeroInflatedDistribution",
+    "ZeroInflatedNegativeBinomial",
     "bessel_ratio",
     "elements",
     "log_area",

@@ -7,10 +7,12 @@ May import: families.
 from .channel import SparseChannel
 from .miwae import MIWAE
 from .per_datum import PerDatumVAE
+from .scvi import SCVI
 from .vae import VAE
 
 __all__ = [
     "MIWAE",
+    "SCVI",
     "VAE",
     "PerDatumVAE",
     "SparseChannel",

@@ -10,7 +10,7 @@ from .dense import Flat, mlp, set_output_bias
 from .linear import Linear
 from .precision import BFloat16
 from .residual import ResidualBlock, residual_decoder, residual_encoder
-from .scaling import Divide
+from .scaling import Divide, Log1p
 
 __all__ = [
     "BFloat16",
@@ -19,6 +19,7 @@ __all__ = [
     "FactorisedTaps",
     "Flat",
     "Linear",
+    "Log1p",
     "ResidualBlock",
     "SupportLogits",
     "conv_decoder",

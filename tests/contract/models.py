@@ -5,9 +5,9 @@ from collections.abc import Callable
 import torch
 
 from pyro_vae import DiagonalNormal, StandardNormal, mlp
-from pyro_vae.families import OneHotCategorical, StudentT
+from pyro_vae.families import OneHotCategorical, StudentT, ZeroInflatedNegativeBinomial
 from pyro_vae.inference import all_supports
-from pyro_vae.models import MIWAE, SparseChannel
+from pyro_vae.models import MIWAE, SCVI, SparseChannel
 
 from .networks import LATENT, PIXELS
 from .subject import ROWS, Subject, binary, of
@@ -38,8 +38,24 @@ def channel() -> Subject:
     return of(build, enumerated={"s": torch.eye(len(supports), dtype=torch.float64)})
 
 
+def scvi(known: bool) -> Subject:
+    """Counts, with the library size a latent or given."""
+    counts = torch.arange(ROWS * PIXELS, dtype=torch.float64).view(ROWS, PIXELS).fmod(5)
+
+    def build() -> SCVI:
+        decoder = ZeroInflatedNegativeBinomial.over(
+            lambda outputs: mlp(LATENT, 8, outputs), PIXELS, library=True
+        )
+        q_z, q_l = (DiagonalNormal(mlp(PIXELS, 8, 2 * dim)) for dim in (LATENT, 1))
+        return SCVI(StandardNormal(LATENT), decoder, q_z, q_l, library=(2.0, 0.5))
+
+    return of(build, counts, 1 + counts.sum(-1, keepdim=True)) if known else of(build, counts)
+
+
 MODELS: dict[str, Callable[[], Subject]] = {
     # name: constructor
     "MIWAE": miwae,
+    "scVI": lambda: scvi(False),
+    "scVI, known library": lambda: scvi(True),
     "sparse channel": channel,
 }

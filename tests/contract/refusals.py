@@ -45,6 +45,7 @@ REFUSALS: Refusals = {
         ("AIS",),
         "expected continuous latents, got sites of the guide that are to be summed out, ['y']",
     ),
+    **of("scVI", ("InfoVAE",), others("log_library", "z")),
     **of("sparse channel", (*BOUNDS, "InfoVAE"), SUMMED.replace("'y'", "'s'")),
     **of(
         "sparse channel",

@@ -12,11 +12,13 @@ from .shapes import FACTORS, Sprites, sprites
 from .sources import NAMES, open_source
 from .splits import Splits, load_data
 from .text import Vocabulary, couplets, sentences
+from .tables import TABLES, load_table
 
 __all__ = [
     "FACTORS",
     "NAMES",
     "Buckets",
+    "TABLES",
     "Columns",
     "Data",
     "Images",
@@ -33,6 +35,7 @@ __all__ = [
     "from_array",
     "load_chorales",
     "load_data",
+    "load_table",
     "open_source",
     "read_folder",
     "sprites",

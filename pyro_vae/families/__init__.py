@@ -25,8 +25,19 @@ from .low_rank import LowRank, LowRankNormal
 from .mixture import FullRankMixturePrior, ImplicitMixture, MixtureOfNormals, MixturePrior
 from .moments import mean
 from .normal import DiagonalNormal, Normal, NormalDistribution, StandardNormal, product
+from .missing import elements, masked
+from .mixture import ImplicitMixture, MixtureOfNormals, MixturePrior
+from .moments import mean
+from .negative_binomial import (
+    NegativeBinomial,
+    NegativeBinomialDistribution,
+    ZeroInflatedDistribution,
+    ZeroInflatedNegativeBinomial,
+)
+from .normal import DiagonalNormal, Normal, NormalDistribution, StandardNormal
 from .power_spherical import PowerSpherical, PowerSphericalDistribution
 from .spherical import Uniform, UniformSphere, log_area
+from .student import StudentT
 from .vamp import VampPrior
 from .von_mises_fisher import VonMisesFisher, VonMisesFisherDistribution
 
@@ -62,6 +73,8 @@ __all__ = [
     "LowRankNormal",
     "MixtureOfNormals",
     "MixturePrior",
+    "NegativeBinomial",
+    "NegativeBinomialDistribution",
     "NeuralSpline",
     "Normal",
     "NormalDistribution",
@@ -73,15 +86,20 @@ __all__ = [
     "RealNVP",
     "RelaxedOneHot",
     "StandardNormal",
+    "StudentT",
     "Uniform",
     "UniformOneHot",
     "UniformSphere",
     "VampPrior",
     "VonMisesFisher",
     "VonMisesFisherDistribution",
+    "ZeroInflatedDistribution",
+    "ZeroInflatedNegativeBinomial",
     "bessel_ratio",
+    "elements",
     "log_area",
     "log_bessel",
+    "masked",
     "mean",
     "product",
 ]

@@ -20,6 +20,15 @@ __all__ = [
     "CVAE",
     "M2",
     "GMVAE",
+from .channel import SparseChannel
+from .miwae import MIWAE
+from .per_datum import PerDatumVAE
+from .scvi import SCVI
+from .vae import VAE
+
+__all__ = [
+    "MIWAE",
+    "SCVI",
     "VAE",
     "HierarchicalVAE",
     "LadderVAE",
@@ -28,4 +37,5 @@ __all__ = [
     "DeepMarkovModel",
     "PerDatumVAE",
     "SequenceVAE",
+    "SparseChannel",
 ]

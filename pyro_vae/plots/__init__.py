@@ -5,6 +5,7 @@ May import: data, evaluation, families, models, programs, training.
 
 from .charts import comparison, histograms, lines, scatter
 from .compared import compared
+from .comparison import bars, lines, recovered
 from .diagnostics import convergence, extremes, pareto, ranks, weight_tails
 from .learning import LearningCurve, learning_curves
 from .panels import (
@@ -31,6 +32,7 @@ from .piano import piano_rolls
 
 __all__ = [
     "compared",
+    "bars",
     "convergence",
     "curves",
     "extremes",
@@ -53,6 +55,7 @@ __all__ = [
     "latent_scatter",
     "lines",
     "layers",
+    "lines",
     "manifold",
     "pareto",
     "posteriors",
@@ -60,6 +63,7 @@ __all__ = [
     "ranks",
     "rate_distortion",
     "reconstructions",
+    "recovered",
     "samples",
     "save",
     "scatter",

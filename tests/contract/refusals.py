@@ -49,6 +49,18 @@ REFUSALS: Refusals = {
     **of("M1 + M2, y enumerated", CLOSED, OWN_ORDER),
     **of("M1 + M2, y enumerated", (*BOUNDS, "InfoVAE"), SUMMED),
     **of("M1 + M2, y enumerated", ("AIS",), CONTINUOUS),
+    **of(
+        "M2, y enumerated",
+        ("AIS",),
+        "expected continuous latents, got sites of the guide that are to be summed out, ['y']",
+    ),
+    **of("scVI", ("InfoVAE",), others("log_library", "z")),
+    **of("sparse channel", (*BOUNDS, "InfoVAE"), SUMMED.replace("'y'", "'s'")),
+    **of(
+        "sparse channel",
+        ("AIS",),
+        "expected continuous latents, got sites of the guide that are to be summed out, ['s']",
+    ),
     **of("two layers", ("InfoVAE",), others("z1", "z2")),
     **of("global and local", (*BOUNDS, *SCORES), GLOBAL),
     **of("global and local", ("InfoVAE",), others("w", "z")),

@@ -22,7 +22,6 @@ from pyro_vae.families.laplace import DiagonalLaplace
 from pyro_vae.families.logistic import DiscretizedLogistic
 from pyro_vae.families.low_rank import LowRankNormal
 from pyro_vae.families.mixture import FullRankMixturePrior, MixtureOfNormals, MixturePrior
-from pyro_vae.families.mixture import MixtureOfNormals, MixturePrior
 from pyro_vae.families.negative_binomial import (
     NegativeBinomial,
     ZeroInflatedNegativeBinomial,

@@ -11,14 +11,14 @@ from .images import Images, Pixels, bernoulli
 from .shapes import FACTORS, Sprites, sprites
 from .sources import NAMES, open_source
 from .splits import Splits, load_data
-from .text import Vocabulary, couplets, sentences
 from .tables import TABLES, load_table
+from .text import Vocabulary, couplets, sentences
 
 __all__ = [
     "FACTORS",
     "NAMES",
-    "Buckets",
     "TABLES",
+    "Buckets",
     "Columns",
     "Data",
     "Images",
@@ -38,9 +38,9 @@ __all__ = [
     "load_table",
     "open_source",
     "read_folder",
-    "sprites",
     "rolls",
     "save_midi",
     "scales",
     "sentences",
+    "sprites",
 ]

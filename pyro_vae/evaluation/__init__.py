@@ -8,8 +8,8 @@ from .ais import AIS, Sandwich
 from .anomaly import auroc, likelihood_regret, surprise
 from .calibration import Calibration, simulation_based_calibration
 from .classifiers import linear_probe, nearest_neighbours
-from .disentanglement import FactorInformation, factor_information
 from .clustering import cluster_accuracy
+from .disentanglement import FactorInformation, factor_information
 from .estimators import bounds, effective_sample_size, jackknife_bias, log_mean_exp, standard_error
 from .generation import decode, interpolate, reconstruct, sample, traverse
 from .importance import (

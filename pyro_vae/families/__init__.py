@@ -22,11 +22,8 @@ from .full_rank import FullRank, FullRankNormal
 from .laplace import DiagonalLaplace
 from .logistic import DiscretizedLogistic, DiscretizedLogisticDistribution
 from .low_rank import LowRank, LowRankNormal
-from .mixture import FullRankMixturePrior, ImplicitMixture, MixtureOfNormals, MixturePrior
-from .moments import mean
-from .normal import DiagonalNormal, Normal, NormalDistribution, StandardNormal, product
 from .missing import elements, masked
-from .mixture import ImplicitMixture, MixtureOfNormals, MixturePrior
+from .mixture import FullRankMixturePrior, ImplicitMixture, MixtureOfNormals, MixturePrior
 from .moments import mean
 from .negative_binomial import (
     NegativeBinomial,
@@ -34,7 +31,7 @@ from .negative_binomial import (
     ZeroInflatedDistribution,
     ZeroInflatedNegativeBinomial,
 )
-from .normal import DiagonalNormal, Normal, NormalDistribution, StandardNormal
+from .normal import DiagonalNormal, Normal, NormalDistribution, StandardNormal, product
 from .power_spherical import PowerSpherical, PowerSphericalDistribution
 from .spherical import Uniform, UniformSphere, log_area
 from .student import StudentT

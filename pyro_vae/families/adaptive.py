@@ -62,7 +62,8 @@ class AdaptiveDistribution(dist.TorchDistribution):
         with torch.no_grad():
             logits = self.softmax.log_prob(self.h.flatten(0, -2))
             draws = dist.Categorical(logits=logits).sample(sample_shape)
-            return draws.view(self._extended_shape(sample_shape))
+            shaped: Tensor = draws.view(self._extended_shape(sample_shape))
+            return shaped
 
     @property
     def mode(self) -> Tensor:

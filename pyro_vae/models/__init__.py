@@ -4,38 +4,32 @@ They take their distributions and networks as arguments.
 May import: families.
 """
 
+from .channel import SparseChannel
 from .cvae import CVAE
-from .m2 import M2
+from .deep_markov import DeepMarkovModel
 from .gmvae import GMVAE
 from .hierarchical import HierarchicalVAE
 from .ladder import LadderVAE
+from .m2 import M2
+from .miwae import MIWAE
 from .per_datum import PerDatumVAE
-from .stacked_m2 import StackedM2
-from .deep_markov import DeepMarkovModel
-from .per_datum import PerDatumVAE
+from .scvi import SCVI
 from .sequence import SequenceVAE
+from .stacked_m2 import StackedM2
 from .vae import VAE
 
 __all__ = [
     "CVAE",
-    "M2",
     "GMVAE",
-from .channel import SparseChannel
-from .miwae import MIWAE
-from .per_datum import PerDatumVAE
-from .scvi import SCVI
-from .vae import VAE
-
-__all__ = [
+    "M2",
     "MIWAE",
     "SCVI",
     "VAE",
+    "DeepMarkovModel",
     "HierarchicalVAE",
     "LadderVAE",
     "PerDatumVAE",
-    "StackedM2",
-    "DeepMarkovModel",
-    "PerDatumVAE",
     "SequenceVAE",
     "SparseChannel",
+    "StackedM2",
 ]

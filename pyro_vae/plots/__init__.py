@@ -4,12 +4,11 @@ May import: data, evaluation, families, models, programs, training.
 """
 
 from .charts import comparison, histograms, lines, scatter
-from .compared import compared
-from .comparison import bars, lines, recovered
 from .diagnostics import convergence, extremes, pareto, ranks, weight_tails
+from .history import compared, curves
 from .learning import LearningCurve, learning_curves
+from .methods import bars, recovered
 from .panels import (
-    curves,
     images,
     interpolations,
     latent_scatter,
@@ -19,47 +18,34 @@ from .panels import (
     save,
     traversal,
 )
+from .piano import piano_rolls
+from .plane import codes, posteriors
+from .structure import clusters, layers
 from .tradeoff import RatePoint, factor_maps, rate_distortion
 
 __all__ = [
     "LearningCurve",
     "RatePoint",
-from .structure import clusters, layers
-
-__all__ = [
-    "clusters",
-from .piano import piano_rolls
-
-__all__ = [
-    "compared",
     "bars",
-    "convergence",
-    "curves",
-    "extremes",
-    "factor_maps",
-    "images",
-    "interpolations",
-    "latent_scatter",
-    "learning_curves",
-from .plane import codes, posteriors
-
-__all__ = [
+    "clusters",
     "codes",
+    "compared",
     "comparison",
     "convergence",
     "curves",
     "extremes",
+    "factor_maps",
     "histograms",
     "images",
     "interpolations",
     "latent_scatter",
-    "lines",
     "layers",
+    "learning_curves",
     "lines",
     "manifold",
     "pareto",
-    "posteriors",
     "piano_rolls",
+    "posteriors",
     "ranks",
     "rate_distortion",
     "reconstructions",

@@ -20,7 +20,7 @@ from pyro_vae.families import AdaptiveCategorical, Categorical, DiagonalNormal, 
 from pyro_vae.models import SequenceVAE
 from pyro_vae.nets import DilatedDecoder, RecurrentDecoder, RecurrentEncoder
 from pyro_vae.objectives import FreeBits, Objective, linear
-from pyro_vae.plots.compared import compared
+from pyro_vae.plots.history import compared
 from pyro_vae.programs.isolation import looking
 
 DECODERS: dict[str, Callable[..., nn.Module]] = {

@@ -333,6 +333,34 @@ def test_analytic_kl_refuses_flows():
         TraceMeanField_ELBO().estimate(module.model, module.guide, binary())
 
 
+def test_analytic_kl_refuses_a_scale_of_the_model_alone():
+    """KL(q to p) has one scale; Pyro's class takes the guide's, another number than the ELBO."""
+    programs = vae()
+    scaled = poutine.scale(programs.model, 0.4)
+    with pytest.raises(
+        ValueError, match=r"got 1\.0 in the guide and 0\.4 in the model at "
+    ):
+        TraceMeanField_ELBO(3).estimate(scaled, programs.guide, *programs.args)
+
+
+def test_analytic_kl_to_a_prior_that_depends_on_the_data():
+    """K draws share a KL; in Pyro's runs the prior is computed for each of them."""
+    programs = vae()
+    module = programs.module
+    module.p_z = nn.Linear(programs.args[0].shape[1], 3).double()
+
+    def model(x):
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", dist.Normal(module.p_z(x), 0.7).to_event(1))
+            pyro.sample("x", module.decoder(z), obs=x)
+
+    programs.model = model
+    estimate, gradients = ours(TraceMeanField_ELBO(4), programs)
+    gradients = {name: g.clone() for name, g in gradients.items()}
+    theirs = pyro.infer.TraceMeanField_ELBO(4, max_plate_nesting=1, vectorize_particles=True)
+    assert_same(estimate.loss, gradients, *pyros(theirs, programs))
+
+
 def test_analytic_kl_refuses_a_guide_in_another_order():
     """KL(q(z1 | x) to p(z1 | z2)) with z2 ~ q(z2 | z1) is no KL of a joint."""
     programs = PAIRS["bottom-up"]()

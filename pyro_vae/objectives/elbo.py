@@ -3,12 +3,13 @@
 from dataclasses import dataclass, replace
 from typing import Any
 
+import torch
 from torch import Tensor
 from torch.distributions import kl_divergence
 
 from ..programs.draw import Draw
 from ..programs.pair import Pair
-from ..programs.sites import Site, base_name, is_factor, stochastic_sites
+from ..programs.sites import Site, base_name, differing_scales, is_factor, stochastic_sites
 from .objective import Estimate, Objective, Schedule
 
 
@@ -69,12 +70,12 @@ class TraceMeanField_ELBO(_ELBO):
     loss = -sum_b ( E_q[log p(x_b | z)] - beta KL(q(z | x_b) || p(z)) )
 
     For two diagonal normals KL = -1/2 sum(1 + log s^2 - m^2 - s^2) (Kingma & Welling 2013, appendix
-    B). A KL has the scale and the mask of the guide's site, as in Pyro's class: a ``poutine.scale``
-    of the model's latent site alone does not count. The arguments are those of :class:`Trace_ELBO`.
+    B). A KL has the mask of the guide's site. The arguments are those of :class:`Trace_ELBO`.
 
-    Raises ``TypeError`` where torch has no closed form, and ``ValueError`` where the guide does not
-    draw the latent sites in the model's order (the KL of a site given its parents in the model
-    would then depend on draws made after it): use :class:`Trace_ELBO`.
+    Raises ``TypeError`` where torch has no closed form. Raises ``ValueError`` where a site has
+    another scale in the model than in the guide (Pyro's class takes the guide's for both), or where
+    the guide does not draw the latent sites in the model's order (the KL of a site given its
+    parents in the model would then depend on draws made after it): use :class:`Trace_ELBO`.
     """
 
     def score(self, pair: Pair, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Estimate:
@@ -107,6 +108,11 @@ def check_order(draw: Draw) -> None:
 
 def closed_form_kl(q: Site, p: Site) -> Tensor:
     """KL(q || p) of a site over its batch, given the draws of its parents."""
+    if differing_scales([q, p]) and torch._guards.detect_fake_mode() is None:
+        raise ValueError(
+            f"expected one scale for a KL in closed form, got {q['scale']} in the guide and "
+            f"{p['scale']} in the model at site {q['name']!r}: use Trace_ELBO"
+        )
     try:
         return kl_divergence(q["fn"], p["fn"])
     except NotImplementedError as error:

@@ -26,7 +26,8 @@ def same_by_rows(
         return False
     with pyro.validation_enabled(False), torch.no_grad():  # relaxed values have no density
         drawn = _latent_values(*traces)  # the model's own ones too: they are fixed
-        once = _log_probs(traces, found)
+        again = found.relaxed is not None  # the distributions of these traces validate values
+        once = _scores(model, guide, call, drawn, found) if again else _log_probs(traces, found)
         try:
             doubled = _doubled(drawn, found)
             twice = _scores(model, guide, found.rows.copies(call, 2), doubled, found)

@@ -391,7 +391,7 @@ DAMAGE = {
     "other size": (
         edit(lambda c: c["model"]["prior"].update(dim=3)),
         ValueError,
-        "expected the VAE that .*saved was saved from, got another structure: .*size mismatch",
+        "expected the VAE that .*saved was saved from, got another structure: .*of shape",
     ),
     "no safetensors": (forged(b"weights"), ValueError, "expected weights in .*safetensors, got"),
     "empty header": (

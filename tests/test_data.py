@@ -889,3 +889,8 @@ def test_one_image_is_no_data_set(tmp_path):
     np.save(tmp_path / "x.npy", np.zeros((1, 4, 4), np.uint8))
     with pytest.raises(ValueError, match="at least 2 images, one to train and one to test on, got"):
         load_data(tmp_path / "x.npy")
+
+
+def test_pictures_are_told_by_their_content_not_their_name(tmp_path):
+    Image.fromarray(np.full((2, 2), 7, np.uint8)).save(tmp_path / "png.jpg", "PNG")
+    assert read_folder(tmp_path).all().tolist() == [[7.0] * 4]

@@ -2,7 +2,9 @@
 
 import errno
 import json
+import os
 import shutil
+import subprocess
 import sys
 import types
 from dataclasses import replace
@@ -185,6 +187,22 @@ def test_sets_of_two_and_three_images(count, tmp_path):
     script("evaluate")(run, "--num-samples", 30, "--no-progress")
     (written,) = run.glob("evaluation-*.json")
     assert json.loads(written.read_text())["log_px_data_error"] is None  # of one image
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="a machine without CUDA is asked")
+@pytest.mark.parametrize(("before", "warned"), [("pass", True), ("import_compiler()", False)])
+def test_no_warning_of_cuda_on_a_machine_without_one(before, warned, tmp_path):
+    code = f"""from pyro_vae.experiments.environment import import_compiler
+{before}
+import torch.utils.cpp_extension"""
+    process = subprocess.run(
+        [sys.executable, "-c", code],
+        env={**os.environ, "CUDA_HOME": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert ("No CUDA runtime" in process.stderr) == warned
 
 
 def test_json_has_no_nan(tmp_path):

@@ -64,11 +64,18 @@ def _read_image(path: Path) -> tuple[np.ndarray[Any, Any], str]:
         with Image.open(path) as image:
             if image.mode not in MODES:
                 raise ValueError(
-                    f"its mode is {image.mode}, not one of {', '.join(MODES)}: convert it to 8-bit "
-                    "grey or RGB, for example with Pillow"
+                    f"its mode is {image.mode}, not one of {', '.join(MODES)}: convert it, for "
+                    f"example {_conversion(image.mode)} with Pillow"
                 )
             return np.asarray(image.convert(MODES[image.mode])), image.mode
     except (OSError, SyntaxError, ValueError) as error:
         raise ValueError(
             f"expected a readable grey or RGB image, got {str(path)!r}: {error}"
         ) from error
+
+
+def _conversion(mode: str) -> str:
+    """How to make an image of another kind an 8-bit one."""
+    if mode.startswith(("I", "F")):  # more than 8 bits, which convert("L") would cut off
+        return 'Image.fromarray((numpy.asarray(image) // 256).astype("uint8"))'
+    return f'image.convert("{"L" if mode == "LA" else "RGB"}")'

@@ -60,6 +60,7 @@ def open_source(name: str | Path, root: Path, seed: int, download: bool) -> Sour
         raise ValueError(
             f"expected one of {', '.join(NAMES)}, an .npy or .npz file, or a folder of images, "
             f"got {str(name)!r}"
+            + (": read a table into an array and give it to fit" if path.is_file() else "")
         )
     return _npy(path, seed) if path.suffix == ".npy" else _npz(path, seed)
 

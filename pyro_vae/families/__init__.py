@@ -3,6 +3,7 @@
 A distribution and the module that builds it from a network are in one file. May import: nets.
 """
 
+from .adaptive import AdaptiveCategorical, AdaptiveDistribution
 from .bernoulli import (
     Bernoulli,
     BernoulliDistribution,
@@ -10,7 +11,7 @@ from .bernoulli import (
     ContinuousBernoulliDistribution,
 )
 from .bessel import bessel_ratio, log_bessel
-from .categorical import GumbelSoftmax, OneHotCategorical, RelaxedOneHot, UniformOneHot
+from .categorical import Categorical, GumbelSoftmax, OneHotCategorical, RelaxedOneHot, UniformOneHot
 from .conditional import Conditional
 from .counts import Binomial, BinomialDistribution
 from .delta import Delta
@@ -21,21 +22,32 @@ from .full_rank import FullRank, FullRankNormal
 from .laplace import DiagonalLaplace
 from .logistic import DiscretizedLogistic, DiscretizedLogisticDistribution
 from .low_rank import LowRank, LowRankNormal
-from .mixture import ImplicitMixture, MixtureOfNormals, MixturePrior
+from .missing import elements, masked
+from .mixture import FullRankMixturePrior, ImplicitMixture, MixtureOfNormals, MixturePrior
 from .moments import mean
-from .normal import DiagonalNormal, Normal, NormalDistribution, StandardNormal
+from .negative_binomial import (
+    NegativeBinomial,
+    NegativeBinomialDistribution,
+    ZeroInflatedDistribution,
+    ZeroInflatedNegativeBinomial,
+)
+from .normal import DiagonalNormal, Normal, NormalDistribution, StandardNormal, product
 from .power_spherical import PowerSpherical, PowerSphericalDistribution
 from .spherical import Uniform, UniformSphere, log_area
+from .student import StudentT
 from .vamp import VampPrior
 from .von_mises_fisher import VonMisesFisher, VonMisesFisherDistribution
 
 __all__ = [
     "IAF",
+    "AdaptiveCategorical",
+    "AdaptiveDistribution",
     "AutoregressiveLayer",
     "Bernoulli",
     "BernoulliDistribution",
     "Binomial",
     "BinomialDistribution",
+    "Categorical",
     "Conditional",
     "ContinuousBernoulli",
     "ContinuousBernoulliDistribution",
@@ -50,6 +62,7 @@ __all__ = [
     "FlowDistribution",
     "FlowPrior",
     "FullRank",
+    "FullRankMixturePrior",
     "FullRankNormal",
     "GumbelSoftmax",
     "ImplicitMixture",
@@ -57,6 +70,8 @@ __all__ = [
     "LowRankNormal",
     "MixtureOfNormals",
     "MixturePrior",
+    "NegativeBinomial",
+    "NegativeBinomialDistribution",
     "NeuralSpline",
     "Normal",
     "NormalDistribution",
@@ -68,14 +83,20 @@ __all__ = [
     "RealNVP",
     "RelaxedOneHot",
     "StandardNormal",
+    "StudentT",
     "Uniform",
     "UniformOneHot",
     "UniformSphere",
     "VampPrior",
     "VonMisesFisher",
     "VonMisesFisherDistribution",
+    "ZeroInflatedDistribution",
+    "ZeroInflatedNegativeBinomial",
     "bessel_ratio",
+    "elements",
     "log_area",
     "log_bessel",
+    "masked",
     "mean",
+    "product",
 ]

@@ -1,4 +1,4 @@
-"""Inputs in units of their largest value."""
+"""Inputs on a scale that suits networks."""
 
 from torch import Tensor, nn
 
@@ -12,3 +12,10 @@ class Divide(nn.Module):
 
     def forward(self, h: Tensor) -> Tensor:
         return h / self.divisor
+
+
+class Log1p(nn.Module):
+    """h -> log(1 + h): counts of any size."""
+
+    def forward(self, h: Tensor) -> Tensor:
+        return h.log1p()

@@ -135,7 +135,7 @@ class Modules(nn.Module):
         return {name: members[key] for name, (members, key) in self._homes.items()}
 
     def modes(self) -> tuple[bool, ...]:
-        """Which modules are in ``train`` mode: a graph is of one choice."""
+        """Which modules are in ``train`` mode: each combination has a graph of its own."""
         return tuple(module.training for module in self._all)
 
     def forward(self, function: Callable[[], Any]) -> Any:
@@ -188,6 +188,7 @@ class Graphs:
 
         static = tuple(leaf for leaf in leaves if not isinstance(leaf, Tensor))
         shapes = tuple((x.shape, x.dtype, x.device) for x in (*fixed[:1], *inputs))
+        _check_hashable(static)
         key = (key, shapes, static, _hashable(spec), len(fixed), self.modules.modes())
         if key not in self._graphs:
             if len(self._graphs) == MAX_GRAPHS:
@@ -198,6 +199,18 @@ class Graphs:
         results = self._graphs[key](fixed, inputs)
         self.modules.numbers.hold()  # a module may count its own runs
         return results
+
+
+def _check_hashable(arguments: tuple[Any, ...]) -> None:
+    """Raise ``TypeError`` where an argument that is part of a graph has no hash."""
+    for argument in arguments:
+        try:
+            hash(argument)
+        except TypeError as error:
+            raise TypeError(
+                "expected tensors, numbers and other hashable arguments for a compiled program, "
+                f"got {type(argument).__name__}: pass it as a tensor, or use compile=False"
+            ) from error
 
 
 def _hashable(spec: pytree.TreeSpec) -> Any:

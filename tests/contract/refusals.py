@@ -49,6 +49,18 @@ REFUSALS: Refusals = {
     **of("M1 + M2, y enumerated", CLOSED, OWN_ORDER),
     **of("M1 + M2, y enumerated", (*BOUNDS, "InfoVAE"), SUMMED),
     **of("M1 + M2, y enumerated", ("AIS",), CONTINUOUS),
+    **of(
+        "M2, y enumerated",
+        ("AIS",),
+        "expected continuous latents, got sites of the guide that are to be summed out, ['y']",
+    ),
+    **of("scVI", ("InfoVAE",), others("log_library", "z")),
+    **of("sparse channel", (*BOUNDS, "InfoVAE"), SUMMED.replace("'y'", "'s'")),
+    **of(
+        "sparse channel",
+        ("AIS",),
+        "expected continuous latents, got sites of the guide that are to be summed out, ['s']",
+    ),
     **of("two layers", ("InfoVAE",), others("z1", "z2")),
     **of("global and local", (*BOUNDS, *SCORES), GLOBAL),
     **of("global and local", ("InfoVAE",), others("w", "z")),
@@ -74,8 +86,17 @@ REFUSALS: Refusals = {
     **of(
         "mixture in the guide",
         ("AIS",),
-        "expected continuous latents that R^n can be mapped to, got a ImplicitMixture",
+        "expected continuous latents that R^n can be mapped to, got ImplicitMixture",
     ),
+    **of("DeepMarkovModel", ("InfoVAE",), others("z_1", "z_2", "z_3")),
     **of("semi-amortised", ("DReG", "STL", "AIS"), RANDOM),
+    **of(
+        "GMVAE",
+        CLOSED,
+        "expected a guide that draws every latent site, got ['y'] summed out of the model",
+    ),
+    **of("hierarchical VAE", CLOSED, OWN_ORDER),
+    **of("hierarchical VAE", ("InfoVAE",), others("z1", "z2", "z3")),
+    **of("ladder VAE", ("InfoVAE",), others("z1", "z2")),
 }
 """How the sentence begins, by pair and use; every other cell is a number that agrees."""

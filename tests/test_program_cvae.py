@@ -19,12 +19,15 @@ def linear_cvae():
     """Linear and Gaussian: y given x is normal."""
     torch.manual_seed(0)
     prior = nn.Linear(GIVEN + HIDDEN, 2 * LATENT)
+    encoder = nn.Linear(GIVEN + 2 * HIDDEN, 2 * LATENT)
     with torch.no_grad():
         prior.weight[LATENT:] = 0  # a scale that does not depend on x
+        encoder.weight[LATENT:] = 0
+        encoder.bias[LATENT:] = 1.5  # wide, so that the weights have no heavy tail
     return CVAE(
         DiagonalNormal(prior),
         Normal(nn.Linear(GIVEN + HIDDEN + LATENT, HIDDEN), scale=0.8),
-        DiagonalNormal(nn.Linear(GIVEN + 2 * HIDDEN, 2 * LATENT)),
+        DiagonalNormal(encoder),
         Normal(nn.Linear(GIVEN, HIDDEN), scale=1.0),
     )
 

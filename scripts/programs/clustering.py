@@ -89,10 +89,8 @@ def pretrain(
         progress=options.progress,
     )
     z = plain.encode(data.batch(torch.arange(min(len(data), 20000))), mean=False)
-    em = GaussianMixture(options.components, n_init=3, reg_covar=1e-3, random_state=seed).fit(
-        z.numpy()
-    )
-    set_prior(vae.prior, torch.tensor(em.means_), torch.tensor(em.covariances_))
+    em = GaussianMixture(options.components, n_init=3, reg_covar=1e-3, random_state=seed)
+    return em.fit(z.numpy())
 
 
 @torch.no_grad()

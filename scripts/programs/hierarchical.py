@@ -48,7 +48,7 @@ class Options(ProgramOptions):
     """The data set; its pixels are drawn anew at each visit."""
     epochs: int = 50
     batch_size: int = 100
-    learning_rate: float = 2e-3
+    learning_rate: float = 3e-3
     """At the start; it falls as a cosine."""
     warm_up: int = 5
     """Epochs in which beta grows from 0 to 1."""

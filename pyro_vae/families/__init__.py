@@ -19,6 +19,7 @@ from .flow import IAF, Flow, FlowDistribution, FlowPrior, NeuralSpline, Planar, 
 from .flow_layers import AutoregressiveLayer, CouplingLayer, PlanarLayer
 from .full_rank import FullRank, FullRankNormal
 from .laplace import DiagonalLaplace
+from .levels import NearestLevel
 from .logistic import DiscretizedLogistic, DiscretizedLogisticDistribution
 from .low_rank import LowRank, LowRankNormal
 from .missing import elements, masked
@@ -30,6 +31,7 @@ from .negative_binomial import (
     ZeroInflatedDistribution,
     ZeroInflatedNegativeBinomial,
 )
+from .noising import Noising
 from .normal import DiagonalNormal, Normal, NormalDistribution, StandardNormal
 from .power_spherical import PowerSpherical, PowerSphericalDistribution
 from .spherical import Uniform, UniformSphere, log_area
@@ -65,9 +67,11 @@ __all__ = [
     "LowRankNormal",
     "MixtureOfNormals",
     "MixturePrior",
+    "NearestLevel",
     "NegativeBinomial",
     "NegativeBinomialDistribution",
     "NeuralSpline",
+    "Noising",
     "Normal",
     "NormalDistribution",
     "OneHotCategorical",

@@ -5,6 +5,7 @@ May import: families.
 """
 
 from .channel import SparseChannel
+from .diffusion import Diffusion
 from .miwae import MIWAE
 from .per_datum import PerDatumVAE
 from .scvi import SCVI
@@ -14,6 +15,7 @@ __all__ = [
     "MIWAE",
     "SCVI",
     "VAE",
+    "Diffusion",
     "PerDatumVAE",
     "SparseChannel",
 ]

@@ -6,22 +6,26 @@ They use no distributions and no programs. May import: nothing of the package.
 from .batch_norm import BatchNormMean
 from .channel import FactorisedTaps, SupportLogits
 from .conv import conv_decoder, conv_encoder
+from .denoiser import Denoiser, ResidualMLP
 from .dense import Flat, mlp, set_output_bias
 from .linear import Linear
 from .precision import BFloat16
 from .residual import ResidualBlock, residual_decoder, residual_encoder
-from .scaling import Divide, Log1p
+from .scaling import Divide, Log1p, Symmetric
 
 __all__ = [
     "BFloat16",
     "BatchNormMean",
+    "Denoiser",
     "Divide",
     "FactorisedTaps",
     "Flat",
     "Linear",
     "Log1p",
     "ResidualBlock",
+    "ResidualMLP",
     "SupportLogits",
+    "Symmetric",
     "conv_decoder",
     "conv_encoder",
     "mlp",

@@ -37,15 +37,24 @@ from .power_spherical import PowerSpherical, PowerSphericalDistribution
 from .spherical import Uniform, UniformSphere, log_area
 from .student import StudentT
 from .vamp import VampPrior
+from .vector_quantised import (
+    AutoregressiveCodes,
+    Codebook,
+    NearestCode,
+    NearestCodeDistribution,
+    UniformCodes,
+)
 from .von_mises_fisher import VonMisesFisher, VonMisesFisherDistribution
 
 __all__ = [
     "IAF",
+    "AutoregressiveCodes",
     "AutoregressiveLayer",
     "Bernoulli",
     "BernoulliDistribution",
     "Binomial",
     "BinomialDistribution",
+    "Codebook",
     "Conditional",
     "ContinuousBernoulli",
     "ContinuousBernoulliDistribution",
@@ -67,6 +76,8 @@ __all__ = [
     "LowRankNormal",
     "MixtureOfNormals",
     "MixturePrior",
+    "NearestCode",
+    "NearestCodeDistribution",
     "NearestLevel",
     "NegativeBinomial",
     "NegativeBinomialDistribution",
@@ -84,6 +95,7 @@ __all__ = [
     "StandardNormal",
     "StudentT",
     "Uniform",
+    "UniformCodes",
     "UniformOneHot",
     "UniformSphere",
     "VampPrior",

@@ -10,11 +10,13 @@ from .miwae import MIWAE
 from .per_datum import PerDatumVAE
 from .scvi import SCVI
 from .vae import VAE
+from .vq_vae import VQVAE
 
 __all__ = [
     "MIWAE",
     "SCVI",
     "VAE",
+    "VQVAE",
     "Diffusion",
     "PerDatumVAE",
     "SparseChannel",

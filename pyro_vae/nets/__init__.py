@@ -5,6 +5,7 @@ They use no distributions and no programs. May import: nothing of the package.
 
 from .batch_norm import BatchNormMean
 from .channel import FactorisedTaps, SupportLogits
+from .codes import ChannelsFirst, RecurrentLogits, code_decoder, code_encoder
 from .conv import conv_decoder, conv_encoder
 from .denoiser import Denoiser, ResidualMLP
 from .dense import Flat, mlp, set_output_bias
@@ -16,16 +17,20 @@ from .scaling import Divide, Log1p, Symmetric
 __all__ = [
     "BFloat16",
     "BatchNormMean",
+    "ChannelsFirst",
     "Denoiser",
     "Divide",
     "FactorisedTaps",
     "Flat",
     "Linear",
     "Log1p",
+    "RecurrentLogits",
     "ResidualBlock",
     "ResidualMLP",
     "SupportLogits",
     "Symmetric",
+    "code_decoder",
+    "code_encoder",
     "conv_decoder",
     "conv_encoder",
     "mlp",

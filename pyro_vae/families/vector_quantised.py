@@ -86,17 +86,35 @@ class CodeDistribution(dist.TorchDistribution):
     """A distribution of N vectors of a codebook; children define ``sample`` and ``log_prob``."""
 
     arg_constraints: ClassVar[dict[str, Any]] = {}
-    support = constraints.independent(constraints.real, 2)
 
     def __init__(self, codebook: Codebook, batch_shape: torch.Size, positions: int) -> None:
         self.codebook = codebook
         size = torch.Size((positions, codebook.vectors.shape[1]))
         super().__init__(batch_shape, size, validate_args=False)
 
+    @property
+    def support(self) -> constraints.Constraint:
+        return VectorsOf(self.codebook)
+
     def expand(self, batch_shape: Any, _instance: Any = None) -> Self:
         new = copy.copy(self)
         new._batch_shape = torch.Size(batch_shape)
         return new
+
+
+class VectorsOf(constraints.Constraint):
+    """Vectors (..., N, E) that are rows of a codebook, up to rounding."""
+
+    is_discrete = True
+    event_dim = 2
+
+    def __init__(self, codebook: Codebook) -> None:
+        self.codebook = codebook
+        super().__init__()
+
+    def check(self, value: Tensor) -> Tensor:
+        vectors = self.codebook(self.codebook.nearest(value))
+        return torch.isclose(value, vectors, rtol=1e-3, atol=1e-4).flatten(-2).all(-1)
 
 
 class NearestCodeDistribution(CodeDistribution):

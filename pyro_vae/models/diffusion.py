@@ -19,8 +19,9 @@ class Diffusion(PyroModule):
     choice. ``decoder(z_1)`` is p(x | z_1).
 
     ``step_model`` and ``step_guide`` have the same ELBO in expectation, its sum over t replaced by
-    T - 1 times one random term for each datum. Train them with ``TraceMeanField_ELBO``; they have
-    no importance weight. ``model`` and ``guide`` are the whole chain, with log p(x).
+    T - 1 times one random term for each datum; one u for the batch makes the steps even, as in
+    Kingma et al. Train them with ``TraceMeanField_ELBO``; importance weights are refused, as u is
+    global. ``model`` and ``guide`` are the whole chain, with log p(x).
 
     Source: Ho, Jain & Abbeel, *Denoising Diffusion Probabilistic Models*, 2020; Kingma et al.,
     *Variational Diffusion Models*, 2021.
@@ -68,8 +69,8 @@ class Diffusion(PyroModule):
     def step_model(self, x: Tensor) -> None:
         """The ends of the chain, and one step; u, z1 and zt have the same density as in q."""
         v = self.embed(x)
+        t = self.random_steps(x)
         with pyro.plate("data", len(x)):
-            t = self.step(pyro.sample("u", dist.Uniform(v.new_zeros(()), 1.0)))
             pyro.sample("end", self.noise())
             z1 = pyro.sample("z1", self.noising(v, at(1, x)))
             z = pyro.sample("zt", self.noising(v, t))
@@ -81,8 +82,8 @@ class Diffusion(PyroModule):
     def step_guide(self, x: Tensor) -> None:
         """q of the ends of the chain and of one step."""
         v = self.embed(x)
+        t = self.random_steps(x)
         with pyro.plate("data", len(x)):
-            t = self.step(pyro.sample("u", dist.Uniform(v.new_zeros(()), 1.0)))
             pyro.sample("end", self.noising(v, at(len(self.noising), x)))
             pyro.sample("z1", self.noising(v, at(1, x)))
             z = pyro.sample("zt", self.noising(v, t))
@@ -91,12 +92,13 @@ class Diffusion(PyroModule):
 
     def noise(self) -> dist.Distribution:
         """p(z_T) = N(0, I)."""
-        zeros = self.noising.log_snr.new_zeros(self.dim)
-        return dist.Normal(zeros, torch.ones_like(zeros)).to_event(1)
+        return dist.Normal(self.noising.log_snr.new_zeros(self.dim), 1.0).to_event(1)
 
-    def step(self, u: Tensor) -> Tensor:
-        """Steps 2, ..., T, equally likely, from u in [0, 1]."""
-        return 2 + (u * (len(self.noising) - 1)).long().clamp(max=len(self.noising) - 2)
+    def random_steps(self, x: Tensor) -> Tensor:
+        """Draw steps from 2, ..., T, (B,), equally likely for each datum, evenly over the batch."""
+        u = pyro.sample("u", dist.Uniform(self.noising.log_snr.new_zeros(()), 1.0))
+        even: Tensor = (u + torch.arange(len(x), device=x.device) / len(x)) % 1
+        return 2 + (even * (len(self.noising) - 1)).long().clamp(max=len(self.noising) - 2)
 
     def reverse(self, z: Tensor, t: Tensor) -> dist.Distribution:
         """p(z_{t-1} | z_t)."""

@@ -20,6 +20,7 @@ from .flow import IAF, Flow, FlowDistribution, FlowPrior, NeuralSpline, Planar, 
 from .flow_layers import AutoregressiveLayer, CouplingLayer, PlanarLayer
 from .full_rank import FullRank, FullRankNormal
 from .laplace import DiagonalLaplace
+from .levels import NearestLevel
 from .logistic import DiscretizedLogistic, DiscretizedLogisticDistribution
 from .low_rank import LowRank, LowRankNormal
 from .missing import elements, masked
@@ -32,22 +33,33 @@ from .negative_binomial import (
     ZeroInflatedNegativeBinomial,
 )
 from .normal import DiagonalNormal, Normal, NormalDistribution, StandardNormal, product
+from .noising import Noising
+from .normal import DiagonalNormal, Normal, NormalDistribution, StandardNormal
 from .power_spherical import PowerSpherical, PowerSphericalDistribution
 from .spherical import Uniform, UniformSphere, log_area
 from .student import StudentT
 from .vamp import VampPrior
+from .vector_quantised import (
+    AutoregressiveCodes,
+    Codebook,
+    NearestCode,
+    NearestCodeDistribution,
+    UniformCodes,
+)
 from .von_mises_fisher import VonMisesFisher, VonMisesFisherDistribution
 
 __all__ = [
     "IAF",
     "AdaptiveCategorical",
     "AdaptiveDistribution",
+    "AutoregressiveCodes",
     "AutoregressiveLayer",
     "Bernoulli",
     "BernoulliDistribution",
     "Binomial",
     "BinomialDistribution",
     "Categorical",
+    "Codebook",
     "Conditional",
     "ContinuousBernoulli",
     "ContinuousBernoulliDistribution",
@@ -70,9 +82,13 @@ __all__ = [
     "LowRankNormal",
     "MixtureOfNormals",
     "MixturePrior",
+    "NearestCode",
+    "NearestCodeDistribution",
+    "NearestLevel",
     "NegativeBinomial",
     "NegativeBinomialDistribution",
     "NeuralSpline",
+    "Noising",
     "Normal",
     "NormalDistribution",
     "OneHotCategorical",
@@ -85,6 +101,7 @@ __all__ = [
     "StandardNormal",
     "StudentT",
     "Uniform",
+    "UniformCodes",
     "UniformOneHot",
     "UniformSphere",
     "VampPrior",

@@ -11,12 +11,14 @@ from .gmvae import GMVAE
 from .hierarchical import HierarchicalVAE
 from .ladder import LadderVAE
 from .m2 import M2
+from .diffusion import Diffusion
 from .miwae import MIWAE
 from .per_datum import PerDatumVAE
 from .scvi import SCVI
 from .sequence import SequenceVAE
 from .stacked_m2 import StackedM2
 from .vae import VAE
+from .vq_vae import VQVAE
 
 __all__ = [
     "CVAE",
@@ -28,6 +30,8 @@ __all__ = [
     "DeepMarkovModel",
     "HierarchicalVAE",
     "LadderVAE",
+    "VQVAE",
+    "Diffusion",
     "PerDatumVAE",
     "SequenceVAE",
     "SparseChannel",

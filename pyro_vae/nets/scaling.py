@@ -19,3 +19,14 @@ class Log1p(nn.Module):
 
     def forward(self, h: Tensor) -> Tensor:
         return h.log1p()
+
+
+class Symmetric(nn.Module):
+    """h from 0 to ``levels`` -> h from -1 to 1."""
+
+    def __init__(self, levels: int = 1) -> None:
+        super().__init__()
+        self.levels = levels
+
+    def forward(self, h: Tensor) -> Tensor:
+        return 2 * h / self.levels - 1

@@ -54,6 +54,12 @@ REFUSALS: Refusals = {
         ("AIS",),
         "expected continuous latents, got sites of the guide that are to be summed out, ['y']",
     ),
+    **of("diffusion", ("InfoVAE",), others("z1", "z2", "z3")),
+    **of("diffusion, one step", (*BOUNDS, *SCORES), f"{AROUND}got global sites "),
+    **of("diffusion, one step", ("InfoVAE",), others("end", "u", "z1", "zs", "zt")),
+    **of("VQ-VAE", CLOSED, "expected families with a closed-form KL, got q = NearestCode "),
+    **of("VQ-VAE", ("AIS",), "expected continuous latents"),
+    **of("VQ-VAE", BOUNDS, "expected no pyro.factor in the guide, got one: "),
     **of("scVI", ("InfoVAE",), others("log_library", "z")),
     **of("sparse channel", (*BOUNDS, "InfoVAE"), SUMMED.replace("'y'", "'s'")),
     **of(

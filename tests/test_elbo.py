@@ -337,9 +337,7 @@ def test_analytic_kl_refuses_a_scale_of_the_model_alone():
     """KL(q to p) has one scale; Pyro's class takes the guide's, another number than the ELBO."""
     programs = vae()
     scaled = poutine.scale(programs.model, 0.4)
-    with pytest.raises(
-        ValueError, match=r"got 1\.0 in the guide and 0\.4 in the model at "
-    ):
+    with pytest.raises(ValueError, match=r"got 1\.0 in the guide and 0\.4 in the model at "):
         TraceMeanField_ELBO(3).estimate(scaled, programs.guide, *programs.args)
 
 

@@ -32,9 +32,8 @@ from .negative_binomial import (
     ZeroInflatedDistribution,
     ZeroInflatedNegativeBinomial,
 )
-from .normal import DiagonalNormal, Normal, NormalDistribution, StandardNormal, product
 from .noising import Noising
-from .normal import DiagonalNormal, Normal, NormalDistribution, StandardNormal
+from .normal import DiagonalNormal, Normal, NormalDistribution, StandardNormal, product
 from .power_spherical import PowerSpherical, PowerSphericalDistribution
 from .spherical import Uniform, UniformSphere, log_area
 from .student import StudentT

@@ -7,11 +7,11 @@ May import: families.
 from .channel import SparseChannel
 from .cvae import CVAE
 from .deep_markov import DeepMarkovModel
+from .diffusion import Diffusion
 from .gmvae import GMVAE
 from .hierarchical import HierarchicalVAE
 from .ladder import LadderVAE
 from .m2 import M2
-from .diffusion import Diffusion
 from .miwae import MIWAE
 from .per_datum import PerDatumVAE
 from .scvi import SCVI
@@ -27,11 +27,11 @@ __all__ = [
     "MIWAE",
     "SCVI",
     "VAE",
+    "VQVAE",
     "DeepMarkovModel",
+    "Diffusion",
     "HierarchicalVAE",
     "LadderVAE",
-    "VQVAE",
-    "Diffusion",
     "PerDatumVAE",
     "SequenceVAE",
     "SparseChannel",

@@ -6,7 +6,7 @@ distributions. This list is compiled by TorchInductor.
 """
 
 import warnings
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from itertools import islice
 from typing import Any
 
@@ -204,14 +204,12 @@ class Graphs:
 
 def _check_hashable(arguments: tuple[Any, ...]) -> None:
     """Raise ``TypeError`` where an argument that is part of a graph has no hash."""
-    for argument in arguments:
-        try:
-            hash(argument)
-        except TypeError as error:
-            raise TypeError(
-                "expected tensors, numbers and other hashable arguments for a compiled program, "
-                f"got {type(argument).__name__}: pass it as a tensor, or use compile=False"
-            ) from error
+    unhashable = [type(a).__name__ for a in arguments if not isinstance(a, Hashable)]
+    if unhashable:
+        raise TypeError(
+            "expected tensors, numbers and other hashable arguments for a compiled program, "
+            f"got {unhashable[0]}: pass it as a tensor, or use compile=False"
+        )
 
 
 def _flattened(data: tuple[Any, ...]) -> tuple[Sequence[Any], pytree.TreeSpec | None]:

@@ -354,11 +354,11 @@ def test_own_random_numbers_agree_in_the_mean():
         optim = torch.optim.Adam(vae.parameters(), lr=0.0)
         svi = SVI(vae.model, vae.guide, optim, Trace_ELBO(), compile=mode)
         torch.manual_seed(7)
-        losses[mode] = torch.stack([svi.step(x) for _ in range(1000)])
+        losses[mode] = torch.stack([svi.step(x) for _ in range(300)])
     error = (sum(v.var() / len(v) for v in losses.values())) ** 0.5
     assert abs(float(losses[True].mean() - losses[False].mean())) < 3 * error
     assert losses[True].std() > 0.1
-    assert len(losses[True].unique()) > 950  # new noise at every step
+    assert len(losses[True].unique()) > 285  # new noise at every step
     torch.manual_seed(7)
     assert svi.step(x) == losses[True][0]  # the seed decides
 

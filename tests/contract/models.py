@@ -1,9 +1,5 @@
-"""The graphical models of ``pyro_vae.models``, small: a new one is one entry of ``MODELS``."""
+"""The graphical models of ``pyro_vae.models``, from the files of ``library``."""
 
-from collections.abc import Callable
+from .library import labels, latents, sequences, structure
 
-from .subject import Subject
-
-MODELS: dict[str, Callable[[], Subject]] = {
-    # name: constructor
-}
+MODELS = {**labels.MODELS, **structure.MODELS, **sequences.MODELS, **latents.MODELS}

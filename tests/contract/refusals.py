@@ -35,16 +35,38 @@ NO_SUBSAMPLE = "expected plates without a subsample, one row per datum, got "
 OWN_ORDER = "expected the guide to draw the model's latent sites in its order "
 RANDOM = "expected a guide that is deterministic given its draws, got log q = "
 SUMMED = "expected no site of the guide to be summed out, got ['y']"
+CONTINUOUS = "expected continuous latents, got sites of the guide that are to be summed out, ['y']"
 FAMILIES = "expected families with a closed-form KL, got q = ImplicitMixture and p = Normal"
 
 REFUSALS: Refusals = {
     **not_mixtures(),
     **of("M2, y enumerated", CLOSED, OWN_ORDER),
     **of("M2, y enumerated", (*BOUNDS, "InfoVAE"), SUMMED),
+    **of("M2, y enumerated", ("AIS",), CONTINUOUS),
+    **of("M2 of the library, y enumerated", (*BOUNDS, "InfoVAE"), SUMMED),
+    **of("M2 of the library, y enumerated", ("AIS",), CONTINUOUS),
+    **of("M1 + M2, labelled", CLOSED, OWN_ORDER),
+    **of("M1 + M2, labelled", ("InfoVAE",), others("z1", "z2")),
+    **of("M1 + M2, y enumerated", CLOSED, OWN_ORDER),
+    **of("M1 + M2, y enumerated", (*BOUNDS, "InfoVAE"), SUMMED),
+    **of("M1 + M2, y enumerated", ("AIS",), CONTINUOUS),
     **of(
         "M2, y enumerated",
         ("AIS",),
         "expected continuous latents, got sites of the guide that are to be summed out, ['y']",
+    ),
+    **of("diffusion", ("InfoVAE",), others("z1", "z2", "z3")),
+    **of("diffusion, one step", (*BOUNDS, *SCORES), f"{AROUND}got global sites "),
+    **of("diffusion, one step", ("InfoVAE",), others("end", "u", "z1", "zs", "zt")),
+    **of("VQ-VAE", CLOSED, "expected families with a closed-form KL, got q = NearestCode "),
+    **of("VQ-VAE", ("AIS",), "expected continuous latents"),
+    **of("VQ-VAE", BOUNDS, "expected no pyro.factor in the guide, got one: "),
+    **of("scVI", ("InfoVAE",), others("log_library", "z")),
+    **of("sparse channel", (*BOUNDS, "InfoVAE"), SUMMED.replace("'y'", "'s'")),
+    **of(
+        "sparse channel",
+        ("AIS",),
+        "expected continuous latents, got sites of the guide that are to be summed out, ['s']",
     ),
     **of("two layers", ("InfoVAE",), others("z1", "z2")),
     **of("global and local", (*WEIGHTS, *SCORES), GLOBAL),
@@ -73,6 +95,15 @@ REFUSALS: Refusals = {
         ("AIS",),
         "expected continuous latents that R^n can be mapped to, got ImplicitMixture",
     ),
+    **of("DeepMarkovModel", ("InfoVAE",), others("z_1", "z_2", "z_3")),
     **of("semi-amortised", ("DReG", "STL", "AIS"), RANDOM),
+    **of(
+        "GMVAE",
+        CLOSED,
+        "expected a guide that draws every latent site, got ['y'] summed out of the model",
+    ),
+    **of("hierarchical VAE", CLOSED, OWN_ORDER),
+    **of("hierarchical VAE", ("InfoVAE",), others("z1", "z2", "z3")),
+    **of("ladder VAE", ("InfoVAE",), others("z1", "z2")),
 }
 """How the sentence begins, by pair and use; every other cell is a number that agrees."""

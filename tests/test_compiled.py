@@ -34,7 +34,6 @@ from pyro_vae.families.counts import Binomial
 from pyro_vae.families.logistic import DiscretizedLogistic
 from pyro_vae.families.normal import Normal
 from pyro_vae.inference.step import EagerGradients, GraphGradients
-from pyro_vae.inference.svi import objective_at
 from pyro_vae.nets.precision import BFloat16
 from pyro_vae.nets.residual import residual_decoder, residual_encoder
 from pyro_vae.objectives import (
@@ -92,7 +91,7 @@ def run(gradients, objective, call, parameters, seed=1):
     for p in parameters:
         p.grad = None
     torch.manual_seed(seed)
-    estimate = gradients(objective_at(objective, 3), call)
+    estimate = gradients(objective.at(3), call)
     return [value.detach() for value in estimate], [p.grad for p in parameters]
 
 

@@ -56,7 +56,7 @@ REFUSALS: Refusals = {
         "expected continuous latents, got sites of the guide that are to be summed out, ['y']",
     ),
     **of("diffusion", ("InfoVAE",), others("z1", "z2", "z3")),
-    **of("diffusion, one step", (*BOUNDS, *SCORES), f"{AROUND}got global sites "),
+    **of("diffusion, one step", (*WEIGHTS, *SCORES), GLOBAL),
     **of("diffusion, one step", ("InfoVAE",), others("end", "u", "z1", "zs", "zt")),
     **of("VQ-VAE", CLOSED, "expected families with a closed-form KL, got q = NearestCode "),
     **of("VQ-VAE", ("AIS",), "expected continuous latents"),

@@ -122,7 +122,9 @@ def _latents(sites: list[Site], plate: Plate | None) -> dict[str, Latent]:
 
 def _is_single(guide_trace: Trace, plate: Plate | None) -> bool:
     sites = stochastic_sites(guide_trace)
-    return len(sites) == 1 and in_plate(sites[0], plate) and not is_marked(sites[0])
+    if len(sites) != 1 or sites[0]["is_observed"]:  # a factor is observed
+        return False
+    return in_plate(sites[0], plate) and not is_marked(sites[0])
 
 
 def _summed(sites: list[Site], plate: Plate | None) -> dict[str, Tensor]:

@@ -106,9 +106,9 @@ def log_weights(
 
     The model scores as many draws at once as keep a network's largest output within
     ``chunk_bytes``. The result does not depend on this number, except for rounding. Modules are
-    used in ``eval`` mode. Discrete sites marked ``infer={"enumerate": "parallel"}`` are summed out.
-    With ``compile`` the model's part is one compiled graph. Compilation takes a few seconds and
-    pays off from about a million draws; pass a :class:`Scorer` to share it between calls.
+    used in ``eval`` mode. The first draw of each datum validates data and parameters. Discrete
+    sites marked ``infer={"enumerate": "parallel"}`` are summed out. With ``compile`` one graph is
+    the model's part. This pays off from about a million draws; a :class:`Scorer` shares it.
 
     Raises ``ValueError`` for K < 1, sites that do not match, and programs without a weight for each
     datum: with global sites, with a plate that subsamples, with a guide that has no density.

@@ -5,7 +5,6 @@ datum as an argument, it leaves behind the torch operations it performed, withou
 distributions. This list is compiled by TorchInductor.
 """
 
-import warnings
 from collections.abc import Callable, Hashable, Iterable, Sequence
 from itertools import islice
 from typing import Any
@@ -19,6 +18,7 @@ from torch.utils import _pytree as pytree
 from ..nets.linear import DECOMPOSITIONS
 from .cuda_graph import CudaGraph
 from .isolation import isolated
+from .quiet import quiet_compiler
 
 MAX_GRAPHS = 4
 """Graphs compiled for one function; a further shape of the data runs eagerly."""
@@ -45,8 +45,7 @@ def compile_graph(function: Callable[..., Any], inputs: Sequence[Tensor]) -> Cal
             "use the eager path, compile=False"
         )
     try:
-        with warnings.catch_warnings():  # the compiler calls functions that torch has deprecated
-            warnings.simplefilter("ignore", FutureWarning)
+        with quiet_compiler():
             return _compile(function, inputs)
     except Exception as error:
         reason = str(error).strip().splitlines() or [type(error).__name__]

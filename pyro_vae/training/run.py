@@ -64,9 +64,7 @@ class TrainingRun:
                 self.history.append(record)
                 self._step_scheduler(record)
                 self._save()
-                bar.set_postfix(
-                    epoch=record.epoch, train=record.train_elbo, validation=record.validation_elbo
-                )
+                bar.set_postfix(_shown(record))
                 yield record
 
     def _epoch(self, epoch: int, bar: tqdm) -> Record:
@@ -201,6 +199,13 @@ class TrainingRun:
         return FloatingPointError(
             f"{message}: pyro_vae.training.reproduce(svi, train, {path}) repeats it"
         )
+
+
+def _shown(record: Record) -> dict[str, str]:
+    """What the progress bar says of an epoch: its number, and the ELBO of each set there is."""
+    elbos = {"train": record.train_elbo, "validation": record.validation_elbo}
+    shown = {name: f"{elbo:.2f}" for name, elbo in elbos.items() if elbo is not None}
+    return {"epoch": str(record.epoch), **shown}
 
 
 def _per_datum(sums: Estimate, count: int) -> list[float]:

@@ -22,9 +22,14 @@ from pyro_vae.families.laplace import DiagonalLaplace
 from pyro_vae.families.logistic import DiscretizedLogistic
 from pyro_vae.families.low_rank import LowRankNormal
 from pyro_vae.families.mixture import FullRankMixturePrior, MixtureOfNormals, MixturePrior
+from pyro_vae.families.negative_binomial import (
+    NegativeBinomial,
+    ZeroInflatedNegativeBinomial,
+)
 from pyro_vae.families.normal import Normal
 from pyro_vae.families.power_spherical import PowerSpherical
 from pyro_vae.families.spherical import UniformSphere
+from pyro_vae.families.student import StudentT
 from pyro_vae.families.vamp import VampPrior
 from pyro_vae.families.von_mises_fisher import VonMisesFisher
 
@@ -66,6 +71,9 @@ LIKELIHOODS = {
     "continuous bernoulli": over(ContinuousBernoulli),
     "normal": over(Normal, scale=0.3),
     "learned normal": over(Normal, scale=2.0, learned=True),
+    "student t": over(StudentT),
+    "negative binomial": over(NegativeBinomial),
+    "zero-inflated": over(ZeroInflatedNegativeBinomial),
     "binomial": over(Binomial, total_count=16),
     "logistic": over(DiscretizedLogistic),
 }

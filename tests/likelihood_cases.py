@@ -37,6 +37,22 @@ def diagonal_normal(out, x):
     return scipy.stats.norm(loc, np.exp(log_variance / 2)).logpdf(x)
 
 
+def student_t(out, x):
+    loc, scale, degrees = np.split(out, 3, -1)
+    degrees, scale = np.logaddexp(0, degrees) + 3, np.logaddexp(0, scale) + 1e-3
+    return scipy.stats.t(degrees, loc, scale).logpdf(x)
+
+
+def negative_binomial(out, x, theta=2.5):
+    return scipy.stats.nbinom(theta, theta / (theta + np.exp(out))).logpmf(x)
+
+
+def zero_inflated(out, x):
+    log_mean, gate = np.split(out, 2, -1)
+    dropped = scipy.special.expit(gate)
+    return np.log(dropped * (x == 0) + (1 - dropped) * np.exp(negative_binomial(log_mean, x)))
+
+
 class Case(NamedTuple):
     build: object  # net -> conditional
     family: type
@@ -93,12 +109,33 @@ CASES = {
         lambda out, x: scipy.stats.norm(out, 2.0).logpdf(x),
         lambda out: out,
     ),
+    "StudentT": Case(
+        c.StudentT,
+        c.StudentT,
+        real,
+        student_t,
+        lambda out: np.split(out, 3, -1)[0],
+    ),
     "Binomial": Case(
         lambda net, **kw: c.Binomial(net, total_count=16, **kw),
         c.Binomial,
         lambda u: (16 * u).round(),
         lambda out, x: scipy.stats.binom(16, scipy.special.expit(out)).logpmf(x),
         expit_of(16),
+    ),
+    "NegativeBinomial": Case(
+        lambda net, **kw: c.NegativeBinomial(net, theta=2.5, **kw),
+        c.NegativeBinomial,
+        lambda u: (9 * u).round(),
+        negative_binomial,
+        np.exp,
+    ),
+    "ZeroInflatedNegativeBinomial": Case(
+        lambda net, **kw: c.ZeroInflatedNegativeBinomial(net, theta=2.5, **kw),
+        c.ZeroInflatedNegativeBinomial,
+        lambda u: (9 * u - 3).clamp(min=0).round(),
+        zero_inflated,
+        lambda out: np.exp(out[..., :DIM]) * scipy.special.expit(-out[..., DIM:]),
     ),
     "DiscretizedLogistic": Case(
         c.DiscretizedLogistic,

@@ -135,3 +135,11 @@ def test_graphs_tell_nestings_of_arguments_apart():
 def test_programs_without_modules_are_refused_in_one_sentence():
     with pytest.raises(CannotCompile, match="expected programs over modules, got none"):
         Graphs([])
+
+
+def test_arguments_without_a_hash_are_refused_in_one_sentence():
+    graphs = Graphs([nn.Linear(2, 2)])
+    with pytest.raises(
+        TypeError, match=r"expected tensors, numbers and other hashable .*, got set"
+    ):
+        graphs(lambda tensors, state, data: [data[0]], (), (torch.ones(2), {1, 2}))

@@ -9,6 +9,7 @@ from .anomaly import auroc, likelihood_regret, surprise
 from .calibration import Calibration, simulation_based_calibration
 from .classifiers import linear_probe, nearest_neighbours
 from .clustering import cluster_accuracy
+from .disentanglement import FactorInformation, factor_information
 from .estimators import bounds, effective_sample_size, jackknife_bias, log_mean_exp, standard_error
 from .generation import decode, interpolate, reconstruct, sample, traverse
 from .importance import (
@@ -31,6 +32,7 @@ __all__ = [
     "Channel",
     "DiagonalLocal",
     "Evaluation",
+    "FactorInformation",
     "FullRankLocal",
     "Gaps",
     "KLDecomposition",
@@ -48,6 +50,7 @@ __all__ = [
     "denoise",
     "effective_sample_size",
     "evaluate",
+    "factor_information",
     "fit_generalized_pareto",
     "gaps",
     "impute",

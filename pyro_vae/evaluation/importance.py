@@ -11,10 +11,11 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from ..programs.draw import Sample, Values, log_weight
+from ..programs.draw import Sample, Values
 from ..programs.graphs import GraphFunction
 from ..programs.pair import Pair
 from ..programs.rows import Call, chunks
+from ..programs.scoring import log_weight
 from ..programs.sites import Program
 
 GUIDE_BLOCK = 16384

@@ -17,12 +17,12 @@ from pyro.poutine import Trace
 from pyro.poutine.messenger import Messenger
 from pyro.poutine.util import site_is_subsample
 from torch import Tensor
-from torch.distributions import Distribution, Independent
 
+from ..families.missing import elements, masked
 from ..programs.draw import Draw
 from ..programs.pair import Pair
 from ..programs.rows import Call, chunks
-from ..programs.sites import Program, base_name, stochastic_sites
+from ..programs.sites import Program, stochastic_sites
 
 Channel = Callable[[Any], Any]
 """A map from the distribution of clean data p(x | z) to the distribution of what is observed."""
@@ -49,12 +49,7 @@ def only(observed: Tensor) -> Channel:
 
     log p is the sum over these pixels.
     """
-
-    def channel(p: Any) -> Any:
-        base, event_dim = _pixels(p)
-        return base.mask(observed.reshape(len(observed), *p.event_shape)).to_event(event_dim)
-
-    return channel
+    return lambda p: masked(p, observed)
 
 
 def bit_flips(rate: float) -> Channel:
@@ -66,7 +61,7 @@ def bit_flips(rate: float) -> Channel:
         raise ValueError(f"expected a rate of flips in [0, 0.5], got {rate}")
 
     def channel(p: Any) -> Any:
-        base, event_dim = _pixels(p)
+        base, event_dim = elements(p)
         return dist.Bernoulli(probs=rate + (1 - 2 * rate) * base.mean).to_event(event_dim)
 
     return channel
@@ -81,14 +76,15 @@ def impute(
     num_samples: int = 1000,
     sample: bool = False,
     fill: float | Tensor = 0.0,
+    with_mask: bool = False,
     chunk_draws: int = 2048,
 ) -> Tensor:
     """Fill the pixels of x (B, ...) where ``observed`` is false by E[x_missing | x_observed].
 
     With ``sample`` they are filled by a draw from p(x_missing | x_observed). The guide gets
     ``fill`` in place of the missing pixels (a number, or an image such as the mean); the model's
-    likelihood leaves them out. The programs are called with x alone. The values of x at missing
-    pixels do not matter and may be NaN.
+    likelihood leaves them out. The programs are called with x alone, or ``with_mask`` with
+    (x, observed). The values of x at missing pixels do not matter and may be NaN.
 
     Raises ``ValueError`` for a mask of another shape than x, or a likelihood whose pixels are not
     independent given z.
@@ -102,15 +98,15 @@ def impute(
             f"got {observed.dtype} of {tuple(observed.shape)}"
         )
 
-    def masked(observed: Tensor, x: Tensor, _: Tensor) -> None:
+    def partial(observed: Tensor, x: Tensor, _: Tensor) -> None:
         with seen_through(only(observed)):
-            model(x)
+            model(x, observed) if with_mask else model(x)
 
     def filled(observed: Tensor, _: Tensor, x: Tensor) -> None:
-        guide(x)
+        guide(x, observed) if with_mask else guide(x)
 
     args = observed, x.where(observed, 0), x.where(observed, torch.as_tensor(fill).to(x))
-    recovered = _recover(Pair(masked, filled), args, num_samples, chunk_draws)
+    recovered = _recover(Pair(partial, filled), args, num_samples, chunk_draws)
     return x.where(observed, (recovered.draw if sample else recovered.mean).reshape(x.shape))
 
 
@@ -205,14 +201,3 @@ def _clean(model_trace: Trace) -> Any:
     if len(sites) != 1:
         raise ValueError(f"expected one observed site, got {[site['name'] for site in sites]}")
     return sites[0]["infer"][CLEAN]
-
-
-def _pixels(p: Distribution) -> tuple[Any, int]:
-    """The distribution of single pixels, and how many of its dimensions belong to one image."""
-    base = p
-    event_dim = 0
-    while isinstance(base, Independent):
-        base, event_dim = base.base_dist, event_dim + base.reinterpreted_batch_ndims
-    if base.event_shape:
-        raise ValueError(f"expected pixels that are independent given z, got a {base_name(p)}")
-    return base, event_dim

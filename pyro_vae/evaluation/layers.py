@@ -55,7 +55,7 @@ def kl_by_site(
 
 
 def _kl_by_site(pair: Pair, call: tuple[Any, Any], num_samples: int) -> dict[str, Tensor]:
-    draw = pair.draw(*call, num_samples, shared=False)
+    draw = pair.draw(*call, num_samples)
     guide = stochastic_sites(draw.guide_traces[0])
     extra = [site["name"] for site in guide if is_factor(site) or is_auxiliary(site)]
     if extra or draw.mixed:
@@ -63,6 +63,8 @@ def _kl_by_site(pair: Pair, call: tuple[Any, Any], num_samples: int) -> dict[str
             "expected a guide of the model's latent sites alone, of one scale, got "
             + (f"others, {extra}" if extra else "several scales")
         )
+    if len(guide) == 1:
+        return {guide[0]["name"]: draw.mean(draw.log_guide - draw.log_prior)}
     return {site["name"]: draw.mean(draw.over_latents(_of(site["name"]))) for site in guide}
 
 

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 WORTHWHILE = 1 << 23
-"""From this number of multiplications an eager product gains more than its call costs."""
+"""From this number of multiplications a product gains more than the call of oneDNN costs."""
 
 aten: Any = torch.ops.aten
 
@@ -78,7 +78,8 @@ class Linear(nn.Linear):
 
 
 def _mm(a: Tensor, b: Tensor) -> Tensor:
-    return torch.ops.pyro_vae.mm(a, b) if applies(a) else NotImplemented
+    large = a.numel() * b.shape[1] >= WORTHWHILE
+    return torch.ops.pyro_vae.mm(a, b) if large and applies(a) else NotImplemented
 
 
 def _addmm(bias: Tensor, a: Tensor, b: Tensor, *, beta: float = 1, alpha: float = 1) -> Tensor:

@@ -1,4 +1,4 @@
-"""Inputs in units of their largest value."""
+"""Inputs on a scale that suits networks."""
 
 from torch import Tensor, nn
 
@@ -12,3 +12,21 @@ class Divide(nn.Module):
 
     def forward(self, h: Tensor) -> Tensor:
         return h / self.divisor
+
+
+class Log1p(nn.Module):
+    """h -> log(1 + h): counts of any size."""
+
+    def forward(self, h: Tensor) -> Tensor:
+        return h.log1p()
+
+
+class Symmetric(nn.Module):
+    """h from 0 to ``levels`` -> h from -1 to 1."""
+
+    def __init__(self, levels: int = 1) -> None:
+        super().__init__()
+        self.levels = levels
+
+    def forward(self, h: Tensor) -> Tensor:
+        return 2 * h / self.levels - 1

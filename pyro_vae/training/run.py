@@ -13,7 +13,7 @@ from tqdm import tqdm
 
 from ..data.adapters import Data, Loader
 from ..inference.distributed import barrier, rank, world_size
-from ..inference.svi import SVI, objective_at
+from ..inference.svi import SVI
 from ..objectives.objective import Estimate
 from .checkpoint import (
     BEST,
@@ -81,7 +81,7 @@ class TrainingRun:
         loss, log_likelihood, kl = _per_datum(sums, sum(map(len, batches)) * world_size())
         seconds = time.perf_counter() - start
         validated = self._validate()
-        beta = getattr(objective_at(self.svi.objective, self.svi.num_steps - 1), "beta", None)
+        beta = getattr(self.svi.objective.at(self.svi.num_steps - 1), "beta", None)
         return Record(
             *(epoch, self.svi.num_steps, loss, log_likelihood - kl, log_likelihood, kl, *validated),
             beta=None if beta is None else float(beta),

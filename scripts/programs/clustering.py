@@ -7,6 +7,7 @@ clusters and classes. Every seed is reported, and their mean.
 from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import mean, stdev
+from typing import Any
 
 import torch
 from sklearn.mixture import GaussianMixture
@@ -94,8 +95,8 @@ def pretrain(
 
 
 @torch.no_grad()
-def set_prior(prior: FullRankMixturePrior, loc: Tensor, covariance: Tensor) -> None:
-    """Set the components' means (C, D) and covariances (C, D, D)."""
+def set_prior(prior: Any, loc: Tensor, covariance: Tensor) -> None:
+    """Set means (C, D) and covariances (C, D, D) of a :class:`FullRankMixturePrior`."""
     tril = torch.linalg.cholesky(covariance)
     scale = tril.diagonal(dim1=-2, dim2=-1)
     prior.loc.copy_(loc)

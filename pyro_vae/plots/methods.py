@@ -1,0 +1,57 @@
+"""Figures: numbers of several methods side by side."""
+
+from collections.abc import Mapping
+
+import numpy as np
+from matplotlib.figure import Figure
+from torch import Tensor
+
+Table = Mapping[str, Mapping[str, float]]
+"""A number for each group and, within it, each method."""
+
+
+def bars(means: Table, errors: Table | None = None, *, ylabel: str, title: str = "") -> Figure:
+    """Draw a group of bars for each entry of ``means``, with error bars of one standard error.
+
+    Raises ``ValueError`` where there are no means.
+
+    >>> bars({"iris": {"mean": 1.0, "MIWAE": 0.4}}, ylabel="error").axes[0].get_ylabel()
+    'error'
+    """
+    if not means:
+        raise ValueError("expected at least one group of means, got none")
+    methods = list(next(iter(means.values())))
+    figure = Figure(figsize=(1.5 + 1.4 * len(means), 3.2), layout="constrained")
+    axes = figure.subplots()
+    places = np.arange(len(means))
+    width = 0.8 / len(methods)
+    for number, method in enumerate(methods):
+        heights = [group[method] for group in means.values()]
+        spread = None if errors is None else [errors[name][method] for name in means]
+        at = places + (number - (len(methods) - 1) / 2) * width
+        axes.bar(at, heights, 0.95 * width, yerr=spread, label=method, capsize=2)
+    axes.set_xticks(places, list(means))
+    axes.set(ylabel=ylabel, title=title)
+    axes.legend(frameon=False, fontsize=8)
+    return figure
+
+
+def recovered(truth: Mapping[str, Tensor], estimates: Mapping[str, Tensor]) -> Figure:
+    """Draw estimates against the parameters that data were simulated with, a panel for each name.
+
+    ``estimates`` are (R, D), of R repetitions: the error bar is one standard deviation of them.
+
+    >>> import torch
+    >>> recovered({"mean": torch.ones(3)}, {"mean": torch.rand(2, 3)}).axes[0].get_title()
+    'mean'
+    """
+    figure = Figure(figsize=(3.2 * len(truth), 3.2), layout="constrained")
+    for axes, name in zip(figure.subplots(1, len(truth), squeeze=False)[0], truth, strict=True):
+        x = truth[name].detach().numpy()
+        y = estimates[name].detach()
+        spread = y.std(0).numpy() if len(y) > 1 else None
+        axes.errorbar(x, y.mean(0).numpy(), yerr=spread, fmt=".", alpha=0.8)
+        axes.axline((float(x.min()), float(x.min())), slope=1, color="black", linewidth=0.8)
+        axes.set(title=name, xlabel="simulated", ylabel="estimated")
+        axes.grid(alpha=0.3)
+    return figure

@@ -1,0 +1,172 @@
+"""A diffusion model as a VAE with a fixed guide (Ho et al. 2020; Kingma et al. 2021).
+
+First Gaussian data, for which the best denoiser is known: the bound with it, by number of steps,
+beside log p(x). Then images: digits of 8 x 8 counts, or binary MNIST. The bound is the sum of all
+terms, each step drawn at random, in nats per image and bits per dimension, with its standard error.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import pyro.distributions as dist
+import torch
+from torch import Tensor, nn
+
+from pyro_vae import SVI, DiagonalNormal, TraceMeanField_ELBO, fit, load_data, log_weights
+from pyro_vae.experiments.programs import ProgramOptions, program
+from pyro_vae.families import NearestLevel, Noising
+from pyro_vae.models import Diffusion
+from pyro_vae.nets import Denoiser, ResidualMLP, Symmetric
+from pyro_vae.plots import images, lines
+from pyro_vae.training import seeded
+
+GAUSSIAN_STEPS = (2, 4, 8, 16, 32, 64, 128)
+
+
+@dataclass(frozen=True)
+class Options(ProgramOptions):
+    """The options of a run."""
+
+    epochs: int = 20
+    dataset: str = "mnist"
+    num_steps: int = 200
+    """T."""
+    highest: float = 4.0
+    """The log signal-to-noise ratio of the first step; 4 suits binary pixels, 8 the digits."""
+    lowest: float = -8.0
+    hidden: int = 512
+    depth: int = 3
+    frequencies: int = 16
+    passes: int = 20
+    """Draws of the bound for each test image."""
+    num_pictures: int = 64
+    batch_size: int = 128
+    lr: float = 1e-3
+    compile: bool = False
+
+
+def main(args: Sequence[str] | None = None) -> None:
+    """Check the bound on Gaussian data; train on images; draw samples."""
+    with program(Options, args, __doc__) as (options, folder):
+        gaps = gaussian_gaps(options.seed)
+        data = load_data(options.dataset, options.data_dir)
+        with seeded(options.seed):
+            diffusion = build(options, data.train.values.shape[1], data.train.levels)
+        adam = torch.optim.Adam(diffusion.parameters(), lr=options.lr)
+        svi = SVI(
+            *(diffusion.step_model, diffusion.step_guide, adam),
+            loss=TraceMeanField_ELBO(),
+            compile=options.compile,
+        )
+        fit(
+            *(svi, data.train, data.validation),
+            epochs=options.epochs,
+            batch_size=options.batch_size,
+            seed=options.seed,
+            scheduler=torch.optim.lr_scheduler.CosineAnnealingLR(adam, options.epochs),
+            folder=folder.path,
+            resume=True,
+            progress=options.progress,
+        )
+        with seeded(options.seed, 1):
+            pictures = diffusion.sample(options.num_pictures).float()
+            elbo, error = bound(diffusion, data.test.all(), options.passes)
+        bits = 1 / (math.log(2) * diffusion.dim)
+        last = {name: gap[-1] for name, gap in gaps.items()}
+        folder.write(
+            {
+                "bound, nats": elbo,
+                "its standard error": error,
+                "bound, bits per dimension": -elbo * bits,
+                **{f"Gaussian, {name}, gap in bits per dimension": g for name, g in last.items()},
+                "gaps": {"steps": GAUSSIAN_STEPS, **gaps},
+            }
+        )
+        peak = data.train.levels if data.train.pixels == "counts" else 1
+        folder.draw("samples", images(pictures, data.train.shape, peak=peak, title="x ~ p(x)"))
+        figure = lines(
+            *(GAUSSIAN_STEPS, gaps),
+            title="Gaussian",
+            xlabel="steps",
+            ylabel="log p(x) - bound, bits per dimension",
+            log="xy",
+        )
+        folder.draw("gaussian", figure)
+
+
+def build(options: Options, dim: int, levels: int) -> Diffusion:
+    """A residual network for the noise, and Bayes' rule for the levels of the pixels."""
+    levels = 1 if levels == 255 else levels
+    noising = Noising(torch.linspace(options.highest, options.lowest, options.num_steps))
+    body = ResidualMLP(dim + 2 * options.frequencies, options.hidden, 2 * dim, options.depth)
+    denoiser = DiagonalNormal(Denoiser(body, options.frequencies))
+    decoder = NearestLevel(levels, options.highest)
+    return Diffusion(denoiser, decoder, Symmetric(levels), noising, dim)
+
+
+@torch.no_grad()
+def bound(diffusion: Diffusion, x: Tensor, passes: int) -> tuple[float, float]:
+    """The mean ELBO of the rows of x and its standard error over the random steps, in nats."""
+    pair = diffusion.step_model, diffusion.step_guide
+    sums = [
+        [-TraceMeanField_ELBO().estimate(*pair, rows).loss.item() for rows in x.split(1000)]
+        for _ in range(passes)
+    ]
+    means = torch.tensor(sums, dtype=torch.float64).sum(-1) / len(x)
+    return means.mean().item(), means.std().item() / math.sqrt(passes)
+
+
+class BestDenoiser(nn.Module):
+    """p(v | z_t) for v ~ N(loc, scale^2), with its variance or, where not ``spread``, without."""
+
+    def __init__(self, loc: Tensor, scale: Tensor, spread: bool) -> None:
+        super().__init__()
+        self.loc = loc
+        self.scale = scale
+        self.spread = spread
+
+    def forward(self, z: Tensor, log_snr: Tensor) -> dist.Distribution:
+        """The product of the prior and the Gaussian likelihood of z."""
+        precision = self.scale**-2 + log_snr.exp()
+        shift = z * log_snr.sigmoid().sqrt() / (-log_snr).sigmoid()
+        mean = (self.loc / self.scale**2 + shift) / precision
+        scale = precision**-0.5 if self.spread else torch.full_like(precision, 1e-9)
+        return dist.Normal(mean, scale.expand_as(mean)).to_event(1)
+
+
+class AtLevel(nn.Module):
+    """A denoiser at one level, as a decoder."""
+
+    def __init__(self, denoiser: nn.Module, log_snr: Tensor) -> None:
+        super().__init__()
+        self.denoiser = denoiser
+        self.log_snr = log_snr
+
+    def forward(self, z: Tensor) -> dist.Distribution:
+        """p(v | z_1)."""
+        distribution: dist.Distribution = self.denoiser(z, self.log_snr)
+        return distribution
+
+
+def gaussian_gaps(seed: int, dim: int = 4, rows: int = 500) -> dict[str, list[float]]:
+    """How far the bound is below log p(x), in bits per dimension, by number of steps."""
+    with seeded(seed):
+        loc, scale = torch.randn(dim).double(), torch.rand(dim).double() + 0.5
+        x = loc + scale * torch.randn(rows, dim).double()
+        log_px = dist.Normal(loc, scale).to_event(1).log_prob(x)
+        gaps: dict[str, list[float]] = {"posterior variance": [], "variance of q alone": []}
+        for steps in GAUSSIAN_STEPS:
+            log_snr = torch.linspace(10, -10, steps).double()
+            decoder = AtLevel(BestDenoiser(loc, scale, True), log_snr[:1])
+            for name, spread in zip(gaps, (True, False), strict=True):
+                denoiser = BestDenoiser(loc, scale, spread)
+                chain = Diffusion(denoiser, decoder, nn.Identity(), Noising(log_snr), dim)
+                weights = log_weights(chain.model, chain.guide, x, num_samples=1)
+                gap = (log_px - weights).mean().item()
+                gaps[name].append(abs(gap) / (math.log(2) * dim))
+    return gaps
+
+
+if __name__ == "__main__":
+    main()

@@ -44,7 +44,7 @@ class Options(ProgramOptions):
     """One run for each, which takes the place of ``seed``."""
     data: str = "mnist"
     """The data set; its pixels are drawn anew at each visit."""
-    epochs: int = 15
+    epochs: int = 14
     pretrain: int = 0
     """Epochs of a plain VAE, at the first beta, before the mixture starts from a fit by EM."""
     batch_size: int = 256
@@ -55,8 +55,9 @@ class Options(ProgramOptions):
     hidden: int = 500
     beta_start: float = 0.05
     """The weight of the KL at the start."""
-    beta_stop: float = 1.0
-    warm_up: int = 15
+    beta_stop: float = 0.3
+    """At the end: below 1 the posteriors stay narrow, and the clusters apart."""
+    warm_up: int = 10
     """Epochs in which beta grows."""
     compile: bool = True
 

@@ -3,7 +3,7 @@
 May import: data, evaluation, families, models, programs, training.
 """
 
-from .comparison import bars, lines, recovered
+from .comparison import bars, lines, points, recovered
 from .diagnostics import convergence, extremes, pareto, ranks, weight_tails
 from .panels import (
     curves,
@@ -28,6 +28,7 @@ __all__ = [
     "lines",
     "manifold",
     "pareto",
+    "points",
     "ranks",
     "reconstructions",
     "recovered",

@@ -4,6 +4,7 @@ May import: data, evaluation, families, models, programs, training.
 """
 
 from .charts import comparison, histograms, lines, scatter
+from .comparison import bars, lines, points, recovered
 from .diagnostics import convergence, extremes, pareto, ranks, weight_tails
 from .history import compared, curves
 from .learning import LearningCurve, learning_curves
@@ -46,6 +47,7 @@ __all__ = [
     "pareto",
     "piano_rolls",
     "posteriors",
+    "points",
     "ranks",
     "rate_distortion",
     "reconstructions",

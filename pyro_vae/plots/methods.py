@@ -55,3 +55,26 @@ def recovered(truth: Mapping[str, Tensor], estimates: Mapping[str, Tensor]) -> F
         axes.set(title=name, xlabel="simulated", ylabel="estimated")
         axes.grid(alpha=0.3)
     return figure
+
+
+def points(sets: Mapping[str, Tensor], *, limit: float | None = None) -> Figure:
+    """Draw sets of points of the plane, (N, 2), a panel for each, on axes from -limit to limit.
+
+    Raises ``ValueError`` for points of other dimensions.
+
+    >>> import torch
+    >>> len(points({"data": torch.randn(9, 2), "samples": torch.randn(9, 2)}).axes)
+    2
+    """
+    shapes = {name: tuple(x.shape) for name, x in sets.items()}
+    if not sets or any(len(shape) != 2 or shape[1] != 2 for shape in shapes.values()):
+        raise ValueError(f"expected sets of points (N, 2), got {shapes}")
+    bound = limit or max(float(x.abs().max()) for x in sets.values())
+    figure = Figure(figsize=(2.2 * len(sets), 2.5), layout="constrained")
+    panels = figure.subplots(1, len(sets), squeeze=False)[0]
+    for axes, (name, x) in zip(panels, sets.items(), strict=True):
+        axes.plot(*x.detach().T.numpy(), ".", markersize=2)
+        axes.set(title=name, xlim=(-bound, bound), ylim=(-bound, bound), aspect="equal")
+        axes.set(xlabel="first dimension")
+    figure.axes[0].set_ylabel("second dimension")
+    return figure

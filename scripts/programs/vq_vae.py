@@ -40,23 +40,6 @@ class Options(ProgramOptions):
     prior_lr: float = 3e-3
 
 
-@dataclass(frozen=True)
-class Encoded:
-    """The code vectors of images, as data for the prior."""
-
-    vq: VQVAE
-    images: Images
-
-    def __len__(self) -> int:
-        return len(self.images)
-
-    @torch.no_grad()
-    def batch(self, indices: Tensor) -> Tensor:
-        """Of some images, whose dynamic pixels are drawn again, (B, N, E)."""
-        z: Tensor = self.vq.encoder(self.images.batch(indices)).mean
-        return z
-
-
 def main(args: Sequence[str] | None = None) -> None:
     """Train in two stages; report both bounds, the use of the codes, and pictures."""
     with program(Options, args, __doc__) as (options, folder):
@@ -132,8 +115,7 @@ def train_prior(
 
     adam = torch.optim.Adam(net.parameters(), lr=options.prior_lr)
     fit(
-        *(SVI(model, guide, adam, loss=Trace_ELBO()), Encoded(vq, train)),
-        Encoded(vq, validation),
+        *(SVI(model, guide, adam, loss=Trace_ELBO()), vectors(vq, train), vectors(vq, validation)),
         epochs=options.prior_epochs,
         batch_size=options.batch_size,
         seed=options.seed,
@@ -143,6 +125,13 @@ def train_prior(
         progress=options.progress,
     )
     return prior
+
+
+@torch.no_grad()
+def vectors(vq: VQVAE, data: Images) -> Tensor:
+    """The code vectors of one draw of the images' pixels, (N, positions, E)."""
+    rows = torch.arange(len(data)).split(1000)
+    return torch.cat([vq.encoder(data.batch(index)).mean for index in rows])
 
 
 @torch.no_grad()

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from pyro_vae.experiments.programs import ProgramOptions, program
-from pyro_vae.experiments.storage import CONFIG, RESULT, load_json
+from pyro_vae.experiments.storage import CONFIG, load_json
 from pyro_vae.plots import LearningCurve, learning_curves
 
 
@@ -41,6 +41,12 @@ def main(args: Sequence[str] | None = None) -> None:
         if marginals:
             figure = learning_curves(marginals, quantity="log p(x)", low=options.low)
             folder.draw("log_px", figure)
+
+
+def curves_of(run: Path) -> dict[str, list[dict[str, float]]]:
+    """The curves of a run, by the size of the latent space; the run may be unfinished."""
+    files = sorted(run.glob("z*/curve.json"))
+    return {file.parent.name[1:]: load_json(file)["curve"] for file in files}
 
 
 def read(points: Sequence[dict[str, float]], suffix: str) -> LearningCurve:

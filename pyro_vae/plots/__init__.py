@@ -3,7 +3,6 @@
 May import: data, evaluation, families, models, programs, training.
 """
 
-from .compared import compared
 from .diagnostics import convergence, extremes, pareto, ranks, weight_tails
 from .panels import (
     curves,
@@ -17,6 +16,7 @@ from .panels import (
     traversal,
 )
 from .piano import piano_rolls
+from .runs import compared
 
 __all__ = [
     "compared",

@@ -15,8 +15,8 @@ from pyro_vae.families import IAF
 from pyro_vae.models import DeepMarkovModel
 from pyro_vae.nets import FutureGRU, GatedTransition, set_output_bias
 from pyro_vae.objectives import linear
-from pyro_vae.plots.compared import compared
 from pyro_vae.plots.piano import piano_rolls
+from pyro_vae.plots.runs import compared
 from pyro_vae.programs.isolation import looking
 from pyro_vae.training.checkpoint import BEST, load_weights
 

@@ -115,12 +115,9 @@ def build(options: Options, classes: int, name: str) -> SequenceVAE:
         word_dropout=0.0 if name in (LANGUAGE, "plain") else options.word_dropout,
         dropout=options.dropout,
     )
-    cutoffs = [500, 2000]
-    symbol: nn.Module
-    if classes > 2 * cutoffs[-1]:
-        symbol = AdaptiveCategorical(options.hidden, classes, cutoffs)
-    else:
-        symbol = Categorical(nn.Linear(options.hidden, classes))
+    symbol: nn.Module = Categorical(nn.Linear(options.hidden, classes))
+    if classes > 4000:
+        symbol = AdaptiveCategorical(options.hidden, classes, cutoffs=[500, 2000])
     sizes = {"embedding": options.embedding, "hidden": options.hidden // 2}
     encoder = DiagonalNormal(RecurrentEncoder(classes, 2 * options.latent, **sizes))
     return SequenceVAE(StandardNormal(options.latent), decoder, symbol, encoder)

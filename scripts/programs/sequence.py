@@ -91,12 +91,10 @@ class Text:
 def load(options: Options) -> Text:
     """The texts in random order, cut into three."""
     if options.data == "couplets":
-        texts, min_count = couplets(options.data_dir or Path("data")), 5
+        texts, min_count, length = couplets(options.data_dir or Path("data")), 5, 10
         random.Random(0).shuffle(texts)
-        length = 10
     elif options.data == "sentences":
-        texts, min_count = sentences(longest=options.longest), 2
-        length = options.longest + 1
+        texts, min_count, length = sentences(longest=options.longest), 2, options.longest + 1
     else:
         raise ValueError(f"expected data to be sentences or couplets, got {options.data}")
     vocabulary = Vocabulary.of(texts, min_count)
@@ -115,9 +113,11 @@ def build(options: Options, classes: int, name: str) -> SequenceVAE:
         word_dropout=0.0 if name in (LANGUAGE, "plain") else options.word_dropout,
         dropout=options.dropout,
     )
-    symbol: nn.Module = Categorical(nn.Linear(options.hidden, classes))
-    if classes > 4000:
-        symbol = AdaptiveCategorical(options.hidden, classes, cutoffs=[500, 2000])
+    symbol: nn.Module = (
+        AdaptiveCategorical(options.hidden, classes, cutoffs=[500, 2000])
+        if classes > 4000
+        else Categorical(nn.Linear(options.hidden, classes))
+    )
     sizes = {"embedding": options.embedding, "hidden": options.hidden // 2}
     encoder = DiagonalNormal(RecurrentEncoder(classes, 2 * options.latent, **sizes))
     return SequenceVAE(StandardNormal(options.latent), decoder, symbol, encoder)

@@ -4,11 +4,10 @@ May import: data, evaluation, families, models, programs, training.
 """
 
 from .charts import comparison, histograms, lines, scatter
-from .comparison import bars, lines, points, recovered
 from .diagnostics import convergence, extremes, pareto, ranks, weight_tails
 from .history import compared, curves
 from .learning import LearningCurve, learning_curves
-from .methods import bars, recovered
+from .methods import bars, points, recovered
 from .panels import (
     images,
     interpolations,
@@ -46,8 +45,8 @@ __all__ = [
     "manifold",
     "pareto",
     "piano_rolls",
-    "posteriors",
     "points",
+    "posteriors",
     "ranks",
     "rate_distortion",
     "reconstructions",

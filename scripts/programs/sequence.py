@@ -91,12 +91,10 @@ class Text:
 def load(options: Options) -> Text:
     """The texts in random order, cut into three."""
     if options.data == "couplets":
-        texts, min_count = couplets(options.data_dir or Path("data")), 5
+        texts, min_count, length = couplets(options.data_dir or Path("data")), 5, 10
         random.Random(0).shuffle(texts)
-        length = 10
     elif options.data == "sentences":
-        texts, min_count = sentences(longest=options.longest), 2
-        length = options.longest + 1
+        texts, min_count, length = sentences(longest=options.longest), 2, options.longest + 1
     else:
         raise ValueError(f"expected data to be sentences or couplets, got {options.data}")
     vocabulary = Vocabulary.of(texts, min_count)
@@ -115,12 +113,11 @@ def build(options: Options, classes: int, name: str) -> SequenceVAE:
         word_dropout=0.0 if name in (LANGUAGE, "plain") else options.word_dropout,
         dropout=options.dropout,
     )
-    cutoffs = [500, 2000]
-    symbol: nn.Module
-    if classes > 2 * cutoffs[-1]:
-        symbol = AdaptiveCategorical(options.hidden, classes, cutoffs)
-    else:
-        symbol = Categorical(nn.Linear(options.hidden, classes))
+    symbol: nn.Module = (
+        AdaptiveCategorical(options.hidden, classes, cutoffs=[500, 2000])
+        if classes > 4000
+        else Categorical(nn.Linear(options.hidden, classes))
+    )
     sizes = {"embedding": options.embedding, "hidden": options.hidden // 2}
     encoder = DiagonalNormal(RecurrentEncoder(classes, 2 * options.latent, **sizes))
     return SequenceVAE(StandardNormal(options.latent), decoder, symbol, encoder)
@@ -133,9 +130,8 @@ def programs(vae: SequenceVAE, name: str) -> tuple[Any, Any]:
 
     def model(x: Tensor) -> None:
         """prod_t p(x_t | x_<t)."""
-        empty = torch.zeros(len(x), 0)
         with pyro.plate("data", len(x)):
-            pyro.sample("x", vae.likelihood(x, empty), obs=x)
+            pyro.sample("x", vae.likelihood(x, torch.zeros(len(x), 0)), obs=x)
 
     def guide(x: Tensor) -> None:
         """There is nothing to infer."""
@@ -164,13 +160,12 @@ def train(options: Options, text: Text, name: str, path: Path) -> tuple[Sequence
     svi = SVI(
         model, guide, adam, loss=objective(options, name, steps), clip_norm=5.0 * options.batch_size
     )
-    scheduler = torch.optim.lr_scheduler.ExponentialLR(adam, options.decay)
     history = fit(
         *(svi, text.train, text.validation),
         epochs=options.epochs,
         batch_size=options.batch_size,
         seed=options.seed,
-        scheduler=scheduler,
+        scheduler=torch.optim.lr_scheduler.ExponentialLR(adam, options.decay),
         folder=path,
         resume=True,
         progress=options.progress,
@@ -184,10 +179,7 @@ def score(options: Options, text: Text, vae: SequenceVAE, name: str) -> dict[str
     scale = len(x) / text.characters(x)
     if name == LANGUAGE:
         with looking([vae]):
-            parts = [vae.likelihood(part, torch.zeros(len(part), 0)) for part in x.split(500)]
-            log_px = torch.cat(
-                [p.log_prob(part) for p, part in zip(parts, x.split(500), strict=True)]
-            )
+            log_px = vae.likelihood(x, torch.zeros(len(x), 0)).log_prob(x)
         return {"nats per character": -scale * float(log_px.mean())}
     result = evaluate(
         *(vae.model, vae.guide, x),
@@ -207,16 +199,13 @@ def score(options: Options, text: Text, vae: SequenceVAE, name: str) -> dict[str
 
 def shuffling(vae: SequenceVAE, x: Tensor) -> float:
     """mean log p(x | z) - log p(x | z'), z ~ q(z | x), z' the draw of another text; in nats."""
-    costs = []
     with looking([vae]):
-        for part in x.split(500):
-            z = vae.encoder(part).sample()
-            own, other = (vae.likelihood(part, v).log_prob(part) for v in (z, z.roll(1, 0)))
-            costs.append(own - other)
-    return float(torch.cat(costs).mean())
+        z = vae.encoder(x).sample()
+        own, other = (vae.likelihood(x, value).log_prob(x) for value in (z, z.roll(1, 0)))
+    return float((own - other).mean())
 
 
-def write_texts(options: Options, text: Text, vae: SequenceVAE) -> dict[str, list[str]]:
+def write_texts(text: Text, vae: SequenceVAE) -> dict[str, list[str]]:
     """Samples of the prior, reconstructions, and the way from one test text to another."""
     decode = text.vocabulary.decode
     with looking([vae]):
@@ -244,7 +233,7 @@ def main(args: Sequence[str] | None = None) -> None:
             scores[name] = score(options, text, vae, name)
             folder.write(scores[name], f"{name.replace(' ', '_')}.json")
             if name != LANGUAGE:
-                show(folder, name, write_texts(options, text, vae))
+                show(folder, name, write_texts(text, vae))
         folder.write({"test texts": len(text.test[: options.evaluated]), **scores})
         folder.draw("training", compared(histories, "epoch"))
 

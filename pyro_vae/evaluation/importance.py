@@ -30,7 +30,6 @@ GUIDE_BYTES = 1 << 28
 CHUNK_BYTES = 1 << 23
 """The size in bytes of a network's largest output in one pass of the model: it fits the caches."""
 
-
 FEW = 4
 """The model scores so many data, whose draws fit into one pass, one after another instead."""
 
@@ -212,11 +211,11 @@ def _scores(
     log_likelihood, log_prior = (log_guide.new_empty(number, size) for _ in range(2))
     for data, copies in _passes(size, number, width):
         values = {name: v[copies, data].contiguous() for name, v in sample.values.items()}
-        call_ = rows.take(call, data)
-        scores = scorer(call_, values, copies.stop - copies.start, validate=copies.start == 0)
+        runs = copies.stop - copies.start
+        scores = scorer(rows.take(call, data), values, runs, validate=copies.start == 0)
         log_likelihood[copies, data], log_prior[copies, data] = scores
-    log_likelihood, log_prior = (v.view_as(log_guide) for v in (log_likelihood, log_prior))
-    log_joint = log_likelihood + log_prior
+    log_likelihood = log_likelihood.view_as(log_guide)
+    log_joint = log_likelihood + log_prior.view_as(log_guide)
     weight = log_weight(log_joint, log_guide, sample.log_summed)
     if sample.log_summed is None:
         return weight, log_likelihood, weight

@@ -23,9 +23,7 @@ class Options(ProgramOptions):
 def main(args: Sequence[str] | None = None) -> None:
     """Read the runs; write the last bounds and draw the curves."""
     with program(Options, args, __doc__) as (options, folder):
-        runs = [
-            (load_json(run / CONFIG), load_json(run / RESULT)["curves"]) for run in options.runs
-        ]
+        runs = [(load_json(run / CONFIG), curves_of(run)) for run in options.runs]
         panels: dict[int, dict[str, LearningCurve]] = {}
         marginals: dict[str, dict[str, LearningCurve]] = {}
         for config, curves in runs:

@@ -52,7 +52,7 @@ class DeepMarkovModel(PyroModule):
     @pyro_method
     def model(self, x: Tensor, lengths: Tensor) -> None:
         """prod_t p(z_t | z_{t-1}) p(x_t | z_t)."""
-        mask = torch.arange(x.shape[1]) < lengths.unsqueeze(1)
+        mask = torch.arange(x.shape[1], device=x.device) < lengths.unsqueeze(1)
         with pyro.plate("data", len(x)):
             z = self.first_prior.expand(len(x), -1)
             path = []
@@ -66,7 +66,7 @@ class DeepMarkovModel(PyroModule):
     @pyro_method
     def guide(self, x: Tensor, lengths: Tensor) -> None:
         """prod_t q(z_t | z_{t-1}, x_t, ..., x_T)."""
-        mask = torch.arange(x.shape[1]) < lengths.unsqueeze(1)
+        mask = torch.arange(x.shape[1], device=x.device) < lengths.unsqueeze(1)
         h = self.future(x, lengths)
         with pyro.plate("data", len(x)):
             z = self.first_posterior.expand(len(x), -1)

@@ -22,7 +22,10 @@ class Latent:
         """(N, B, ...), copies and data first -> the site's own value, N B rows in the plate."""
         if self.plate_dim is None:
             return value[0, 0]
-        return value.flatten(0, 1).movedim(0, self.plate_dim - self.event_dim)
+        rows = value.flatten(0, 1)
+        missing = self.event_dim - self.plate_dim - rows.ndim  # plates inside, of size one
+        rows = rows.reshape(len(rows), *[1] * missing, *rows.shape[1:])
+        return rows.movedim(0, self.plate_dim - self.event_dim)
 
     def from_rows(self, value: Tensor, copies: int) -> Tensor:
         """The site's own value -> (N, B, ...)."""

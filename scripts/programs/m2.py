@@ -6,7 +6,6 @@ Prints the accuracy on the test images, for several draws of the labels, beside 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -193,42 +192,53 @@ def by_class(m2: M2, vae: VAE | None, shape: Shape, rows: int = 8) -> Figure:
     return images(pictures, shape, columns=classes, title="E[x | y, z], one z in each row")
 
 
+@dataclass(frozen=True)
+class Task:
+    """What M2 is trained and tested on: images, or the latents of M1."""
+
+    x: Data
+    labels: Tensor
+    test: Tensor
+    truth: Tensor
+
+    def accuracy(self, m2: M2) -> float:
+        """The share of the test set that is classified correctly."""
+        return float((m2.classify(self.test) == self.truth).float().mean())
+
+
+def task_of(options: Options, folder: Path) -> tuple[Task, VAE | None, Shape]:
+    """The task, M1 if it is stacked, and the shape of the images."""
+    grey = load_data(options.data, options.data_dir, pixels="grey")
+    train, validation, _ = (part.as_pixels("dynamic") for part in grey)
+    labels, truth = grey.train.labels, grey.test.labels
+    if labels is None or truth is None:
+        raise ValueError(f"expected images with labels, got {options.data} without")
+    if not options.stacked:
+        return Task(train, labels, grey.test.all(), truth), None, train.shape
+    vae = m1_of(options, train.values.shape[1])
+    train_m1(vae, options, train, validation, folder / "m1")
+    test = latents(vae, grey.test).loc
+    return Task(latents(vae, train), labels, test, truth), vae, train.shape
+
+
 def main(args: Sequence[str] | None = None) -> None:
     """Train M2 for each draw of the labels; count the errors on the test images."""
     with program(Options, args, __doc__) as (options, folder):
-        grey = load_data(options.data, options.data_dir, pixels="grey")
-        train, validation, _ = (part.as_pixels("dynamic") for part in grey)
-        labels, truth = grey.train.labels, grey.test.labels
-        if labels is None or truth is None:
-            raise ValueError(f"expected images with labels, got {options.data} without")
-        vae, x, test = None, cast(Data, train), grey.test.all()
-        if options.stacked:
-            vae = m1_of(options, train.values.shape[1])
-            train_m1(vae, options, train, validation, folder.path / "m1")
-            x, test = latents(vae, train), latents(vae, grey.test).loc
+        task, vae, shape = task_of(options, folder.path)
         scores = []
         for draw in options.draws:
-            some = balanced(labels, options.num_labels, draw)
-            y = F.one_hot(labels[some]).float()
-            m2 = m2_of(options, test.shape[1], y.shape[1])
-            scores.append(
-                train_m2(
-                    m2,
-                    options,
-                    x,
-                    some,
-                    y,
-                    folder.path / f"labels-{draw}",
-                    lambda m2: float((m2.classify(test) == truth).float().mean()),
-                )
-            )
+            some = balanced(task.labels, options.num_labels, draw)
+            y = F.one_hot(task.labels[some]).float()
+            m2 = m2_of(options, task.test.shape[1], y.shape[1])
+            path = folder.path / f"labels-{draw}"
+            scores.append(train_m2(m2, options, task.x, some, y, path, task.accuracy))
         last = torch.tensor([each[-1] for each in scores])
         spread = float(last.std()) if len(last) > 1 else 0.0
         published = PUBLISHED[options.stacked]
         print(f"accuracy {last.mean():.2%} +- {spread:.2%}; published {published}")
         mean = float(last.mean())
         folder.write({"accuracy": mean, "standard_deviation": spread, "by_epoch": scores})
-        folder.draw("by_class", by_class(m2, vae, train.shape))
+        folder.draw("by_class", by_class(m2, vae, shape))
 
 
 if __name__ == "__main__":

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from pyro_vae.experiments.programs import ProgramOptions, program
-from pyro_vae.experiments.storage import CONFIG, RESULT, load_json
+from pyro_vae.experiments.storage import CONFIG, load_json
 from pyro_vae.plots import LearningCurve, learning_curves
 
 

@@ -83,3 +83,27 @@ def test_plain_functions_may_leave_a_part_idle():
     svi = SVI(model, guide, torch.optim.Adam(parameters), Trace_ELBO())
     assert svi.step(torch.ones(3, 4), torch.eye(3)).isfinite()
     assert svi.step(torch.ones(3, 4)).isfinite()
+
+
+@pytest.mark.parametrize("objective", [TraceMeanField_ELBO(), FreeBits()], ids=repr)
+def test_a_closed_form_kl_has_one_mask(objective):
+    """A mask of the guide alone leaves log p(z) whole: no closed form holds both."""
+    x = torch.ones(4, 2)
+
+    def model(x, mask):
+        with pyro.plate("data", len(x)):
+            with pyro.poutine.mask(mask=mask):
+                z = pyro.sample("z", dist.Normal(torch.zeros(2), 1.0).to_event(1))
+            pyro.sample("x", dist.Normal(z, 1.0).to_event(1), obs=x)
+
+    def guide(x, mask):
+        with (
+            pyro.plate("data", len(x)),
+            pyro.poutine.mask(mask=torch.tensor([True, False, True, True])),
+        ):
+            pyro.sample("z", dist.Normal(torch.ones(2), 0.5).to_event(1))
+
+    same = torch.tensor([True, False, True, True])
+    assert objective.estimate(model, guide, x, same).loss.isfinite()
+    with pytest.raises(ValueError, match="expected one mask for a KL in closed form"):
+        objective.estimate(model, guide, x, ~same)

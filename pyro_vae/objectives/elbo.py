@@ -9,7 +9,14 @@ from torch.distributions import kl_divergence
 
 from ..programs.draw import Draw
 from ..programs.pair import Pair
-from ..programs.sites import Site, base_name, differing_scales, is_factor, stochastic_sites
+from ..programs.sites import (
+    Site,
+    base_name,
+    differing_scales,
+    is_factor,
+    same_mask,
+    stochastic_sites,
+)
 from .objective import Estimate, Objective, Schedule
 
 
@@ -112,6 +119,11 @@ def closed_form_kl(q: Site, p: Site) -> Tensor:
         raise ValueError(
             f"expected one scale for a KL in closed form, got {q['scale']} in the guide and "
             f"{p['scale']} in the model at site {q['name']!r}: use Trace_ELBO"
+        )
+    if not same_mask(q, p):
+        raise ValueError(
+            "expected one mask for a KL in closed form, got another in the guide than in the "
+            f"model at site {q['name']!r}: use Trace_ELBO"
         )
     try:
         return kl_divergence(q["fn"], p["fn"])

@@ -160,3 +160,12 @@ def _same_tensor(first: Any, other: Any) -> bool:
     if torch._guards.detect_fake_mode((first, other)) is not None:
         return False
     return bool(torch.equal(torch.as_tensor(first), torch.as_tensor(other)))
+
+
+def same_mask(first: Site, other: Site) -> bool:
+    """Whether two sites leave out the same elements; inside a graph, whether both have a mask."""
+    if first["mask"] is None or other["mask"] is None:
+        return first["mask"] is other["mask"]
+    if torch._guards.detect_fake_mode() is not None:
+        return True
+    return bool((torch.as_tensor(first["mask"]) == torch.as_tensor(other["mask"])).all())

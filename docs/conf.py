@@ -23,12 +23,14 @@ extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.mathjax"]
 exclude_patterns = ["_build", "jupyter_execute"]
 html_theme = "furo"
 html_title = "pyro_vae"
+html_show_copyright = False
+html_static_path = ["_static"]
+html_css_files = ["tables.css"]
 
 myst_enable_extensions = ["dollarmath", "amsmath", "deflist"]
 myst_heading_anchors = 3
 nb_execution_mode = os.environ.get("PYRO_VAE_NOTEBOOKS", "force")  # "off" for a quick build
-nb_execution_timeout = 600
-nb_execution_excludepatterns = ["*swap_guides*"]  # takes many minutes: its saved outputs are shown
+nb_execution_timeout = 1200  # of a cell, on a busy machine
 nb_execution_raise_on_error = True
 
 autodoc_default_options = {"members": True, "show-inheritance": True, "member-order": "bysource"}

@@ -21,7 +21,7 @@ from pyro_vae.families.full_rank import FullRankNormal
 from pyro_vae.families.laplace import DiagonalLaplace
 from pyro_vae.families.logistic import DiscretizedLogistic
 from pyro_vae.families.low_rank import LowRankNormal
-from pyro_vae.families.mixture import MixtureOfNormals, MixturePrior
+from pyro_vae.families.mixture import FullRankMixturePrior, MixtureOfNormals, MixturePrior
 from pyro_vae.families.negative_binomial import (
     NegativeBinomial,
     ZeroInflatedNegativeBinomial,
@@ -81,6 +81,7 @@ LIKELIHOODS = {
 PRIORS: dict[str, Callable[[int], nn.Module]] = {
     "standard": StandardNormal,
     "mixture": lambda dim: MixturePrior(dim, 4),
+    "full-rank mixture": lambda dim: FullRankMixturePrior(dim, 4),
     "vamp": lambda dim: VampPrior(FAMILIES["full rank"](5, dim), torch.rand(6, 5)),
     "flow": FlowPrior,
     "spline flow": lambda dim: FlowPrior(dim, bins=5),

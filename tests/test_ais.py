@@ -229,7 +229,7 @@ def test_simulation_finds_reshaped_and_named_arguments():
         ),
         (
             lambda m2, x: simulate(lambda x: m2.model(1 - x), x),
-            "expected one argument to hold the data of site 'x', got 0",
+            "expected the model to observe one of its arguments as it is at site 'x', got other",
         ),
     ],
 )

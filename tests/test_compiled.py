@@ -34,7 +34,6 @@ from pyro_vae.families.counts import Binomial
 from pyro_vae.families.logistic import DiscretizedLogistic
 from pyro_vae.families.normal import Normal
 from pyro_vae.inference.step import EagerGradients, GraphGradients
-from pyro_vae.inference.svi import objective_at
 from pyro_vae.nets.precision import BFloat16
 from pyro_vae.nets.residual import residual_decoder, residual_encoder
 from pyro_vae.objectives import (
@@ -92,7 +91,7 @@ def run(gradients, objective, call, parameters, seed=1):
     for p in parameters:
         p.grad = None
     torch.manual_seed(seed)
-    estimate = gradients(objective_at(objective, 3), call)
+    estimate = gradients(objective.at(3), call)
     return [value.detach() for value in estimate], [p.grad for p in parameters]
 
 
@@ -354,11 +353,11 @@ def test_own_random_numbers_agree_in_the_mean():
         optim = torch.optim.Adam(vae.parameters(), lr=0.0)
         svi = SVI(vae.model, vae.guide, optim, Trace_ELBO(), compile=mode)
         torch.manual_seed(7)
-        losses[mode] = torch.stack([svi.step(x) for _ in range(1000)])
+        losses[mode] = torch.stack([svi.step(x) for _ in range(300)])
     error = (sum(v.var() / len(v) for v in losses.values())) ** 0.5
     assert abs(float(losses[True].mean() - losses[False].mean())) < 3 * error
     assert losses[True].std() > 0.1
-    assert len(losses[True].unique()) > 950  # new noise at every step
+    assert len(losses[True].unique()) > 285  # new noise at every step
     torch.manual_seed(7)
     assert svi.step(x) == losses[True][0]  # the seed decides
 

@@ -866,3 +866,31 @@ def test_pictures_of_other_kinds_say_how_to_convert(tmp_path, mode, kind):
     Image.fromarray(np.ones(shape, kind)).save(tmp_path / "a.png")
     with pytest.raises(ValueError, match=rf"a.png': its mode is {mode}.* convert it to 8-bit grey"):
         read_folder(tmp_path)
+
+
+def test_classes_of_a_folder_have_names(tmp_path):
+    for name in ("cat", "ape"):
+        (tmp_path / name).mkdir()
+        for i in range(3):
+            Image.new("L", (2, 2)).save(tmp_path / name / f"{i}.png")
+    train = load_data(tmp_path).train
+    assert train.classes == ("ape", "cat")
+    Image.new("L", (2, 2)).save(tmp_path / "one.png")  # in no class
+    assert load_data(tmp_path).train.classes == ()
+
+
+@pytest.mark.parametrize(("count", "sizes"), [(2, (1, 0, 1)), (3, (1, 1, 1)), (4, (2, 1, 1))])
+def test_splits_of_few_images(count, sizes, tmp_path):
+    np.save(tmp_path / "x.npy", np.zeros((count, 4, 4), np.uint8))
+    assert tuple(map(len, load_data(tmp_path / "x.npy"))) == sizes
+
+
+def test_one_image_is_no_data_set(tmp_path):
+    np.save(tmp_path / "x.npy", np.zeros((1, 4, 4), np.uint8))
+    with pytest.raises(ValueError, match="at least 2 images, one to train and one to test on, got"):
+        load_data(tmp_path / "x.npy")
+
+
+def test_pictures_are_told_by_their_content_not_their_name(tmp_path):
+    Image.fromarray(np.full((2, 2), 7, np.uint8)).save(tmp_path / "png.jpg", "PNG")
+    assert read_folder(tmp_path).all().tolist() == [[7.0] * 4]

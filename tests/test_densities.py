@@ -225,3 +225,18 @@ def test_learned_scale_reaches_its_maximum_likelihood():
 def test_enumeration_of_bernoulli_latents():
     d = c.BernoulliDistribution(logits=torch.zeros(3))
     assert d.enumerate_support(expand=False).shape == (2, 1)
+
+
+@pytest.mark.parametrize("rows", [3, 1])
+def test_without_gradients_densities_are_the_same_to_the_last_digit(rows):
+    """There they are computed in place, and once for copies of the data."""
+    torch.manual_seed(0)
+    a, b = 5 * torch.randn(2, 3, 256)
+    x = torch.arange(256.0).expand(rows, -1).expand(3, -1)
+    for d, value in [
+        (c.DiscretizedLogisticDistribution(a / 5, b - 4), x),
+        (c.BernoulliDistribution(logits=10 * a), (x % 2)),
+    ]:
+        expected = d.log_prob(value)
+        with torch.no_grad():
+            torch.testing.assert_close(d.log_prob(value), expected, rtol=0, atol=0)

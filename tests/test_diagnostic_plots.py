@@ -6,7 +6,9 @@ import torch
 from linear_gaussian import LinearGaussian
 
 from pyro_vae.evaluation.calibration import Calibration
+from pyro_vae.evaluation.pareto import pareto_k
 from pyro_vae.evaluation.report import Evaluation, evaluate
+from pyro_vae.experiments import diagnostics
 from pyro_vae.plots import diagnostics as plots
 
 
@@ -41,6 +43,18 @@ def test_weight_tails_fall_from_one(evaluation):
         ValueError, match=r"expected weights \(K, B\) and B labels, got \(50, 2\) and 1"
     ):
         plots.weight_tails(torch.randn(50, 2), ["a"])
+
+
+def test_weight_tails_are_labelled_with_their_own_k(evaluation, monkeypatch):
+    truth = LinearGaussian()
+    vae = truth.vae(truth.wrong_encoder())
+    subject = diagnostics.Subject("", "", vae.model, vae.guide, (truth.data(20),), {}, 0)
+    monkeypatch.setattr(diagnostics.plots, "weight_tails", lambda *shown: shown)
+    log_weight, labels = diagnostics._weight_tails(subject, evaluation)
+    assert labels == [
+        f"{name}: k = {float(k):.2f}"
+        for name, k in zip(("least", "median", "largest"), pareto_k(log_weight), strict=True)
+    ]
 
 
 def test_ranks_draws_every_count():

@@ -12,11 +12,11 @@ from linear_gaussian import LinearGaussian
 from programs import PAIRS, PER_DATUM, Pair, binary, fixed_draws, pair, plain_vae, vae
 from pyro import poutine
 from pyro.distributions import TransformedDistribution, transforms
-from pyro.distributions.testing.fakes import NonreparameterizedNormal
 from pyro.nn import PyroModule, pyro_method
 from torch import nn
 
-from pyro_vae import DiagonalNormal, Trace_ELBO, TraceMeanField_ELBO, cyclical, linear, mlp
+from pyro_vae import IWAE, DiagonalNormal, Trace_ELBO, TraceMeanField_ELBO, cyclical, linear, mlp
+from pyro_vae.objectives import Renyi, ScoreFunction_ELBO
 from pyro_vae.programs.pair import Pair as PairOfPrograms
 
 ELBOS = {
@@ -166,7 +166,8 @@ def test_loss_of_a_batch_is_the_sum_over_its_items(objective, make):
     torch.testing.assert_close(loss(rows), sum(loss([row]) for row in rows))
 
 
-def test_encoder_sees_each_datum_once_whatever_the_number_of_particles():
+@pytest.mark.parametrize("objective", OURS.values(), ids=OURS)
+def test_encoder_sees_each_datum_once_whatever_the_number_of_particles(objective):
     programs, rows = vae(), []
     made = PairOfPrograms(programs.model, programs.guide)
     with made.isolated():
@@ -176,7 +177,7 @@ def test_encoder_sees_each_datum_once_whatever_the_number_of_particles():
     )
     for num_particles in (1, 2, 50):
         with made.isolated():
-            Trace_ELBO(num_particles).score(made, programs.args, {})
+            objective(num_particles).score(made, programs.args, {})
     assert rows == [len(programs.args[0])] * 3
 
 
@@ -232,15 +233,63 @@ def gradient_of(loss, module):
 
 @pytest.mark.parametrize("scale", [1.0, 0.2])
 @pytest.mark.parametrize("beta", [1.0, 0.4])
-def test_score_gradient_is_unbiased_against_enumeration(beta, scale):
+@pytest.mark.parametrize("objective", OURS.values(), ids=OURS)
+def test_score_gradient_is_unbiased_against_enumeration(objective, beta, scale):
     programs = pair(Mixture)
     expected = gradient_of(-scale * programs.module.elbo(programs.args[0], beta), programs.module)
     programs.model, programs.guide = (
         poutine.scale(programs.model, scale),
         poutine.scale(programs.guide, scale),
     )
-    draws = assert_unbiased(Trace_ELBO(num_particles=500, beta=beta), programs, expected)
+    draws = assert_unbiased(objective(500, beta), programs, expected)
     assert draws.std(0).max() > 0
+
+
+def test_score_gradient_with_a_baseline_of_annealed_sites():
+    """The scales of the latent sites differ from those of the data."""
+    programs = pair(Mixture)
+    expected = gradient_of(-programs.module.elbo(programs.args[0], 0.4), programs.module)
+    programs.model = scale_latents(programs.model, 0.4)
+    programs.guide = scale_latents(programs.guide, 0.4)
+    assert_unbiased(ScoreFunction_ELBO(500), programs, expected)
+
+
+def test_score_gradient_of_a_global_site():
+    """p(w) prod_b p(x_b | w), whose ELBO is known: its signal is the ELBO of all data."""
+    x = torch.linspace(-1, 2, 5, dtype=torch.float64)
+    module = nn.ParameterDict({"loc": torch.tensor(0.5), "raw": torch.tensor(-0.3)}).double()
+
+    def model(x):
+        w = pyro.sample("w", dist.Normal(0.0 * x[0], 1.0))
+        with pyro.plate("data", len(x)):
+            pyro.sample("x", dist.Normal(w, 1.0), obs=x)
+
+    def guide(x):
+        pyro.sample("w", dist.Normal(module["loc"], module["raw"].exp()))
+
+    q = torch.distributions.Normal(module["loc"], module["raw"].exp())
+    kl = torch.distributions.kl_divergence(q, torch.distributions.Normal(0.0, 1.0))
+    expected = gradient_of(((x - q.loc).square() + q.scale.square()).sum() / 2 + kl, module)
+    assert_unbiased(ScoreFunction_ELBO(500), Pair(module, model, guide, (x,)), expected, repeats=20)
+
+
+@pytest.mark.parametrize("alpha", [0.0, 0.5])
+@pytest.mark.parametrize("K", [1, 2, 3])
+def test_gradients_of_bounds_of_discrete_latents_against_enumeration(K, alpha):
+    """E[1/(1-a) log 1/K sum_k w_k^(1-a)] as a sum over all K-tuples of classes."""
+    programs = pair(Mixture)
+    module, (x,) = programs.module, programs.args
+    log_q = module.q_k(x).log_softmax(-1)
+    log_x = dist.Bernoulli(logits=module.p_x).to_event(1).log_prob(x.unsqueeze(1))
+    log_w = log_x + module.prior.log_softmax(-1) - log_q
+    tuples = torch.cartesian_prod(*[torch.arange(3)] * K).reshape(-1, K)
+    power = 1 - alpha
+    bound = ((power * log_w[:, tuples]).logsumexp(-1) - math.log(K)) / power
+    expected = gradient_of(-(log_q[:, tuples].sum(-1).exp() * bound).sum(), module)
+    rows = programs.args[0].repeat(300, 1)  # as many draws
+    many = Pair(module, programs.model, programs.guide, (rows,))
+    objective = IWAE(K) if alpha == 0 else Renyi(K, alpha=alpha)
+    assert_unbiased(objective, many, 300 * expected)
 
 
 class Score(nn.Module):
@@ -272,21 +321,42 @@ def test_score_gradient_is_unbiased_against_a_closed_form():
     )
 
 
-def test_analytic_kl_refuses_flows_and_scores():
+def test_analytic_kl_refuses_flows():
     class Flow(nn.Module):
         def forward(self, x):
             base = dist.Normal(x.new_zeros(len(x), 3), 1.0).to_event(1)
             return TransformedDistribution(base, [transforms.TanhTransform()])
 
-    class Detached(nn.Module):
-        def forward(self, x):
-            return NonreparameterizedNormal(x.new_zeros(len(x), 3), 1.0).to_event(1)
+    module = plain_vae()
+    module.encoder = Flow()
+    with pytest.raises(TypeError, match="closed-form KL"):
+        TraceMeanField_ELBO().estimate(module.model, module.guide, binary())
 
-    for conditional, message in ((Flow(), "closed-form KL"), (Detached(), "reparameterised")):
-        module = plain_vae()
-        module.encoder = conditional
-        with pytest.raises(TypeError, match=message):
-            TraceMeanField_ELBO().estimate(module.model, module.guide, binary())
+
+def test_analytic_kl_refuses_a_scale_of_the_model_alone():
+    """KL(q to p) has one scale; Pyro's class takes the guide's, another number than the ELBO."""
+    programs = vae()
+    scaled = poutine.scale(programs.model, 0.4)
+    with pytest.raises(ValueError, match=r"got 1\.0 in the guide and 0\.4 in the model at "):
+        TraceMeanField_ELBO(3).estimate(scaled, programs.guide, *programs.args)
+
+
+def test_analytic_kl_to_a_prior_that_depends_on_the_data():
+    """K draws share a KL; in Pyro's runs the prior is computed for each of them."""
+    programs = vae()
+    module = programs.module
+    module.p_z = nn.Linear(programs.args[0].shape[1], 3).double()
+
+    def model(x):
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", dist.Normal(module.p_z(x), 0.7).to_event(1))
+            pyro.sample("x", module.decoder(z), obs=x)
+
+    programs.model = model
+    estimate, gradients = ours(TraceMeanField_ELBO(4), programs)
+    gradients = {name: g.clone() for name, g in gradients.items()}
+    theirs = pyro.infer.TraceMeanField_ELBO(4, max_plate_nesting=1, vectorize_particles=True)
+    assert_same(estimate.loss, gradients, *pyros(theirs, programs))
 
 
 def test_analytic_kl_refuses_a_guide_in_another_order():

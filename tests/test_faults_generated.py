@@ -39,6 +39,18 @@ def test_without_a_latent_site_the_elbo_is_log_p(objective):
     torch.testing.assert_close(objective.estimate(model, guide, x).loss, expected)
 
 
+@pytest.mark.parametrize("objective", ELBOS, ids=repr)
+def test_a_guide_of_a_factor_alone(objective):
+    """It draws nothing: the ELBO is log p less the factor."""
+    model, _, x, expected = all_observed()
+
+    def guide(x):
+        with pyro.plate("data", len(x)):
+            pyro.factor("bonus", x.sum(-1), has_rsample=True)
+
+    torch.testing.assert_close(objective.estimate(model, guide, x).loss, expected + x.sum())
+
+
 @pytest.mark.parametrize("objective", WEIGHTED, ids=repr)
 def test_without_a_latent_site_there_are_no_weights(objective):
     model, guide, x, _ = all_observed()

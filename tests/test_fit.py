@@ -575,3 +575,13 @@ def test_errors(tmp_path, name):
 def test_resume_needs_a_folder():
     with pytest.raises(ValueError, match="expected a folder to resume from, got none"):
         run(resume=True)
+
+
+@pytest.mark.parametrize("validation", [None, torch.ones(5, 64)])
+def test_the_progress_bar_says_what_there_is(validation, capsys):
+    vae = VAE(StandardNormal(2), Bernoulli(mlp(2, 4, 64)), DiagonalNormal(mlp(64, 4, 4)))
+    svi = SVI(vae.model, vae.guide, torch.optim.Adam(vae.parameters()), loss=Trace_ELBO())
+    (record,) = fit(svi, torch.ones(5, 64), validation, epochs=1)
+    shown = capsys.readouterr().err
+    assert f"epoch=1, train={record.train_elbo:.2f}" in shown
+    assert ("validation=" in shown) == (validation is not None)

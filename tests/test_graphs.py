@@ -1,5 +1,7 @@
 """Graphs of programs: what is compiled, what is refused, what a graph's inputs are."""
 
+import logging
+
 import pytest
 import torch
 from pyro.nn import PyroModule, pyro_method
@@ -8,6 +10,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 from pyro_vae.programs.graphs import CannotCompile, CudaGraph, Graphs, Modules, compile_graph
 from pyro_vae.programs.isolation import isolated
+from pyro_vae.programs.quiet import quiet_compiler
 
 
 @pytest.mark.parametrize("version", ["2.13.0+cu130", "2.14.1"])
@@ -135,3 +138,22 @@ def test_graphs_tell_nestings_of_arguments_apart():
 def test_programs_without_modules_are_refused_in_one_sentence():
     with pytest.raises(CannotCompile, match="expected programs over modules, got none"):
         Graphs([])
+
+
+def test_arguments_without_a_hash_are_refused_in_one_sentence():
+    graphs = Graphs([nn.Linear(2, 2)])
+    with pytest.raises(
+        TypeError, match=r"expected tensors, numbers and other hashable .*, got set"
+    ):
+        graphs(lambda tensors, state, data: [data[0]], (), (torch.ones(2), {1, 2}))
+
+
+def test_the_compiler_does_not_warn_about_a_missing_gpu(caplog):
+    """Only inside, and only this warning of torch's."""
+    logger = logging.getLogger("torch.utils.cpp_extension")
+    missing = "No CUDA runtime is found, using CUDA_HOME='/cuda'"
+    with quiet_compiler():
+        logger.warning(missing)
+        logger.warning("other")
+    logger.warning(missing)
+    assert [record.getMessage() for record in caplog.records] == ["other", missing]

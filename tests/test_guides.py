@@ -94,7 +94,7 @@ def test_semi_amortised_closes_most_of_the_amortisation_gap():
         )
         trained = dict.fromkeys((*vae.encoder.parameters(), *(guide.parameters() if steps else ())))
         svi = SVI(vae.model, guide, torch.optim.Adam(trained, 0.03), Trace_ELBO())
-        for _ in range(300):
+        for _ in range(150):
             svi.step(x)
         gaps[steps] = gap(truth, vae, guide, x) - best
     assert gaps[0] > 1

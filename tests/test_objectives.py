@@ -191,11 +191,13 @@ def test_a_common_scale_multiplies_and_different_scales_are_refused(name):
         OBJECTIVES[name].estimate(whole(vae.model), whole(vae.guide), x).loss, plain / 4
     )
     latent = poutine.scale(vae.guide, scale=0.25)
-    with pytest.raises(ValueError, match="expected one scale for all sites, got several"):
+    if name == "score":  # an ELBO may be annealed
+        return
+    with pytest.raises(ValueError, match=r"expected one scale for all sites, got 1\.0 at"):
         OBJECTIVES[name].estimate(vae.model, latent, x)
 
 
-@pytest.mark.parametrize("name", ["iwae", "dreg", "stl", "renyi", "infovae"])
+@pytest.mark.parametrize("name", ["dreg", "stl", "infovae"])
 def test_latents_without_gradient_are_refused(name):
     vae = VAE(UniformOneHot(3), Bernoulli(mlp(3, 8, 5)), OneHotCategorical(mlp(5, 8, 3)))
     with pytest.raises(
@@ -336,9 +338,8 @@ def test_no_gradient_passes_through_the_draws(objective):
 
 def test_sleep_needs_arguments_that_are_observed_as_they_are():
     vae, x = make(DiagonalNormal), pixels()
-    with pytest.raises(
-        ValueError, match="expected one argument to hold the data of site 'x', got 0"
-    ):
+    message = "expected the model to observe one of its arguments as it is at .*use insomnia=1"
+    with pytest.raises(ValueError, match=message):
         ReweightedWakeSleep(2, insomnia=0.5).estimate(lambda x: vae.model(x.clone()), vae.guide, x)
 
 

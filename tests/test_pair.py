@@ -40,11 +40,10 @@ def log_joint_and_guide(model, guide, z, *args):
         return tuple(trace.log_prob_sum() for trace in traces)
 
 
-@pytest.mark.parametrize("shared", [True, False])
 @pytest.mark.parametrize("make", PER_DATUM.values(), ids=PER_DATUM)
-def test_rows_of_a_draw_are_separate_runs(make, shared):
+def test_rows_of_a_draw_are_separate_runs(make):
     programs = make()
-    draw = draw_of(programs.model, programs.guide, *programs.args, shared=shared)
+    draw = draw_of(programs.model, programs.guide, *programs.args)
     number = len(programs.args[0])
     assert draw.shape == (K, number)
     assert draw.structure.vectorized
@@ -235,3 +234,16 @@ def test_score_of_a_masked_draw(mask):
         draw.total(draw.with_score_gradient(draw.log_likelihood - draw.kl)), logit
     )
     torch.testing.assert_close(gradient, (elbo * score).mean(0).sum())
+
+
+def test_a_call_of_a_new_kind_runs_each_program_twice_more():
+    """Once to find the structure, once on two copies of the rows: the third run is the draw."""
+    vae = PER_DATUM["vae"]()
+    pair = Pair(vae.model, vae.guide)
+    runs = []
+    vae.module.encoder.net.register_forward_hook(lambda *_: runs.append("guide"))
+    vae.module.decoder.net.register_forward_hook(lambda *_: runs.append("model"))
+    with pair.isolated():
+        for _ in range(2):
+            pair.draw(vae.args, {})
+    assert runs == ["guide", "model", "model", "guide"] + 2 * ["guide", "model"]

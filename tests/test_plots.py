@@ -195,6 +195,12 @@ def test_scatter_of_two_dimensions_shows_the_points_by_class():
     assert len({tuple(collection.get_facecolor()[0]) for collection in axes.collections}) == 3
 
 
+def test_scatter_names_the_classes():
+    labels = torch.tensor([0, 1, 3, 0, 1, 3])
+    axes = plots.latent_scatter(torch.randn(6, 2), labels, classes=("ape", "bee", "cat")).axes[0]
+    assert [text.get_text() for text in axes.get_legend().get_texts()] == ["ape", "bee", "3"]
+
+
 def test_scatter_of_more_dimensions_shows_principal_components():
     means = torch.randn(50, 5, generator=torch.Generator().manual_seed(0)) * torch.tensor(
         [1.0, 5.0, 2.0, 0.1, 0.1]
@@ -215,6 +221,14 @@ def test_curves_show_the_records():
             np.testing.assert_allclose(
                 line.get_xydata(), [(r.epoch, getattr(r, f"{split}_{name}")) for r in records]
             )
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 30])
+def test_epochs_on_the_axis_are_whole_numbers(count):
+    for axes in plots.curves([a_record(epoch) for epoch in range(1, count + 1)]).axes:
+        ticks = axes.get_xticks()
+        assert len(ticks)
+        assert (ticks == ticks.round()).all()
 
 
 def test_curves_without_validation_or_likelihood():

@@ -2,7 +2,9 @@
 
 import errno
 import json
+import os
 import shutil
+import subprocess
 import sys
 import types
 from dataclasses import replace
@@ -14,11 +16,10 @@ import torch
 from PIL import Image
 from running import TINY, script
 
-from pyro_vae.data.splits import load_data
-from pyro_vae.experiments import runs
+from pyro_vae.experiments import results, runs
 from pyro_vae.experiments.command_line import parse, user_errors
 from pyro_vae.experiments.config import Config
-from pyro_vae.experiments.results import class_names, sentence
+from pyro_vae.experiments.results import sentence
 from pyro_vae.experiments.runs import load_run, open_run
 from pyro_vae.experiments.storage import history, load_config, save_json, with_absolute_paths
 
@@ -163,17 +164,45 @@ def test_results_are_there_before_figures_are_drawn(tmp_path, monkeypatch):
     assert (tmp_path / "run" / "result.json").is_file()
 
 
-def test_the_classes_of_a_folder_have_its_names(tmp_path):
+def test_the_key_of_the_latents_names_the_folders(tmp_path, monkeypatch):
     for name in ("cat", "dog"):
-        (tmp_path / name).mkdir()
+        (tmp_path / "data" / name).mkdir(parents=True)
         for i in range(10):
-            Image.fromarray(np.full((4, 4), i, np.uint8)).save(tmp_path / name / f"{i}.png")
-    (tmp_path / "empty").mkdir()
-    labels = load_data(tmp_path).train.labels
-    assert class_names(str(tmp_path), labels) == {0: "cat", 1: "dog"}
-    assert class_names("digits", labels) == {}
-    (tmp_path / "empty" / "notes.txt").write_text("no image")
-    assert class_names(str(tmp_path), labels) == {}
+            Image.fromarray(np.full((4, 4), i, np.uint8)).save(tmp_path / f"data/{name}/{i}.png")
+    (tmp_path / "data" / "empty").mkdir()
+    drawn = {}
+    monkeypatch.setattr(results, "latent_scatter", lambda *_, **given: drawn.update(given))
+    monkeypatch.setattr(results, "save", lambda *_: None)
+    train(*TINY, "--epochs", 1, "--dataset", tmp_path / "data", "--output-dir", tmp_path / "run")
+    assert drawn == {"classes": ("cat", "dog")}
+
+
+@pytest.mark.parametrize("count", [2, 3])
+def test_sets_of_two_and_three_images(count, tmp_path):
+    np.save(tmp_path / "x.npy", np.arange(count * 16, dtype=np.uint8).reshape(count, 4, 4))
+    run = tmp_path / "run"
+    train(*TINY, "--epochs", 1, "--dataset", tmp_path / "x.npy", "--output-dir", run)
+    assert json.loads((run / "result.json").read_text())["num_data"] == 1
+    assert {"curves.png", "reconstructions.png"} <= {f.name for f in (run / "figures").iterdir()}
+    script("evaluate")(run, "--num-samples", 30, "--no-progress")
+    (written,) = run.glob("evaluation-*.json")
+    assert json.loads(written.read_text())["log_px_data_error"] is None  # of one image
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="a machine without CUDA is asked")
+@pytest.mark.parametrize(("before", "warned"), [("pass", True), ("import_compiler()", False)])
+def test_no_warning_of_cuda_on_a_machine_without_one(before, warned, tmp_path):
+    code = f"""from pyro_vae.experiments.environment import import_compiler
+{before}
+import torch.utils.cpp_extension"""
+    process = subprocess.run(
+        [sys.executable, "-c", code],
+        env={**os.environ, "CUDA_HOME": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert ("No CUDA runtime" in process.stderr) == warned
 
 
 def test_json_has_no_nan(tmp_path):

@@ -391,13 +391,13 @@ DAMAGE = {
     "other size": (
         edit(lambda c: c["model"]["prior"].update(dim=3)),
         ValueError,
-        "expected the VAE that .*saved was saved from, got another structure: .*size mismatch",
+        "expected the VAE that .*saved was saved from, got another structure: prior.loc of shape",
     ),
     "no safetensors": (forged(b"weights"), ValueError, "expected weights in .*safetensors, got"),
     "empty header": (
         forged(struct.pack("<Q", 2) + b"{}"),
         ValueError,
-        "got another structure: .*Missing key",
+        "got another structure: prior.loc, which is not in the file; ",
     ),
 }
 
@@ -411,7 +411,8 @@ def test_damage_is_refused_by_name(saved, name):
 
 
 def test_other_structures_are_refused(saved, tmp_path):
-    with pytest.raises(ValueError, match=r"(?s)expected the VAE that .*another .*size mismatch"):
+    message = "expected the VAE that .*another structure: encoder.net.0.weight of shape"
+    with pytest.raises(ValueError, match=message):
         load(saved, into=with_guide(DiagonalNormal(mlp(D, 9, 4))))
     with pytest.raises(ValueError, match=r"expected prior.loc of torch.float32, got torch.float64"):
         load(saved, into=ZOO["double"]())

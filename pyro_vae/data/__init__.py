@@ -5,27 +5,42 @@ May import: nothing of the package.
 
 from .adapters import Columns, Data, Items, Loader, as_data
 from .arrays import from_array
+from .chorales import Buckets, Rolls, load_chorales, rolls, save_midi, scales
 from .folders import read_folder
 from .images import Images, Pixels, bernoulli
+from .shapes import FACTORS, Sprites, sprites
 from .sources import NAMES, open_source
 from .splits import Splits, load_data
 from .tables import TABLES, load_table
+from .text import Vocabulary, couplets, sentences
 
 __all__ = [
+    "FACTORS",
     "NAMES",
     "TABLES",
+    "Buckets",
     "Columns",
     "Data",
     "Images",
     "Items",
     "Loader",
     "Pixels",
+    "Rolls",
     "Splits",
+    "Sprites",
+    "Vocabulary",
     "as_data",
     "bernoulli",
+    "couplets",
     "from_array",
+    "load_chorales",
     "load_data",
     "load_table",
     "open_source",
     "read_folder",
+    "rolls",
+    "save_midi",
+    "scales",
+    "sentences",
+    "sprites",
 ]

@@ -65,7 +65,8 @@ def _encode(array: np.ndarray[Any, Any]) -> tuple[Tensor, Pixels, int]:
     top = 1 if array.dtype.kind == "f" else 255
     if not (low >= 0 and high <= top):  # NaN fails too
         raise ValueError(
-            f"expected {array.dtype} pixels in [0, {top}], got values in [{low:g}, {high:g}]"
+            f"expected {array.dtype} pixels in [0, {top}], got values in [{low:g}, {high:g}]: "
+            "columns of other numbers are no images, give the array itself to fit"
         )
     if top == 255:
         return torch.from_numpy(array.astype(np.uint8)), Pixels.BYTES, 255

@@ -19,7 +19,7 @@ def read_folder(folder: Path) -> Images:
     """Read every image file below a folder, in the order of their names.
 
     Pixels are 8bit, whatever their values; static where every file has one bit per pixel. The
-    subfolders are the classes if every image is in one.
+    subfolders are the classes, named after them, if every image is in one.
 
     Raises ``ValueError`` where there are no images, one is damaged or of another kind than grey or
     RGB with 8 bits, or sizes differ.
@@ -43,19 +43,19 @@ def read_folder(folder: Path) -> Images:
     values = torch.from_numpy(planes.copy()).flatten(1)
     channels, height, width = planes.shape[1:]
     shape = (channels, height, width)
-    labels = _classes(folder, paths)
+    labels, classes = _classes(folder, paths)
     if set(modes) == {"1"}:
-        return Images(values // 255, shape, Pixels.STATIC, 1, labels)
-    return Images(values, shape, Pixels.BYTES, 255, labels)
+        return Images(values // 255, shape, Pixels.STATIC, 1, labels, classes)
+    return Images(values, shape, Pixels.BYTES, 255, labels, classes)
 
 
-def _classes(folder: Path, paths: list[Path]) -> torch.Tensor | None:
-    """The number of each image's subfolder, unless some images are in none."""
+def _classes(folder: Path, paths: list[Path]) -> tuple[torch.Tensor | None, tuple[str, ...]]:
+    """The number of each image's subfolder, and their names, unless some images are in none."""
     if any(path.parent == folder for path in paths):
-        return None
+        return None, ()
     names = [path.relative_to(folder).parts[0] for path in paths]
-    order = {name: index for index, name in enumerate(sorted(set(names)))}
-    return torch.tensor([order[name] for name in names], device="cpu")
+    classes = tuple(sorted(set(names)))
+    return torch.tensor([classes.index(name) for name in names], device="cpu"), classes
 
 
 def _read_image(path: Path) -> tuple[np.ndarray[Any, Any], str]:
@@ -64,11 +64,18 @@ def _read_image(path: Path) -> tuple[np.ndarray[Any, Any], str]:
         with Image.open(path) as image:
             if image.mode not in MODES:
                 raise ValueError(
-                    f"its mode is {image.mode}, not one of {', '.join(MODES)}: convert it to 8-bit "
-                    "grey or RGB, for example with Pillow"
+                    f"its mode is {image.mode}, not one of {', '.join(MODES)}: convert it, for "
+                    f"example {_conversion(image.mode)} with Pillow"
                 )
             return np.asarray(image.convert(MODES[image.mode])), image.mode
     except (OSError, SyntaxError, ValueError) as error:
         raise ValueError(
             f"expected a readable grey or RGB image, got {str(path)!r}: {error}"
         ) from error
+
+
+def _conversion(mode: str) -> str:
+    """How to make an image of another kind an 8-bit one."""
+    if mode.startswith(("I", "F")):  # more than 8 bits, which convert("L") would cut off
+        return 'Image.fromarray((numpy.asarray(image) // 256).astype("uint8"))'
+    return f'image.convert("{"L" if mode == "LA" else "RGB"}")'

@@ -63,6 +63,8 @@ class Images:
     """The largest possible value: 1, 16, 255."""
     labels: Tensor | None = None
     """(N,), int64."""
+    classes: tuple[str, ...] = ()
+    """The names of the labels 0, 1, ..., where they have names."""
 
     def __post_init__(self) -> None:
         _check_values(self.values, self.shape, self.levels)

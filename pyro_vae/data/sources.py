@@ -60,6 +60,7 @@ def open_source(name: str | Path, root: Path, seed: int, download: bool) -> Sour
         raise ValueError(
             f"expected one of {', '.join(NAMES)}, an .npy or .npz file, or a folder of images, "
             f"got {str(name)!r}"
+            + (": read a table into an array and give it to fit" if path.is_file() else "")
         )
     return _npy(path, seed) if path.suffix == ".npy" else _npz(path, seed)
 
@@ -72,11 +73,16 @@ def _shuffled(
     images: Images, seed: int, num_validation: int | None = None, num_test: int | None = None
 ) -> Source:
     """Shuffle the rows; by default a tenth each is for validation and test."""
+    if len(images) < 2:
+        raise ValueError(
+            f"expected at least 2 images, one to train and one to test on, got {len(images)}"
+        )
     tenth = max(round(len(images) / 10), 1)
     rows = _permutation(len(images), seed)
     cut = len(rows) - (tenth if num_test is None else num_test)
+    default = min(tenth, cut - 1)  # of two images none is left for validation
     return Source(
-        images, rows[:cut], rows[cut:], tenth if num_validation is None else num_validation
+        images, rows[:cut], rows[cut:], default if num_validation is None else num_validation
     )
 
 

@@ -76,7 +76,9 @@ def bounds(log_weight: Tensor) -> dict[int, Tensor]:
     """The importance-weighted bounds E[L_k] for k = 1, 2, 4, ... and K itself.
 
     Each is the mean over disjoint groups of k samples. The first is the ELBO, the last is the
-    estimate of log p(x). In expectation they grow with k.
+    estimate of log p(x). In expectation they grow with k. Where sites of the guide are summed out
+    of the weights, the first is above the ELBO, whose expectation over them is outside the
+    logarithm.
 
     Source: Burda, Grosse & Salakhutdinov, *Importance Weighted Autoencoders*, 2015, theorem 1.
 

@@ -8,13 +8,15 @@ from collections.abc import Iterator, Sequence
 from itertools import product
 from typing import Any, NamedTuple
 
+import pyro
 import torch
 from torch import Tensor
 
-from ..programs.draw import Sample, Values, log_weight
+from ..programs.draw import Sample, Values
 from ..programs.graphs import GraphFunction
 from ..programs.pair import Pair
 from ..programs.rows import Call, chunks
+from ..programs.scoring import log_weight
 from ..programs.sites import Program
 
 GUIDE_BLOCK = 16384
@@ -27,6 +29,9 @@ GUIDE_BYTES = 1 << 28
 
 CHUNK_BYTES = 1 << 23
 """The size in bytes of a network's largest output in one pass of the model: it fits the caches."""
+
+FEW = 4
+"""The model scores so many data, whose draws fit into one pass, one after another instead."""
 
 
 class Block(NamedTuple):
@@ -63,10 +68,16 @@ class Scorer:
         self._graph: GraphFunction | None = None
         self._compile = compile
 
-    def __call__(self, call: Call, values: Values, number: int) -> tuple[Tensor, Tensor]:
-        """log p(x | z) and log p(z) at values (N, B, ...), N = ``number``; (N, B) each."""
-        if not self._compile:
-            return self.pair.score_model(call, values, number)
+    def __call__(
+        self, call: Call, values: Values, number: int, validate: bool = False
+    ) -> tuple[Tensor, Tensor]:
+        """log p(x | z) and log p(z) at values (N, B, ...), N = ``number``; (N, B) each.
+
+        ``validate`` checks data and parameters, and runs eagerly.
+        """
+        if validate or not self._compile:
+            with pyro.validation_enabled(validate):
+                return self.pair.score_model(call, values, number)
         self.pair.structure(call)  # found eagerly: a graph cannot read values
         if self._graph is None:
             self._graph = GraphFunction(self.pair.score_model, self.pair.modules)
@@ -95,9 +106,9 @@ def log_weights(
 
     The model scores as many draws at once as keep a network's largest output within
     ``chunk_bytes``. The result does not depend on this number, except for rounding. Modules are
-    used in ``eval`` mode. Discrete sites marked ``infer={"enumerate": "parallel"}`` are summed out.
-    With ``compile`` the model's part is one compiled graph. Compilation takes a few seconds and
-    pays off from about a million draws; pass a :class:`Scorer` to share it between calls.
+    used in ``eval`` mode. The first draw of each datum validates data and parameters. Discrete
+    sites marked ``infer={"enumerate": "parallel"}`` are summed out. With ``compile`` one graph is
+    the model's part. This pays off from about a million draws; a :class:`Scorer` shares it.
 
     Raises ``ValueError`` for K < 1, sites that do not match, and programs without a weight for each
     datum: with global sites, with a plate that subsamples, with a guide that has no density.
@@ -198,18 +209,32 @@ def _scores(
     size = log_guide.shape[-1]
     number = log_guide[..., 0].numel()
     log_likelihood, log_prior = (log_guide.new_empty(number, size) for _ in range(2))
-    height = min(number, width)
-    for data, copies in product(chunks(size, max(width // height, 1)), chunks(number, height)):
+    for data, copies in _passes(size, number, width):
         values = {name: v[copies, data].contiguous() for name, v in sample.values.items()}
-        scores = scorer(rows.take(call, data), values, copies.stop - copies.start)
+        runs = copies.stop - copies.start
+        scores = scorer(rows.take(call, data), values, runs, validate=copies.start == 0)
         log_likelihood[copies, data], log_prior[copies, data] = scores
-    log_likelihood, log_prior = (v.view_as(log_guide) for v in (log_likelihood, log_prior))
-    log_joint = log_likelihood + log_prior
+    log_likelihood = log_likelihood.view_as(log_guide)
+    log_joint = log_likelihood + log_prior.view_as(log_guide)
     weight = log_weight(log_joint, log_guide, sample.log_summed)
     if sample.log_summed is None:
         return weight, log_likelihood, weight
     elbo = sample.expectation(log_joint - log_guide)
     return weight, sample.expectation(log_likelihood), elbo
+
+
+def _passes(size: int, number: int, width: int) -> Iterator[tuple[slice, slice]]:
+    """Cut the draws into passes of the model, of at most ``width`` rows each.
+
+    First comes one draw of every datum, which is validated: validation of all costs a fifth.
+    """
+    yield from product(chunks(size, width), (slice(0, 1),))
+    height = min(number - 1, width)
+    if height:
+        together = width // height
+        together = together if together > FEW else 1  # copies of one datum take no memory
+        rest = [slice(c.start + 1, c.stop + 1) for c in chunks(number - 1, height)]
+        yield from product(chunks(size, together), rest)
 
 
 def columns(

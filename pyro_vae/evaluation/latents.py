@@ -33,28 +33,46 @@ def latent_means(guide: Program, *args: Any, num_samples: int = 64, **kwargs: An
     >>> latent_means(vae.guide, torch.ones(3, 64)).shape
     torch.Size([3, 2])
     """
+    means = means_by_site(guide, *args, num_samples=num_samples, **kwargs)
+    return torch.cat([*means.values()], -1)
+
+
+def means_by_site(
+    guide: Program, *args: Any, num_samples: int = 64, **kwargs: Any
+) -> dict[str, Tensor]:
+    """Return the mean of each continuous site of the guide, (B, D_l), by name.
+
+    The mean of a site that depends on others is that of one draw of the others. Then
+    ``active_units(means, again)`` counts units from two calls without the noise of the draws. The
+    arguments and errors are those of :func:`latent_means`.
+
+    >>> {name: means.shape for name, means in means_by_site(vae.guide, torch.ones(3, 64)).items()}
+    {'z': torch.Size([3, 2])}
+    """
     with looking(modules_of(guide)):
         trace = poutine.trace(guide).get_trace(*args, **kwargs)
         means = _means(trace, data_plate(trace), num_samples)
-    if means is None:
+    if not means:
         raise ValueError("expected a continuous latent site with one row per datum, got none")
     return means
 
 
 def site_means(guide_trace: Trace, found: Structure, num_samples: int = 64) -> Tensor | None:
     """E[z | x] of the continuous sites in the data plate, concatenated, (B, D), or None."""
-    return _means(guide_trace, found.plate, num_samples)
+    means = _means(guide_trace, found.plate, num_samples)
+    return torch.cat([*means.values()], -1) if means else None
 
 
-def _means(trace: Trace, plate: Plate | None, num_samples: int) -> Tensor | None:
-    sites = [site for site in stochastic_sites(trace) if _has_mean(site, plate)]
-    if plate is None or not sites:
-        return None
-    rows = [
-        Latent(site["fn"].event_dim, plate.dim).from_rows(mean(site["fn"], num_samples), 1)[0]
-        for site in sites
-    ]
-    return torch.cat([row.flatten(1) if row.ndim > 1 else row.unsqueeze(1) for row in rows], -1)
+def _means(trace: Trace, plate: Plate | None, num_samples: int) -> dict[str, Tensor]:
+    if plate is None:
+        return {}
+    means = {}
+    for site in stochastic_sites(trace):
+        if _has_mean(site, plate):
+            layout = Latent(site["fn"].event_dim, plate.dim)
+            row = layout.from_rows(mean(site["fn"], num_samples), 1)[0]
+            means[site["name"]] = row.flatten(1) if row.ndim > 1 else row.unsqueeze(1)
+    return means
 
 
 def _has_mean(site: Site, plate: Plate | None) -> bool:

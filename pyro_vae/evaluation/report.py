@@ -39,7 +39,8 @@ class Evaluation:
     """The importance-weighted bounds for 1, 2, 4, ..., K samples: see
     :func:`pyro_vae.evaluation.estimators.bounds`."""
     elbo: Tensor
-    """E_q[log p(x, z) - log q(z | x)]."""
+    """E_q[log p(x, z) - log q(z | x)], with the exact expectation over summed sites of the guide:
+    then below ``bounds[1]``, whose weights have the sum inside the logarithm."""
     distortion: Tensor
     """-E_q[log p(x | z)]."""
     standard_error: Tensor

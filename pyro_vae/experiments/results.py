@@ -81,23 +81,18 @@ def sentence(result: Mapping[str, Any], split: str = "test") -> str:
     )
 
 
-def draw_figures(
-    folder: Path, vae: VAE, images: Images, seed: int = 0, classes: Mapping[int, str] | None = None
-) -> None:
+def draw_figures(folder: Path, vae: VAE, images: Images, seed: int = 0) -> None:
     """Draw into the run's folder ``figures``: the curves, and what the pair makes of some images.
 
-    ``classes`` names the labels of the images. A figure that needs more images than there are is
-    left out.
+    A figure that needs more images than there are is left out.
     """
-    drawings = _drawings(folder, vae, images, classes or {})
+    drawings = _drawings(folder, vae, images)
     with seeded(seed):
         for name, drawing in drawings.items():
             save(drawing(), folder / FIGURES / f"{name}.png")
 
 
-def _drawings(
-    folder: Path, vae: VAE, images: Images, classes: Mapping[int, str]
-) -> dict[str, Callable[[], Figure]]:
+def _drawings(folder: Path, vae: VAE, images: Images) -> dict[str, Callable[[], Figure]]:
     """The figures that these images and this latent space allow."""
     shape = images.shape
     top = peak(images)
@@ -113,30 +108,7 @@ def _drawings(
         ends = few[:half][:8], few[half : 2 * half][:8]
         drawings["interpolations"] = lambda: interpolations(vae, *ends, shape, peak=top)
     if means.shape[1] > 1 and len(means) > 1:
-        drawings["latents"] = lambda: _scatter(means, images.labels, classes)
+        drawings["latents"] = lambda: latent_scatter(means, images.labels, classes=images.classes)
     if means.shape[1] == 2:
         drawings["manifold"] = lambda: manifold(vae, shape, peak=top)
     return drawings
-
-
-def _scatter(
-    means: torch.Tensor, labels: torch.Tensor | None, classes: Mapping[int, str]
-) -> Figure:
-    """The posterior means, the key naming the classes."""
-    figure = latent_scatter(means, labels)
-    key = figure.axes[0].get_legend()
-    for text in () if key is None else key.get_texts():
-        text.set_text(classes.get(int(text.get_text()), text.get_text()))
-    return figure
-
-
-def class_names(dataset: str, labels: torch.Tensor | None) -> dict[int, str]:
-    """The names of the classes of a folder of images: its subfolders; none for other data sets."""
-    folder = Path(dataset)
-    if labels is None or not len(labels) or not folder.is_dir():
-        return {}
-    subfolders = (path for path in folder.iterdir() if path.is_dir() and path.name[0] != ".")
-    names = sorted(path.name for path in subfolders if any(p.is_file() for p in path.rglob("*")))
-    if len(names) != int(labels.max()) + 1:  # some folder has no image: which one is not known
-        return {}
-    return dict(enumerate(names))

@@ -23,7 +23,7 @@ from .choices import fitting_likelihoods
 from .config import Config, check_values
 from .environment import session
 from .progress import part
-from .results import class_names, draw_figures, judge
+from .results import draw_figures, judge
 from .storage import (
     ABOUT,
     CONFIG,
@@ -155,13 +155,7 @@ def report(run: Run) -> dict[str, Any]:
         result = judge(config, run.vae, test, config.num_samples, progress=show)
     save_json(result, run.folder / RESULT)
     with part("drawing figures", run.show):
-        draw_figures(
-            run.folder,
-            run.vae,
-            test,
-            config.seed,
-            class_names(config.dataset, run.splits.train.labels),
-        )
+        draw_figures(run.folder, run.vae, test, config.seed)
     return result
 
 

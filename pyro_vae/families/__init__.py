@@ -3,6 +3,7 @@
 A distribution and the module that builds it from a network are in one file. May import: nets.
 """
 
+from .adaptive import AdaptiveCategorical, AdaptiveDistribution
 from .bernoulli import (
     Bernoulli,
     BernoulliDistribution,
@@ -10,7 +11,7 @@ from .bernoulli import (
     ContinuousBernoulliDistribution,
 )
 from .bessel import bessel_ratio, log_bessel
-from .categorical import GumbelSoftmax, OneHotCategorical, RelaxedOneHot, UniformOneHot
+from .categorical import Categorical, GumbelSoftmax, OneHotCategorical, RelaxedOneHot, UniformOneHot
 from .conditional import Conditional
 from .counts import Binomial, BinomialDistribution
 from .delta import Delta
@@ -23,7 +24,7 @@ from .levels import NearestLevel
 from .logistic import DiscretizedLogistic, DiscretizedLogisticDistribution
 from .low_rank import LowRank, LowRankNormal
 from .missing import elements, masked
-from .mixture import ImplicitMixture, MixtureOfNormals, MixturePrior
+from .mixture import FullRankMixturePrior, ImplicitMixture, MixtureOfNormals, MixturePrior
 from .moments import mean
 from .negative_binomial import (
     NegativeBinomial,
@@ -32,7 +33,7 @@ from .negative_binomial import (
     ZeroInflatedNegativeBinomial,
 )
 from .noising import Noising
-from .normal import DiagonalNormal, Normal, NormalDistribution, StandardNormal
+from .normal import DiagonalNormal, Normal, NormalDistribution, StandardNormal, product
 from .power_spherical import PowerSpherical, PowerSphericalDistribution
 from .spherical import Uniform, UniformSphere, log_area
 from .student import StudentT
@@ -48,12 +49,15 @@ from .von_mises_fisher import VonMisesFisher, VonMisesFisherDistribution
 
 __all__ = [
     "IAF",
+    "AdaptiveCategorical",
+    "AdaptiveDistribution",
     "AutoregressiveCodes",
     "AutoregressiveLayer",
     "Bernoulli",
     "BernoulliDistribution",
     "Binomial",
     "BinomialDistribution",
+    "Categorical",
     "Codebook",
     "Conditional",
     "ContinuousBernoulli",
@@ -69,6 +73,7 @@ __all__ = [
     "FlowDistribution",
     "FlowPrior",
     "FullRank",
+    "FullRankMixturePrior",
     "FullRankNormal",
     "GumbelSoftmax",
     "ImplicitMixture",
@@ -109,4 +114,5 @@ __all__ = [
     "log_bessel",
     "masked",
     "mean",
+    "product",
 ]

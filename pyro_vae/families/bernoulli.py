@@ -9,7 +9,7 @@ from pyro.distributions import constraints
 from torch import Tensor
 
 from .conditional import BINARY, Conditional
-from .elementwise import Elementwise
+from .elementwise import Elementwise, unexpanded
 
 
 class Bernoulli(Conditional):
@@ -48,8 +48,11 @@ class BernoulliDistribution(dist.Bernoulli):
     def log_prob(self, value: Tensor) -> Tensor:
         if self._validate_args:
             self._validate_sample(value)
-        logits, value = torch.broadcast_tensors(self.logits, value.to(self.logits.dtype))
-        return F.binary_cross_entropy_with_logits(logits, value, reduction="none").neg()
+        value = value.to(self.logits.dtype)
+        logits, values = torch.broadcast_tensors(self.logits, value)
+        if not torch.is_grad_enabled():  # the same number in one temporary instead of four
+            return F.logsigmoid(logits).addcmul_(unexpanded(value) - 1, logits)
+        return F.binary_cross_entropy_with_logits(logits, values, reduction="none").neg()
 
 
 class ContinuousBernoulliDistribution(Elementwise):

@@ -36,6 +36,19 @@ class UniformOneHot(nn.Module):
         return dist.OneHotCategorical(logits=self.logits)
 
 
+class Categorical(Conditional):
+    """Categorical(softmax(logits)) on the integers 0 to C - 1, with logits = net(h).
+
+    >>> Categorical(nn.Linear(8, 4))(torch.ones(5, 8)).sample().shape
+    torch.Size([5])
+    """
+
+    layout = "logits"
+
+    def forward(self, *parents: Tensor) -> dist.Distribution:
+        return dist.Categorical(logits=self.parameter(*parents))
+
+
 class OneHotCategorical(Conditional):
     """Categorical(softmax(logits)), with logits = net(h); z is one-hot."""
 

@@ -26,3 +26,9 @@ class Elementwise(dist.TorchDistribution):
 
     def _uniform(self, sample_shape: Any, like: Tensor) -> Tensor:
         return torch.rand(self._extended_shape(sample_shape), dtype=like.dtype, device=like.device)
+
+
+def unexpanded(value: Tensor) -> Tensor:
+    """The same values without the copies of expanded dimensions, which are computed only once."""
+    once = [slice(0, 1) if stride == 0 else slice(None) for stride in value.stride()]
+    return value[tuple(once)] if value.numel() else value

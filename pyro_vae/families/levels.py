@@ -22,6 +22,8 @@ class NearestLevel(nn.Module):
     tensor([0.])
     """
 
+    values: Tensor
+
     def __init__(self, levels: int, log_snr: float) -> None:
         super().__init__()
         if levels < 1 or not math.isfinite(log_snr):

@@ -9,7 +9,7 @@ from pyro.distributions import constraints
 from torch import Tensor
 
 from .conditional import Conditional
-from .elementwise import Elementwise
+from .elementwise import Elementwise, unexpanded
 
 
 class DiscretizedLogistic(Conditional):
@@ -60,11 +60,22 @@ class DiscretizedLogisticDistribution(Elementwise):
         # sigmoid(a) - sigmoid(b) = sigmoid(a) sigmoid(-b) (1 - exp(b - a)): this form subtracts no
         # near-equal numbers, because the width a - b of a bin depends on neither x nor loc
         value = value.to(self.loc.dtype)
+        if not torch.is_grad_enabled():
+            return self._log_prob_in_place(unexpanded(value))
         precision = (-self._log_scale()).exp()
         above = F.logsigmoid(((value + 0.5) / 255 - self.loc) * precision)
         below = F.logsigmoid((self.loc - (value - 0.5) / 255) * precision)
         inner = above + below + torch.log(-torch.expm1(-precision / 255))
         return torch.where(value == 0, above, torch.where(value == 255, below, inner))
+
+    def _log_prob_in_place(self, value: Tensor) -> Tensor:
+        """The same numbers in few temporaries: fresh memory costs more than the arithmetic."""
+        precision = self.log_scale.clamp(-20, 60).neg_().exp_()
+        above = F.logsigmoid(((value + 0.5) / 255 - self.loc).mul_(precision))
+        below = F.logsigmoid((self.loc - (value - 0.5) / 255).mul_(precision))
+        inner = (above + below).add_(precision.neg_().div_(255).expm1_().neg_().log_())
+        torch.where(value == 255, below, inner, out=inner)
+        return torch.where(value == 0, above, inner, out=inner)
 
     def sample(self, sample_shape: Any = ()) -> Tensor:
         with torch.no_grad():

@@ -16,9 +16,7 @@ def elements(p: Distribution) -> tuple[Any, int]:
     while isinstance(base, Independent):
         base, event_dim = base.base_dist, event_dim + base.reinterpreted_batch_ndims
     if base.event_shape:
-        raise ValueError(
-            f"expected pixels that are independent given z, got a {type(base).__name__}"
-        )
+        raise ValueError(f"expected pixels that are independent given z, got {type(base).__name__}")
     return base, event_dim
 
 

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from .conditional import Conditional, at_least_one
+from .full_rank import FullRank
 
 
 class MixtureOfNormals(Conditional):
@@ -122,7 +123,41 @@ class MixturePrior(nn.Module):
         self.log_scale = nn.Parameter(torch.zeros(components, dim))
 
     def forward(self) -> dist.Distribution:
-        return dist.MixtureSameFamily(
-            dist.Categorical(logits=self.logits),
-            dist.Normal(self.loc, self.log_scale.exp()).to_event(1),
-        )
+        components = self.component(torch.arange(len(self.logits), device=self.logits.device))
+        return dist.MixtureSameFamily(self.classes(), components)
+
+    def classes(self) -> dist.Distribution:
+        """p(y) = pi_y, of the index y of a component."""
+        return dist.Categorical(logits=self.logits)
+
+    def component(self, y: Tensor) -> dist.Distribution:
+        """p(z | y) = N(loc_y, diag(scale_y^2)), for indices y of any shape."""
+        return dist.Normal(self.loc[y], self.log_scale[y].exp()).to_event(1)
+
+    def responsibilities(self, z: Tensor) -> Tensor:
+        """p(y | z) of points (..., D), of shape (..., J)."""
+        y = torch.arange(len(self.logits), device=z.device)
+        log_joint = self.classes().logits + self.component(y).log_prob(z.unsqueeze(-2))
+        probability: Tensor = log_joint.softmax(-1)
+        return probability
+
+
+class FullRankMixturePrior(MixturePrior):
+    """sum_j pi_j N(loc_j, L_j L_j'), with L_j = diag(scale_j) (I + B_j), all parameters learned.
+
+    B_j is strictly lower triangular. Components that are turned and stretched follow the classes of
+    a latent space much better than diagonal ones. It starts as :class:`MixturePrior`, with B = 0.
+
+    >>> FullRankMixturePrior(2, components=5)().sample((3,)).shape
+    torch.Size([3, 2])
+    """
+
+    def __init__(self, dim: int, components: int = 10) -> None:
+        super().__init__(dim, components)
+        self.below = nn.Parameter(torch.zeros(components, dim, dim))
+
+    def component(self, y: Tensor) -> dist.Distribution:
+        """p(z | y) = N(loc_y, L_y L_y'), for indices y of any shape."""
+        rows = self.below.tril(-1) + torch.eye(self.loc.shape[-1], device=self.loc.device)
+        scale_tril = self.log_scale.exp().unsqueeze(-1) * rows
+        return FullRank(self.loc[y], scale_tril=scale_tril[y])

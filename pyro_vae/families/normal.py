@@ -1,6 +1,7 @@
 """Normal families: the standard Normal, one scale for all dimensions, one scale for each."""
 
 import math
+from typing import Any
 
 import pyro.distributions as dist
 import torch
@@ -98,3 +99,32 @@ class NormalDistribution(dist.Normal):
         eps = (value - self.loc) / self.scale
         constant = self.scale.log().neg().sub(0.5 * math.log(2 * math.pi))
         return torch.addcmul(constant, eps, eps, value=-0.5)
+
+
+def product(first: Any, second: Any) -> dist.Distribution:
+    """The Normal proportional to the product of the densities of two diagonal Normals.
+
+    1 / scale^2 = 1 / s_1^2 + 1 / s_2^2,    loc = scale^2 (m_1 / s_1^2 + m_2 / s_2^2)
+
+    Raises ``TypeError`` for other distributions.
+
+    >>> p = NormalDistribution(torch.zeros(3), torch.ones(3)).to_event(1)
+    >>> q = NormalDistribution(torch.ones(3), torch.ones(3)).to_event(1)
+    >>> product(p, q).mean
+    tensor([0.5000, 0.5000, 0.5000])
+    """
+    p = _diagonal(first)
+    q = _diagonal(second)
+    precision_p = p.scale**-2
+    precision_q = q.scale**-2
+    variance = 1 / (precision_p + precision_q)
+    loc = variance * (precision_p * p.loc + precision_q * q.loc)
+    return NormalDistribution(loc, variance.sqrt()).to_event(len(first.event_shape))
+
+
+def _diagonal(distribution: Any) -> dist.Normal:
+    """The Normals of each dimension."""
+    base = getattr(distribution, "base_dist", None)
+    if not isinstance(base, torch.distributions.Normal):
+        raise TypeError(f"expected diagonal Normals, got a {type(base or distribution).__name__}")
+    return base

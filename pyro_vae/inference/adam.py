@@ -1,5 +1,6 @@
 """The update of Adam and AdamW, as a function of tensors: part of a compiled step."""
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -22,15 +23,28 @@ def adam_state(optim: Optimizer, p: Tensor, amsgrad: bool) -> list[Tensor]:
     return [state[name] for name in ("step", *names)]
 
 
+def adam_rates(states: Sequence[Sequence[Tensor]], lr: Any, flags: dict[str, Any]) -> Tensor:
+    """The numbers of the coming update of n parameters, (3, n): lr and the bias corrections.
+
+    lr / (1 - beta1^t),   1 / sqrt(1 - beta2^t),   lr,   where t is the step count after the update.
+    They are computed outside the graph. Inside, the compiler repeats the powers every 16 elements.
+    """
+    first, second = (math.log(beta) if beta else -math.inf for beta in flags["betas"])
+    t = torch.stack([state[0] for state in states]).double() + 1
+    rates = [lr / -(t * first).expm1(), (t * second).expm1().neg().rsqrt(), lr * torch.ones_like(t)]
+    return torch.stack(rates).to(states[0][1].dtype)
+
+
 def adam_update(
-    p: Tensor, grad: Tensor, state: Sequence[Tensor], lr: Tensor, flags: dict[str, Any]
+    p: Tensor, grad: Tensor, state: Sequence[Tensor], rates: Tensor, flags: dict[str, Any]
 ) -> None:
-    """Torch's Adam and AdamW for one parameter; learning rate and step count are tensors.
+    """Torch's Adam and AdamW for one parameter; ``rates`` are its numbers of :func:`adam_rates`.
 
     Torch's functional form divides by a learning rate that is a tensor. This gives NaN where a
     warm-up starts at 0.
     """
     beta1, beta2 = flags["betas"]
+    rate, correction, lr = rates
     step, first, second, *largest = state
     step += 1
     grad = -grad if flags["maximize"] else grad
@@ -42,5 +56,5 @@ def adam_update(
     second.mul_(beta2).addcmul_(grad, grad, value=1 - beta2)
     if largest:
         torch.maximum(largest[0], second, out=largest[0])
-    scale = (largest[0] if largest else second).sqrt() / (1 - beta2**step).sqrt() + flags["eps"]
-    p.sub_(lr / (1 - beta1**step) * first / scale)
+    root = (largest[0] if largest else second).sqrt()
+    p.sub_(rate * first / (root * correction + flags["eps"]))

@@ -17,7 +17,7 @@ from ..objectives.objective import Estimate, Objective
 from ..programs.graphs import Graphs, Numbers
 from ..programs.isolation import isolated
 from ..programs.pair import Pair
-from .adam import FLAGS, adam_state, adam_update
+from .adam import FLAGS, adam_rates, adam_state, adam_update
 from .distributed import all_reduce_sum, broadcast, world_size
 
 Call = tuple[tuple[Any, ...], dict[str, Any]]
@@ -128,23 +128,25 @@ class _Graph:
         self.pair.structure(call)  # found eagerly: a graph cannot read values
         beta = getattr(objective, "beta", None)
         device = self.graphs.modules.tensors()[names[0]].device
-        scheduled = [] if beta is None else [_scalar(beta, device)]
+        scalars = [*rates] if beta is None else [*rates, _scalar(beta, device)]
+        data = (*scalars, *call[0], *([call[1]] if call[1] else []))  # flat, if it can be
 
         def function(tensors: dict[str, Tensor], slots: Any, data: Any) -> list[Tensor]:
-            scalars, rates, call = data
-            now = replace(cast(Any, objective), beta=scalars[0]) if scalars else objective
+            scalars_, args = data[: len(scalars)], data[len(scalars) :][: len(call[0])]
+            call_ = args, data[-1] if call[1] else {}
+            now = objective if beta is None else replace(cast(Any, objective), beta=scalars_[-1])
             with torch.enable_grad(), isolated(self.pair.modules, validate=False):
                 free = {name: tensors[name].detach().requires_grad_() for name in names}
                 estimate = self.graphs.modules.run(
-                    tensors | free, lambda: now.score(self.pair, *call)
+                    tensors | free, lambda: now.score(self.pair, *call_)
                 )
                 grads = torch.autograd.grad(estimate.loss, list(free.values()), allow_unused=True)
             results = [value.detach() for value in estimate]
             with torch.no_grad():
-                return [*results, *then(tensors, list(grads), slots, rates)]
+                return [*results, *then(tensors, list(grads), slots, scalars_[: len(rates)])]
 
         key = key, tuple(names), objective_key(objective)
-        return cast(list[Tensor], self.graphs(function, state, (scheduled, rates, call), key))
+        return cast(list[Tensor], self.graphs(function, state, data, key))
 
 
 class GraphGradients(_Graph):
@@ -175,25 +177,26 @@ class FusedStep(_Graph):
     def __call__(self, objective: Objective, call: Call) -> Estimate:
         groups = self.optim.param_groups
         group_of = {p: i for i, group in enumerate(groups) for p in group["params"]}
-        names = self.names()
+        names = dict(sorted(self.names().items(), key=lambda item: group_of[item[1]]))
         which = [group_of[p] for p in names.values()]
+        flags = [{flag: group.get(flag) for flag in FLAGS} for group in groups]
         state = [
-            adam_state(self.optim, p, groups[i]["amsgrad"])
+            adam_state(self.optim, p, bool(flags[i]["amsgrad"]))
             for p, i in zip(names.values(), which, strict=True)
         ]
-        device = state[0][0].device
-        rates = [_scalar(group["lr"], device) for group in groups]
-        flags = [{flag: group.get(flag) for flag in FLAGS} for group in groups]
+        parts = {i: [s for s, j in zip(state, which, strict=True) if i == j] for i in set(which)}
+        rates = [adam_rates(part, groups[i]["lr"], flags[i]) for i, part in sorted(parts.items())]
 
         def update(
             tensors: dict[str, Tensor], grads: list[Tensor | None], slots: Any, rates: Any
         ) -> list[Tensor]:
             if self.clip_norm is not None:
                 grads = clipped(grads, self.clip_norm)
-            each = zip(names, grads, slots, which, strict=True)
-            for name, grad, slot, group in each:
+            numbers = [column for each in rates for column in each.unbind(1)]
+            each = zip(names, grads, slots, which, numbers, strict=True)
+            for name, grad, slot, group, number in each:
                 if grad is not None:  # as in torch: a parameter without gradient does not move
-                    adam_update(tensors[name], grad, slot, rates[group], flags[group])
+                    adam_update(tensors[name], grad, slot, number, flags[group])
             return []
 
         self.optim._opt_called = True  # type: ignore[attr-defined]  # for lr schedulers

@@ -9,7 +9,7 @@ from pyro.infer import ELBO
 from torch import Tensor
 from torch.optim import Optimizer
 
-from ..objectives.objective import Estimate, Objective, Scheduled
+from ..objectives.objective import Estimate, Objective
 from ..objectives.stock import adopt
 from ..programs.isolation import unchanged
 from ..programs.pair import Pair
@@ -88,7 +88,7 @@ class SVI(pyro.infer.SVI):
 
         ``self.estimate`` then holds the loss, the log-likelihood, the KL and the true ELBO.
         """
-        objective = objective_at(self.objective, self.num_steps)
+        objective = self.objective.at(self.num_steps)
         if not self._checked:
             self._check(objective, args, kwargs)
         estimate = self._step(objective, (args, kwargs))
@@ -128,10 +128,5 @@ class SVI(pyro.infer.SVI):
     def evaluate_loss(self, *args: Any, **kwargs: Any) -> Tensor:
         """Return the loss of a batch, in nats; no weight, momentum or statistic changes."""
         with self.pair.looking():
-            objective = objective_at(self.objective, self.num_steps)
+            objective = self.objective.at(self.num_steps)
             return objective.score(self.pair, args, kwargs).loss
-
-
-def objective_at(objective: Objective, step: int) -> Objective:
-    """The objective with its schedules at their values for this step."""
-    return objective.at(step) if isinstance(objective, Scheduled) else objective

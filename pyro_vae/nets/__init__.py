@@ -4,6 +4,7 @@ They use no distributions and no programs. May import: nothing of the package.
 """
 
 from .batch_norm import BatchNormMean
+from .chain import FutureGRU, GatedTransition
 from .channel import FactorisedTaps, SupportLogits
 from .codes import ChannelsFirst, RecurrentLogits, code_decoder, code_encoder
 from .conv import conv_decoder, conv_encoder
@@ -11,19 +12,26 @@ from .denoiser import Denoiser, ResidualMLP
 from .dense import Flat, mlp, set_output_bias
 from .linear import Linear
 from .precision import BFloat16
+from .recurrent import CausalLayer, DilatedDecoder, RecurrentDecoder, RecurrentEncoder
 from .residual import ResidualBlock, residual_decoder, residual_encoder
 from .scaling import Divide, Log1p, Symmetric
 
 __all__ = [
     "BFloat16",
     "BatchNormMean",
+    "CausalLayer",
     "ChannelsFirst",
     "Denoiser",
+    "DilatedDecoder",
     "Divide",
     "FactorisedTaps",
     "Flat",
+    "FutureGRU",
+    "GatedTransition",
     "Linear",
     "Log1p",
+    "RecurrentDecoder",
+    "RecurrentEncoder",
     "RecurrentLogits",
     "ResidualBlock",
     "ResidualMLP",

@@ -13,19 +13,21 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 WORTHWHILE = 1 << 23
-"""From this number of multiplications an eager product gains more than its call costs."""
+"""From this number of multiplications a product gains more than the call of oneDNN costs."""
 
 aten: Any = torch.ops.aten
 
 # an operator of our own, because TorchInductor takes oneDNN's only for constant weights
 _library = torch.library.Library("pyro_vae", "DEF")
-_library.define("mm(Tensor a, Tensor b) -> Tensor")
+_library.define("mm(Tensor a, Tensor b, Tensor? bias=None) -> Tensor")
 _library.impl(
     "mm",
-    lambda a, b: torch.ops.mkldnn._linear_pointwise.default(a, b.t(), None, "none", [], ""),
+    lambda a, b, bias=None: torch.ops.mkldnn._linear_pointwise.default(
+        a, b.t(), bias, "none", [], ""
+    ),
     "CPU",
 )
-_library.impl("mm", lambda a, b: a.new_empty(a.shape[0], b.shape[1]), "Meta")
+_library.impl("mm", lambda a, b, bias=None: a.new_empty(a.shape[0], b.shape[1]), "Meta")
 
 
 def applies(x: Tensor) -> bool:
@@ -36,27 +38,27 @@ def applies(x: Tensor) -> bool:
 
 
 class Product(torch.autograd.Function):
-    """a b' for matrices, and its gradients (g b, g' a) by the same products.
+    """a b' + bias for matrices, and its gradients (g b, g' a, 1' g) by the same products.
 
-    Each gradient has the memory layout of its matrix.
+    Each gradient has the memory layout of its matrix. The bias is None, or a vector.
     """
 
     @staticmethod
-    def forward(a: Tensor, b: Tensor) -> Tensor:
-        return cast(Tensor, torch.ops.pyro_vae.mm.default(a, b.t()))
+    def forward(a: Tensor, b: Tensor, bias: Tensor | None) -> Tensor:
+        return cast(Tensor, torch.ops.pyro_vae.mm.default(a, b.t(), bias))
 
     @staticmethod
     def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
-        ctx.save_for_backward(*inputs)
+        ctx.save_for_backward(*inputs[:2])
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> Any:
         a, b = ctx.saved_tensors
         (grad,) = grads
-        first, second = ctx.needs_input_grad
-        grad_a = Product.apply(grad, b.t()) if first else None
-        grad_b = Product.apply(grad.t(), a.t()) if second else None
-        return grad_a, grad_b
+        first, second, third = ctx.needs_input_grad
+        grad_a = Product.apply(grad, b.t(), None) if first else None
+        grad_b = Product.apply(grad.t(), a.t(), None) if second else None
+        return grad_a, grad_b, grad.sum(0) if third else None
 
 
 class Linear(nn.Linear):
@@ -72,13 +74,13 @@ class Linear(nn.Linear):
         large = input.numel() * self.out_features >= WORTHWHILE
         if not (large and applies(input) and input.ndim > 1) or torch.is_autocast_enabled("cpu"):
             return F.linear(input, self.weight, self.bias)
-        rows: Tensor = Product.apply(input.reshape(-1, self.in_features), self.weight)
-        output = rows.view(*input.shape[:-1], self.out_features)
-        return output if self.bias is None else output + self.bias
+        rows: Tensor = Product.apply(input.reshape(-1, self.in_features), self.weight, self.bias)
+        return rows.view(*input.shape[:-1], self.out_features)
 
 
 def _mm(a: Tensor, b: Tensor) -> Tensor:
-    return torch.ops.pyro_vae.mm(a, b) if applies(a) else NotImplemented
+    large = a.numel() * b.shape[1] >= WORTHWHILE
+    return torch.ops.pyro_vae.mm(a, b) if large and applies(a) else NotImplemented
 
 
 def _addmm(bias: Tensor, a: Tensor, b: Tensor, *, beta: float = 1, alpha: float = 1) -> Tensor:

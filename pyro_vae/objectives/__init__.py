@@ -9,7 +9,7 @@ from .elbo import Trace_ELBO, TraceMeanField_ELBO
 from .free_bits import FreeBits
 from .importance_weighted import IWAE, ImportanceWeighted
 from .info import InfoVAE, mmd
-from .objective import Estimate, Objective, ObjectiveModule, Schedule, Scheduled
+from .objective import Estimate, Objective, ObjectiveModule, Schedule
 from .renyi import Renyi
 from .schedules import cyclical, linear
 from .score_function import ScoreFunction_ELBO
@@ -29,7 +29,6 @@ __all__ = [
     "Renyi",
     "ReweightedWakeSleep",
     "Schedule",
-    "Scheduled",
     "ScoreFunction_ELBO",
     "Stratified_ELBO",
     "TraceMeanField_ELBO",

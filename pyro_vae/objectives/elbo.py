@@ -3,12 +3,13 @@
 from dataclasses import dataclass, replace
 from typing import Any
 
+import torch
 from torch import Tensor
 from torch.distributions import kl_divergence
 
 from ..programs.draw import Draw
 from ..programs.pair import Pair
-from ..programs.sites import Site, base_name, is_factor, stochastic_sites
+from ..programs.sites import Site, base_name, differing_scales, is_factor, stochastic_sites
 from .objective import Estimate, Objective, Schedule
 
 
@@ -69,20 +70,21 @@ class TraceMeanField_ELBO(_ELBO):
     loss = -sum_b ( E_q[log p(x_b | z)] - beta KL(q(z | x_b) || p(z)) )
 
     For two diagonal normals KL = -1/2 sum(1 + log s^2 - m^2 - s^2) (Kingma & Welling 2013, appendix
-    B). The other arguments are those of :class:`Trace_ELBO`.
+    B). A KL has the mask of the guide's site. The arguments are those of :class:`Trace_ELBO`.
 
-    Raises ``TypeError`` where torch has no closed form, or a site is not reparameterised, and
-    ``ValueError`` where the guide does not draw the latent sites in the model's order (the KL of a
-    site given its parents in the model would then depend on draws made after it): use
-    :class:`Trace_ELBO`.
+    Raises ``TypeError`` where torch has no closed form. Raises ``ValueError`` where a site has
+    another scale in the model than in the guide (Pyro's class takes the guide's for both), or where
+    the guide does not draw the latent sites in the model's order (the KL of a site given its
+    parents in the model would then depend on draws made after it): use :class:`Trace_ELBO`.
     """
 
     def score(self, pair: Pair, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Estimate:
         """Return the estimate of a pair on a call."""
-        draw = pair.draw(args, kwargs, self.num_particles, shared=False)
+        draw = pair.draw(args, kwargs, self.num_particles)
         check_order(draw)
-        kl = draw.over_latents(lambda q, p: closed_form_kl(q, p, draw))
-        return Estimate.of(draw, -draw.total(draw.log_likelihood - self._weight * kl), kl)
+        kl = draw.over_latents(closed_form_kl)
+        elbo = draw.log_likelihood - self._weight * kl
+        return Estimate.of(draw, -draw.total(draw.with_score_gradient(elbo)), kl)
 
 
 def check_order(draw: Draw) -> None:
@@ -104,16 +106,17 @@ def check_order(draw: Draw) -> None:
         )
 
 
-def closed_form_kl(q: Site, p: Site, draw: Draw) -> Tensor:
+def closed_form_kl(q: Site, p: Site) -> Tensor:
     """KL(q || p) of a site over its batch, given the draws of its parents."""
-    families = f"q = {base_name(q['fn'])} and p = {base_name(p['fn'])} at site {q['name']!r}"
-    if not q["fn"].has_rsample and q["name"] not in draw.structure.guide_values:
-        raise TypeError(
-            f"expected a reparameterised guide for the analytic KL, got {families}: use Trace_ELBO"
+    if differing_scales([q, p]) and torch._guards.detect_fake_mode() is None:
+        raise ValueError(
+            f"expected one scale for a KL in closed form, got {q['scale']} in the guide and "
+            f"{p['scale']} in the model at site {q['name']!r}: use Trace_ELBO"
         )
     try:
         return kl_divergence(q["fn"], p["fn"])
     except NotImplementedError as error:
+        families = f"q = {base_name(q['fn'])} and p = {base_name(p['fn'])} at site {q['name']!r}"
         raise TypeError(
             f"expected families with a closed-form KL, got {families}: use Trace_ELBO"
         ) from error

@@ -6,7 +6,6 @@ from typing import Any
 from torch import Tensor
 from torch.distributions import Independent
 
-from ..programs.draw import Draw
 from ..programs.pair import Pair
 from ..programs.sites import Site
 from .elbo import check_order, closed_form_kl
@@ -42,19 +41,20 @@ class FreeBits(Objective):
         draw = pair.draw(args, kwargs)
         check_order(draw)
 
-        kl = draw.over_latents(lambda q, p: kl_by_dimension(q, p, draw).sum(-1))
+        kl = draw.over_latents(lambda q, p: kl_by_dimension(q, p).sum(-1))
         bounded = draw.over_latents(
-            lambda q, p: kl_by_dimension(q, p, draw).clamp(min=self.floor).sum(-1)
+            lambda q, p: kl_by_dimension(q, p).clamp(min=self.floor).sum(-1)
         )
-        return Estimate.of(draw, -draw.total(draw.log_likelihood - bounded), kl)
+        elbo = draw.with_score_gradient(draw.log_likelihood - bounded)
+        return Estimate.of(draw, -draw.total(elbo), kl)
 
 
-def kl_by_dimension(q: Site, p: Site, draw: Draw) -> Tensor:
+def kl_by_dimension(q: Site, p: Site) -> Tensor:
     """KL(q || p) by dimension, (..., D), or (..., 1) where the dimensions depend on each other."""
     first = q["fn"]
     second = p["fn"]
     dims = [fn.reinterpreted_batch_ndims for fn in (first, second) if isinstance(fn, Independent)]
     if len(dims) < 2 or dims[0] != dims[1]:
-        return closed_form_kl(q, p, draw).unsqueeze(-1)
-    kl = closed_form_kl({**q, "fn": first.base_dist}, {**p, "fn": second.base_dist}, draw)
+        return closed_form_kl(q, p).unsqueeze(-1)
+    kl = closed_form_kl({**q, "fn": first.base_dist}, {**p, "fn": second.base_dist})
     return kl.flatten(-dims[0])

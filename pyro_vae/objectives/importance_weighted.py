@@ -37,12 +37,13 @@ class IWAE(ImportanceWeighted):
 
     loss = -sum_b log 1/K sum_k w_kb
 
-    The bound approaches log p(x) as K grows.
+    The bound approaches log p(x) as K grows. Latents without a reparameterised sampler get the
+    score-function gradient; the other draws of the datum are its baseline (:func:`bound_of`).
 
     Source: Burda, Grosse & Salakhutdinov, *Importance Weighted Autoencoders*, 2015.
 
     Raises ``ValueError`` for K < 1, sites of different scales, or sites without a weight for each
-    datum; ``TypeError`` for latents that are not reparameterised.
+    datum.
 
     >>> IWAE(50).estimate(vae.model, vae.guide, torch.ones(3, 64)).loss.shape
     torch.Size([])
@@ -51,8 +52,8 @@ class IWAE(ImportanceWeighted):
     def score(self, pair: Pair, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Estimate:
         """Return the estimate of a pair on a call."""
         draw = pair.draw(args, kwargs, self.num_particles)
-        check_reparameterised(draw, "ReweightedWakeSleep")
-        return Estimate.of(draw, -draw.scale * bound(draw.log_weight).sum())
+        check_trained(draw)
+        return Estimate.of(draw, -draw.scale * bound_of(draw).sum())
 
 
 def bound(log_weight: Tensor) -> Tensor:
@@ -60,18 +61,43 @@ def bound(log_weight: Tensor) -> Tensor:
     return log_weight.logsumexp(0) - math.log(len(log_weight))
 
 
+def bound_of(draw: Draw, power: float = 1.0) -> Tensor:
+    """L = 1/power log 1/K sum_k w_k^power of each datum, (B,).
+
+    For draws without a reparameterised sampler the gradient gains
+    sum_k (L - L_(-k)) dlog q(z_k | x), where L_(-k) is made of the other weights. Source: Mnih &
+    Rezende, *Variational Inference for Monte Carlo Objectives*, 2016.
+    """
+    log_weight = power * draw.log_weight
+    value = bound(log_weight) / power
+    if draw.log_scored is None:
+        return value
+    signal = value.detach() - bound_of_others(log_weight.detach()) / power
+    score = draw.log_scored.local
+    return value + (signal * (score - score.detach())).sum(0)
+
+
+def bound_of_others(log_weight: Tensor) -> Tensor:
+    """log 1/(K-1) sum_(j != k) w_j for each draw, (K, B); zero for K = 1, without others."""
+    K = len(log_weight)
+    if K == 1:
+        return torch.zeros_like(log_weight)
+    nothing = torch.full_like(log_weight[:1], -torch.inf)
+    before = torch.cat([nothing, log_weight.logcumsumexp(0)[:-1]])
+    after = torch.cat([nothing, log_weight.flip(0).logcumsumexp(0)[:-1]]).flip(0)
+    return torch.logaddexp(before, after) - math.log(K - 1)
+
+
 def with_gradient(value: Tensor, of: Tensor) -> Tensor:
     """The scalar ``value``, with the gradient of the scalar ``of``."""
     return value.detach() + of - of.detach()
 
 
-def check_reparameterised(draw: Draw, otherwise: str) -> None:
-    """Raise ``TypeError`` where the guide draws a site without a gradient.
+def check_trained(draw: Draw) -> None:
+    """Raise ``ValueError`` where q(y | x) needs a gradient, and y is summed out of the weights.
 
-    Weights with q(y | x) summed out give a bound that does not train q(y | x). Raise ``ValueError``
-    where its gradient is needed.
+    The sum over y does not depend on q(y | x), so that this bound does not train it.
     """
-    check_moving(draw.structure, otherwise)
     log_summed = draw.log_summed
     if log_summed is not None and torch.is_grad_enabled() and log_summed.requires_grad:
         raise ValueError(
@@ -79,6 +105,13 @@ def check_reparameterised(draw: Draw, otherwise: str) -> None:
             f"{sorted(draw.structure.guide_values)}, whose distribution gets no gradient from this "
             "bound: use Trace_ELBO"
         )
+
+
+def check_drawn(draw: Draw) -> None:
+    """Raise ``ValueError`` where the draws have no density, or the guide has a factor."""
+    if draw.structure.undrawn is not None:
+        raise ValueError(f"{draw.structure.undrawn}; use Trace_ELBO")
+    draw.check_no_factor()
 
 
 def check_unsummed(found: Structure) -> None:

@@ -10,7 +10,7 @@ from torch import Tensor
 from ..programs.draw import Draw
 from ..programs.pair import Pair
 from ..programs.sites import is_factor, stochastic_sites
-from .importance_weighted import check_reparameterised
+from .importance_weighted import check_moving, check_trained
 from .objective import Estimate, Objective
 
 
@@ -29,7 +29,7 @@ class InfoVAE(Objective):
     Source: Zhao, Song & Ermon, *InfoVAE*, 2019, equation 6.
 
     Raises ``ValueError`` for a batch of one, or programs with more than one latent site;
-    ``TypeError`` as :class:`pyro_vae.objectives.IWAE`.
+    ``TypeError`` for latents that are not reparameterised.
     """
 
     alpha: float = 0.0
@@ -38,7 +38,8 @@ class InfoVAE(Objective):
     def score(self, pair: Pair, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Estimate:
         """Return the estimate of a pair on a call."""
         draw = pair.draw(args, kwargs)
-        check_reparameterised(draw, "Trace_ELBO")
+        check_moving(draw.structure, "Trace_ELBO")
+        check_trained(draw)
         name = _latent(draw)
         z = draw.values[name].reshape(draw.shape[-1], -1)
         if draw.structure.model_values:  # the trace has a row for each of their values

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol, runtime_checkable
+from typing import Any, NamedTuple
 
 import torch
 from pyro.infer import ELBO
@@ -48,15 +48,6 @@ class Estimate(NamedTuple):
             return cls(loss, log_likelihood, draw.total(draw.kl if kl is None else kl))
 
 
-@runtime_checkable
-class Scheduled(Protocol):
-    """An objective that changes as optimisation proceeds."""
-
-    def at(self, step: int) -> "Objective":
-        """The objective at an optimisation step."""
-        ...
-
-
 @dataclass(frozen=True)
 class Objective(ELBO):
     """A loss of a pair of programs, a sum over the batch in nats.
@@ -70,6 +61,10 @@ class Objective(ELBO):
     def score(self, pair: Pair, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Estimate:
         """Return the estimate of a pair on a call."""
         raise NotImplementedError
+
+    def at(self, step: int) -> "Objective":
+        """This objective at an optimisation step: itself, unless it has a schedule."""
+        return self
 
     def estimate(self, model: Program, guide: Program, *args: Any, **kwargs: Any) -> Estimate:
         """Return the estimate for a batch; Pyro's parameter store stays as it was."""

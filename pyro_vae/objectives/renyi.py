@@ -6,7 +6,7 @@ from typing import Any
 
 from ..programs.draw import Draw
 from ..programs.pair import Pair
-from .importance_weighted import ImportanceWeighted, bound, check_reparameterised
+from .importance_weighted import ImportanceWeighted, bound_of, check_trained
 from .objective import Estimate
 
 
@@ -17,8 +17,7 @@ class Renyi(ImportanceWeighted):
     loss = -sum_b 1/(1 - alpha) log 1/K sum_k w_kb^(1 - alpha)
 
     For alpha < 0 it is above the bound of IWAE. Source: Li & Turner, *Renyi Divergence Variational
-    Inference*,
-    2016, equation 8.
+    Inference*, 2016, equation 8.
 
     Raises ``ValueError`` for alpha = 1 (use ``Trace_ELBO``), and as
     :class:`pyro_vae.objectives.IWAE`.
@@ -37,9 +36,8 @@ class Renyi(ImportanceWeighted):
         """Return the estimate of a pair on a call."""
         draw = pair.draw(args, kwargs, self.num_particles)
         self.check(draw)
-        power = 1 - self.alpha
-        return Estimate.of(draw, -draw.scale * (bound(power * draw.log_weight) / power).sum())
+        return Estimate.of(draw, -draw.scale * bound_of(draw, 1 - self.alpha).sum())
 
     def check(self, draw: Draw) -> None:
         """Raise where the objective does not hold for these draws."""
-        check_reparameterised(draw, "ReweightedWakeSleep")
+        check_trained(draw)

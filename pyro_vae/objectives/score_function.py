@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..programs.pair import Pair
-from .importance_weighted import ImportanceWeighted, check_unsummed, with_gradient
+from .importance_weighted import ImportanceWeighted, check_drawn, check_unsummed
 from .objective import Estimate
 
 
@@ -15,12 +15,13 @@ class ScoreFunction_ELBO(ImportanceWeighted):
     1/K sum_k (log w_k - 1/(K-1) sum_(j != k) log w_j) dlog q(z_k | x)/dphi
 
     The other draws are the baseline of each draw. The gradient is unbiased for any latents,
-    discrete or continuous.
+    discrete or continuous, and for sites of different scales. A global draw has the weight of all
+    data.
 
     Source: Williams 1992; Kool, van Hoof & Welling, *Buy 4 REINFORCE Samples, Get a Baseline for
     Free!*, 2019.
 
-    Raises ``ValueError`` for K < 2 or sites of different scales.
+    Raises ``ValueError`` for K < 2, guides without a density, and guides with a factor.
     """
 
     def __post_init__(self) -> None:
@@ -32,12 +33,9 @@ class ScoreFunction_ELBO(ImportanceWeighted):
 
     def score(self, pair: Pair, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Estimate:
         """Return the estimate of a pair on a call."""
-        K = self.num_particles
-        draw = pair.draw(args, kwargs, K, detached=True)
+        draw = pair.draw(args, kwargs, self.num_particles, detached=True)
         check_unsummed(draw.structure)
-        log_weight = draw.log_weight.detach()
-        signal = (log_weight - log_weight.mean(0)) * K / (K - 1)
-        log_joint = draw.log_likelihood.local + draw.log_prior.local
-        gradient = (log_joint + signal * draw.log_drawn).mean(0).sum()
-        loss = with_gradient(-log_weight.mean(0).sum(), -gradient)
-        return Estimate.of(draw, draw.scale * loss)
+        check_drawn(draw)
+        elbo = draw.log_likelihood + draw.log_prior - draw.log_guide.detached()
+        elbo = draw.with_score_gradient(elbo, draw.log_drawn, baseline=True)
+        return Estimate.of(draw, -draw.total(elbo))

@@ -2,10 +2,10 @@
 
 ``Trace_ELBO`` is replaced: ours is the same estimator with one run for all particles.
 ``TraceMeanField_ELBO`` is replaced where both give the same value on the first batch. This holds
-where every KL has a closed form and no scale applies to the model only. Otherwise it runs
-unchanged. ``RenyiELBO`` is replaced where nothing is scaled. Otherwise it is refused, because Pyro
-puts the scale inside the logarithm. Subclasses, and every other ELBO with a
-``differentiable_loss``, run unchanged.
+where every KL has a closed form, and no scale applies to the model only. Otherwise it runs
+unchanged: it samples the other KLs, and scales a KL as the guide's site. ``RenyiELBO`` is replaced
+where nothing is scaled. Otherwise it is refused, because Pyro puts the scale inside the logarithm.
+Subclasses, and every other ELBO with a ``differentiable_loss``, run unchanged.
 """
 
 import warnings

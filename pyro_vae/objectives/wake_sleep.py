@@ -57,7 +57,10 @@ class ReweightedWakeSleep(ImportanceWeighted):
 def log_guide_of_dreams(pair: Pair, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor:
     """log q(z' | x') summed over a batch of dreams (x', z') ~ p, one for each datum."""
     with torch.no_grad():
-        dreamt = dream(pair.model, args, kwargs)
+        try:
+            dreamt = dream(pair.model, args, kwargs)
+        except ValueError as error:
+            raise ValueError(f"{error}: use insomnia=1") from error
     call = dreamt.args, dreamt.kwargs
     structure = pair.structure(call)
     latents = {name: structure.latents[name] for name in dreamt.latents}

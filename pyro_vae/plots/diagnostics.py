@@ -15,6 +15,7 @@ from ..evaluation.calibration import Calibration
 from ..evaluation.report import Evaluation
 from .panels import Shape
 from .panels import images as draw_images
+from .ticks import plain_ticks
 
 
 def convergence(evaluation: Evaluation) -> Figure:
@@ -27,9 +28,8 @@ def convergence(evaluation: Evaluation) -> Figure:
     left, right = figure.subplots(1, 2)
     sizes = list(evaluation.bounds)
     means = np.array([float(bound.mean()) for bound in evaluation.bounds.values()])
-    errors = np.array(
-        [float((bound - evaluation.log_px).std()) for bound in evaluation.bounds.values()]
-    ) / math.sqrt(len(evaluation.log_px))
+    spreads = [_spread(bound - evaluation.log_px) for bound in evaluation.bounds.values()]
+    errors = np.array(spreads) / math.sqrt(len(evaluation.log_px))
     left.fill_between(sizes, means - 2 * errors, means + 2 * errors, alpha=0.3, linewidth=0)
     left.plot(sizes, means, ".-", label="bound of k samples")
     left.axhline(
@@ -49,28 +49,33 @@ def convergence(evaluation: Evaluation) -> Figure:
         ylabel="nats per datum",
         title="below the jackknife of all samples",
     )
+    for axis in (left.xaxis, right.xaxis, right.yaxis):
+        plain_ticks(axis)
     for axes in (left, right):
         axes.grid(alpha=0.3)
     return figure
 
 
+def _spread(values: Tensor) -> float:
+    """The standard deviation; 0 of one value, of which it is not known."""
+    return float(values.std()) if len(values) > 1 else 0.0
+
+
 def pareto(evaluation: Evaluation) -> Figure:
-    """Draw histograms of Pareto k and of the effective sample size over the data."""
+    """Draw histograms of Pareto k and of the effective sample size over the data.
+
+    The line is the k below which an estimate of K samples can be trusted: 0.7, and less for K below
+    2200. To the left of it lies the share of :attr:`Evaluation.trustworthy` data.
+    """
     figure = Figure(figsize=(9, 3.2), layout="constrained")
     left, right = figure.subplots(1, 2)
     trusted = float(evaluation.trustworthy.double().mean())
     k = evaluation.pareto_k[evaluation.pareto_k.isfinite()].numpy()
     left.hist(k, bins=30)
-    for threshold, colour, meaning in (
-        (0.5, "C1", "error bar finite below"),
-        (0.7, "C3", "estimate trusted below"),
-    ):
-        left.axvline(threshold, color=colour, linestyle="--", label=f"{threshold}: {meaning}")
-    left.set(
-        xlabel="Pareto k",
-        ylabel="data",
-        title=f"tail of the weights ({trusted:.0%} trustworthy)",
-    )
+    threshold = trusted_below(evaluation.num_samples)
+    label = f"trusted below {threshold:.2g}"
+    left.axvline(threshold, color="C3", linestyle="--", label=label)
+    left.set(xlabel="Pareto k", ylabel="data", title=f"tail of the weights, {trusted:.0%} trusted")
     left.legend(frameon=False)
     size = evaluation.effective_sample_size.numpy()
     right.hist(size, bins=np.geomspace(0.99 * size.min(), 1.01 * size.max(), 31).tolist())
@@ -80,7 +85,19 @@ def pareto(evaluation: Evaluation) -> Figure:
         ylabel="data",
         title=f"of {evaluation.num_samples} samples",
     )
+    plain_ticks(right.xaxis)
     return figure
+
+
+def trusted_below(num_samples: int) -> float:
+    """The Pareto k below which an estimate of K samples is trusted: min(1 - 1 / log10(K), 0.7).
+
+    Source: Vehtari et al., *Pareto Smoothed Importance Sampling*, 2024.
+
+    >>> trusted_below(100), trusted_below(10_000)
+    (0.5, 0.7)
+    """
+    return min(1 - 1 / math.log10(max(num_samples, 2)), 0.7)
 
 
 def weight_tails(log_weight: Tensor, labels: list[str]) -> Figure:
@@ -113,6 +130,8 @@ def weight_tails(log_weight: Tensor, labels: list[str]) -> Figure:
         title=f"{K} weights of each datum",
     )
     axes.set_xlim(left=1e-2)
+    for axis in (axes.xaxis, axes.yaxis):
+        plain_ticks(axis)
     axes.legend(frameon=False, markerscale=3)
     axes.grid(alpha=0.3)
     return figure

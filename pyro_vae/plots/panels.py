@@ -159,10 +159,17 @@ def traversal(
     return figure
 
 
-def latent_scatter(means: Tensor, labels: Tensor | None = None, *, limit: int = 5000) -> Figure:
+def latent_scatter(
+    means: Tensor,
+    labels: Tensor | None = None,
+    *,
+    classes: Sequence[str] = (),
+    limit: int = 5000,
+) -> Figure:
     """Draw the posterior means (N, D) of at most ``limit`` data, coloured by class.
 
-    For D > 2 the axes are their first two principal components.
+    For D > 2 the axes are their first two principal components. ``classes`` are the names of the
+    labels 0, 1, ..., by default their numbers.
 
     Raises ``ValueError`` unless means is (N, D) with D >= 2 and labels, if given, is (N,).
     """
@@ -176,17 +183,18 @@ def latent_scatter(means: Tensor, labels: Tensor | None = None, *, limit: int = 
             f"got labels of shape {tuple(labels.shape)}"
         )
     points, names = _plane(means[:limit].cpu().numpy())
-    classes = np.zeros(len(points), int) if labels is None else labels[:limit].cpu().numpy()
+    numbers = np.zeros(len(points), int) if labels is None else labels[:limit].cpu().numpy()
     figure = Figure(figsize=(5.4, 4.6), layout="constrained")
     axes = figure.add_subplot()
     size = min(20, max(4, 6000 / len(points)))
-    for index, label in enumerate(np.unique(classes)):
-        x, y = points[classes == label].T
-        options = {"color": _colour(index), "label": str(label)}
+    for index, label in enumerate(np.unique(numbers)):
+        x, y = points[numbers == label].T
+        name = classes[label] if 0 <= label < len(classes) else str(label)
+        options = {"color": _colour(index), "label": name}
         axes.scatter(x, y, s=size, alpha=0.7, linewidths=0, **options)
     axes.set(title="posterior means", xlabel=names[0], ylabel=names[1], aspect="equal")
     axes.set_adjustable("datalim")
-    if labels is not None and len(np.unique(classes)) <= 20:
+    if labels is not None and len(np.unique(numbers)) <= 20:
         beside: dict[str, Any] = {"loc": "center left", "bbox_to_anchor": (1, 0.5)}
         axes.legend(title="class", markerscale=2.5, frameon=False, **beside)
     return figure

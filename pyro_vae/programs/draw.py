@@ -15,7 +15,7 @@ from torch import Tensor
 
 from . import scoring
 from .scoring import Term
-from .sites import Site, common_scale, is_factor, stochastic_sites
+from .sites import Site, differing_scales, in_plate, is_factor, stochastic_sites
 from .structure import Structure
 
 Values = dict[str, Tensor]
@@ -34,10 +34,9 @@ class Draw:
     """K runs of each program, or one on K copies of the rows."""
     values: Values
     """The latent values."""
-    shared: bool = False
-    """Whether the guide ran once, without copies, and its distribution drew the K values."""
-    ungated: bool = False
-    """Whether log q keeps the gradient of sites without a reparameterised sampler."""
+    prior: Callable[[], Site] | None = None
+    """Runs the model on the rows, without copies, up to its one latent site. It is given where the
+    guide's one site ran without copies too, and its distribution drew the K values."""
 
     @cached_property
     def _models(self) -> scoring.Runs:
@@ -48,18 +47,29 @@ class Draw:
         return [stochastic_sites(trace) for trace in self.guide_traces]
 
     @cached_property
-    def _common_scale(self) -> Any:
-        return common_scale([*self._models[0], *self._guides[0]], self.structure.plate)
+    def _local(self) -> list[Site]:
+        """The sites of the data plate, of one run of each program."""
+        sites = [*self._models[0], *self._guides[0]]
+        return [site for site in sites if in_plate(site, self.structure.plate)]
+
+    @cached_property
+    def _differing(self) -> tuple[Site, Site] | None:
+        return differing_scales(self._local)
 
     @property
     def mixed(self) -> bool:
         """Whether the sites differ in scale: then each term is scaled, and ``scale`` is 1."""
-        return self._common_scale is None
+        return self._differing is not None
 
     @property
     def scale(self) -> Any:
         """The factor that all sites of the data plate share: N / B where B of N data are seen."""
-        return 1.0 if self.mixed else self._common_scale
+        return 1.0 if self.mixed or not self._local else self._local[0]["scale"]
+
+    @property
+    def shared(self) -> bool:
+        """Whether the guide ran once, without copies, and its distribution drew the K values."""
+        return self.prior is not None
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -77,45 +87,55 @@ class Draw:
         return scoring.log_prior(self._models, self.structure, self.shape, self.mixed)
 
     @cached_property
-    def _guide_terms(self) -> tuple[Term, Term | None]:
-        if not self.shared:
-            return scoring.guide_terms(
-                self._guides, self.structure, self.shape, self.mixed, self.ungated
-            )
-        (site,) = self._guides[0]
-        values = self.values[site["name"]]
-        log_guide = Term(scoring.of_draws(site, values, self.structure, self.mixed))
-        if self.ungated or site["fn"].has_rsample:
-            return log_guide, None
-        score = Term(scoring.of_draws(site, values, self.structure, masked=False))
-        return Term(log_guide.local.detach()), score
-
-    @property
     def log_guide(self) -> Term:
         """log q(z | x), of the guide's sites and its factors."""
-        return self._guide_terms[0]
+        return self._of_guide(scaled=self.mixed)
 
     @cached_property
-    def log_drawn(self) -> Tensor:
-        """log q of the draws, (K, B), whose gradient is the score.
+    def log_drawn(self) -> Term:
+        """log q of the draws, whose gradient is the score.
 
         Neither scaled nor masked, as the draws were not, and without factors.
         """
-        if not self.shared:
-            runs = scoring.select(self._guides, lambda site: not is_factor(site))
-            return scoring.total(runs, self.structure.plate, self.shape, masked=False).local
-        (site,) = self._guides[0]
-        return scoring.of_draws(site, self.values[site["name"]], self.structure, masked=False)
+        return self._of_guide(lambda site: not is_factor(site), masked=False)
+
+    @cached_property
+    def log_scored(self) -> Term | None:
+        """As :attr:`log_drawn`, of the sites whose draws carry no gradient; None without any."""
+        scored = self.structure.scored
+        return self._of_guide(lambda s: s["name"] in scored, masked=False) if scored else None
+
+    def _of_guide(
+        self,
+        wanted: Callable[[Site], bool] | None = None,
+        scaled: bool = False,
+        masked: bool = True,
+    ) -> Term:
+        """The log-probability of the guide's sites that are wanted."""
+        if self.shared:
+            (site,) = self._guides[0]
+            values = self.values[site["name"]]
+            return Term(scoring.of_draws(site, values, self.structure, scaled, masked))
+        runs = self._guides if wanted is None else scoring.select(self._guides, wanted)
+        return scoring.total(runs, self.structure.plate, self.shape, scaled, masked)
 
     @cached_property
     def kl(self) -> Term:
         """log q(z | x) - log p(z), whose mean is KL(q(z | x) || p(z)).
 
-        Raises ``ValueError`` for relaxed draws, which have no probability.
+        It lacks the gradient of log q of draws that carry none, whose mean is zero. Raises
+        ``ValueError`` for relaxed draws, which have no probability.
         """
         if self.structure.relaxed is not None:
             raise ValueError(f"{self.structure.relaxed}: use TraceMeanField_ELBO")
-        return self.log_guide - self.log_prior
+        scored = self.structure.scored
+        if not scored:
+            return self.log_guide - self.log_prior
+        fixed = self._of_guide(lambda site: site["name"] in scored, self.mixed).detached()
+        if self.shared:
+            return fixed - self.log_prior
+        moving = self._of_guide(lambda site: site["name"] not in scored, self.mixed)
+        return moving + fixed - self.log_prior
 
     @cached_property
     def factors(self) -> Tensor | None:
@@ -136,18 +156,23 @@ class Draw:
         """
         if self.structure.unweighable is not None:
             raise ValueError(f"{self.structure.unweighable}; use Trace_ELBO")
-        if self.mixed:
+        if self._differing is not None:
+            first, other = (f"{s['scale']} at {s['name']!r}" for s in self._differing)
             raise ValueError(
-                "expected one scale for all sites, got several: importance weights are not "
-                "annealed, use Trace_ELBO"
+                f"expected one scale for all sites, got {first} and {other}: importance weights "
+                "are not annealed, use Trace_ELBO"
             )
-        if self.factors is not None:
+        self.check_no_factor()
+        log_joint = self.log_likelihood.local + self.log_prior.local
+        return scoring.log_weight(log_joint, self.log_guide.local, self.log_summed)
+
+    def check_no_factor(self) -> None:
+        """Raise ``ValueError`` where the guide has a factor."""
+        if any(is_factor(site) for run in self._guides for site in run):
             raise ValueError(
                 "expected no pyro.factor in the guide, got one: it is part of an ELBO and of no "
                 "importance weight, use Trace_ELBO"
             )
-        log_joint = self.log_likelihood.local + self.log_prior.local
-        return log_weight(log_joint, self.log_guide.local, self.log_summed)
 
     def over_latents(self, function: Callable[[Site, Site], Tensor]) -> Term:
         """The total of a function of each latent site in the guide, q, and in the model, p.
@@ -155,9 +180,14 @@ class Draw:
         ``function(q, p)`` is a number for each element of the site's batch.
         """
         plate = self.structure.plate
-        return scoring.latent_terms(
-            self._models, self._guides, function, plate, self.shape, self.mixed
-        )
+        if self.prior is None:
+            return scoring.latent_terms(
+                self._models, self._guides, function, plate, self.shape, self.mixed
+            )
+        shape = (1, self.shape[-1])
+        runs = [[self.prior()]], self._guides
+        local = scoring.latent_terms(*runs, function, plate, shape, self.mixed).local
+        return Term(local.expand(self.shape))
 
     def mean(self, term: Term) -> Tensor:
         """The mean over the draws of a term for each datum, (B,), unscaled."""
@@ -175,29 +205,33 @@ class Draw:
         """Whether the scale is the number one, by which nothing is multiplied."""
         return not isinstance(self.scale, Tensor) and self.scale == 1
 
-    def with_score_gradient(self, term: Term) -> Term:
+    def with_score_gradient(
+        self, term: Term, log_score: Term | None = None, baseline: bool = False
+    ) -> Term:
         """The same values; the gradient gains the score function of draws that carry none.
 
         E_q[f(z) d log q(z | x)] with f(z) the term of the datum, and of all for a global draw.
+        ``log_score`` is log q of other draws. With a ``baseline`` the mean of f over the other
+        draws is subtracted.
         Source: Ranganath, Gerrish & Blei, *Black Box Variational Inference*, 2014.
         """
-        log_score = self._guide_terms[1]
+        log_score = self.log_scored if log_score is None else log_score
         if log_score is None:
             return term
-        local = term.local.detach()
-        whole = torch.as_tensor(term.whole).detach()
-        of_local = log_score.local - log_score.local.detach()
-        of_whole = torch.as_tensor(log_score.whole)
-        everything = self.scale * self._over_classes(local).sum(-1) + whole
+        signal = scoring.centred if baseline else torch.as_tensor
+        value = term.detached()
+        score = log_score - log_score.detached()
+        whole = signal(value.whole)
         for_each = whole.unsqueeze(-1) if whole.ndim else whole
+        everything = self.scale * self._over_classes(value.local).sum(-1) + value.whole
         return Term(
-            term.local + (local + for_each / self.scale) * of_local,
-            term.whole + everything * (of_whole - of_whole.detach()),
+            term.local + (signal(value.local) + for_each / self.scale) * score.local,
+            term.whole + signal(everything) * score.whole,
         )
 
     def _over_classes(self, local: Tensor) -> Tensor:
         """The exact expectation over the sites that are summed out."""
-        return expectation(local, self.log_summed)
+        return scoring.expectation(local, self.log_summed)
 
 
 class Sample(NamedTuple):
@@ -213,22 +247,4 @@ class Sample(NamedTuple):
 
     def expectation(self, value: Tensor) -> Tensor:
         """The exact expectation over the summed sites, (E, K, B) -> (K, B)."""
-        return expectation(value, self.log_summed)
-
-
-def expectation(value: Tensor, log_summed: Tensor | None) -> Tensor:
-    """The exact expectation over the sites that are summed out."""
-    if log_summed is None:
-        return value
-    probability = log_summed.exp()
-    return (probability * value.where(probability > 0, 0.0)).sum(0)
-
-
-def log_weight(log_joint: Tensor, log_guide: Tensor, log_summed: Tensor | None) -> Tensor:
-    """log w = log p(x, z) - log q(z | x), (K, B).
-
-    Of E combinations y of the guide's summed values, w = sum_y p(x, y, z_y) / q(z_y | x, y).
-    """
-    if log_summed is None:
-        return log_joint - log_guide
-    return (log_joint - (log_guide - log_summed)).logsumexp(0)
+        return scoring.expectation(value, self.log_summed)

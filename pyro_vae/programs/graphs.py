@@ -5,8 +5,7 @@ datum as an argument, it leaves behind the torch operations it performed, withou
 distributions. This list is compiled by TorchInductor.
 """
 
-import warnings
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from itertools import islice
 from typing import Any
 
@@ -19,6 +18,7 @@ from torch.utils import _pytree as pytree
 from ..nets.linear import DECOMPOSITIONS
 from .cuda_graph import CudaGraph
 from .isolation import isolated
+from .quiet import quiet_compiler
 
 MAX_GRAPHS = 4
 """Graphs compiled for one function; a further shape of the data runs eagerly."""
@@ -45,8 +45,7 @@ def compile_graph(function: Callable[..., Any], inputs: Sequence[Tensor]) -> Cal
             "use the eager path, compile=False"
         )
     try:
-        with warnings.catch_warnings():  # the compiler calls functions that torch has deprecated
-            warnings.simplefilter("ignore", FutureWarning)
+        with quiet_compiler():
             return _compile(function, inputs)
     except Exception as error:
         reason = str(error).strip().splitlines() or [type(error).__name__]
@@ -135,7 +134,7 @@ class Modules(nn.Module):
         return {name: members[key] for name, (members, key) in self._homes.items()}
 
     def modes(self) -> tuple[bool, ...]:
-        """Which modules are in ``train`` mode: a graph is of one choice."""
+        """Which modules are in ``train`` mode: each combination has a graph of its own."""
         return tuple(module.training for module in self._all)
 
     def forward(self, function: Callable[[], Any]) -> Any:
@@ -162,7 +161,7 @@ class Graphs:
         self,
         function: Callable[..., Any],
         state: Sequence[Sequence[Tensor]],
-        data: Any,
+        data: tuple[Any, ...],
         key: Any = None,
     ) -> Any:
         """Run ``function(tensors, state, data)``: compiled where it may be, eagerly beyond.
@@ -176,7 +175,7 @@ class Graphs:
         tensors = self.modules.tensors()
         fixed = [value.detach() for value in tensors.values()]
         fixed += [value for slot in state for value in slot]
-        leaves, spec = pytree.tree_flatten(data)
+        leaves, spec = _flattened(data)
         inputs = [leaf.contiguous() for leaf in leaves if isinstance(leaf, Tensor)]
 
         def flat(*values: Tensor) -> Any:
@@ -184,10 +183,12 @@ class Graphs:
             now = {name: next(take) for name in tensors}
             slots = [list(islice(take, len(slot))) for slot in state]
             filled = [next(take) if isinstance(leaf, Tensor) else leaf for leaf in leaves]
-            return function(now, slots, pytree.tree_unflatten(filled, spec))
+            filled = filled if spec is None else pytree.tree_unflatten(filled, spec)
+            return function(now, slots, tuple(filled))
 
         static = tuple(leaf for leaf in leaves if not isinstance(leaf, Tensor))
         shapes = tuple((x.shape, x.dtype, x.device) for x in (*fixed[:1], *inputs))
+        _check_hashable(static)
         key = (key, shapes, static, _hashable(spec), len(fixed), self.modules.modes())
         if key not in self._graphs:
             if len(self._graphs) == MAX_GRAPHS:
@@ -200,7 +201,24 @@ class Graphs:
         return results
 
 
-def _hashable(spec: pytree.TreeSpec) -> Any:
+def _check_hashable(arguments: tuple[Any, ...]) -> None:
+    """Raise ``TypeError`` where an argument that is part of a graph has no hash."""
+    unhashable = [type(a).__name__ for a in arguments if not isinstance(a, Hashable)]
+    if unhashable:
+        raise TypeError(
+            "expected tensors, numbers and other hashable arguments for a compiled program, "
+            f"got {unhashable[0]}: pass it as a tensor, or use compile=False"
+        )
+
+
+def _flattened(data: tuple[Any, ...]) -> tuple[Sequence[Any], pytree.TreeSpec | None]:
+    """The leaves and the nesting of arguments; tensors alone, the usual case, have none."""
+    if all(isinstance(leaf, Tensor) for leaf in data):
+        return data, None
+    return pytree.tree_flatten(data)
+
+
+def _hashable(spec: pytree.TreeSpec | None) -> Any:
     """What tells two nestings of arguments apart; torch 2.7's ``TreeSpec`` has no hash."""
     try:
         hash(spec)

@@ -14,7 +14,6 @@ from .modules import called, modules_of, roots, without_registration
 from .rows import Call, Rows, candidates, chosen, chunks, shapes, signature
 from .sites import Program
 from .structure import Structure
-from .vectorization import same_by_rows
 
 WRONG_ROWS = ("Shape mismatch", "subsample_size does not match")
 """How Pyro's errors begin where a program does not take some rows of its arguments."""
@@ -116,11 +115,10 @@ class Inspected:
         explained = dtypes_explained(call, self.modules)
         with explained, unchanged(self.modules), called() as modules:
             found = inspect(*self._programs, call, rows)
-            vectorized = same_by_rows(*self._programs, call, found)
         self.modules[:] = roots([*self.modules, *modules])
-        return replace(found, vectorized=vectorized)
+        return found
 
     @property
     def _programs(self) -> tuple[Program, Program]:
-        """Model and guide; inside isolation without the messages that nobody hears."""
+        """Model and guide; inside isolation without the registration of parameters."""
         return self._silent if self._depth else (self.model, self.guide)

@@ -11,7 +11,7 @@ from pyro.poutine.util import site_is_subsample
 from torch import Tensor
 
 from .checks import check_pair, same_shapes
-from .refusals import why_relaxed, why_unreportable, why_unweighable
+from .refusals import why_relaxed, why_undrawn, why_unreportable, why_unweighable
 from .rows import Call, Rows
 from .sites import (
     Plate,
@@ -25,6 +25,7 @@ from .sites import (
     stochastic_sites,
 )
 from .structure import Latent, Structure
+from .vectorization import same_by_rows
 
 MAX_COPIES = 1024
 """The most combinations of values of sites that are summed out."""
@@ -56,7 +57,11 @@ def inspect(model: Program, guide: Program, call: Call, rows: Rows | None = None
             f"expected at most {MAX_COPIES} combinations of values to sum out, got {copies}: "
             "mark fewer sites for enumeration"
         )
-    return replace(found, row_bytes=max(sizes.bytes // size, found.row_bytes))
+    return replace(
+        found,
+        vectorized=same_by_rows(model, guide, call, found, (model_trace, guide_trace)),
+        row_bytes=max(sizes.bytes // size, found.row_bytes),
+    )
 
 
 def _structure(
@@ -69,6 +74,7 @@ def _structure(
     nodes = [*model_trace.nodes.values(), *guide_trace.nodes.values()]
     whole = tuple(dict.fromkeys(s["name"] for s in sites if not in_plate(s, plate)))
     guided = {site["name"] for site in of_guide}
+    summed = _summed(of_guide, plate)
     observed = _observed(model_trace, plate, size)
     return Structure(
         plate=plate,
@@ -79,10 +85,12 @@ def _structure(
         whole=whole,
         latents=_latents(sites, plate),
         single=_is_single(guide_trace, plate),
-        guide_values=_summed(of_guide, plate),
+        guide_values=summed,
         model_values=_summed([s for s in of_model if s["name"] not in guided], plate),
         unmoved=_unmoved(guide_trace),
+        scored=frozenset(s["name"] for s in of_guide if not s["fn"].has_rsample) - summed.keys(),
         relaxed=why_relaxed(guide_trace),
+        undrawn=why_undrawn(guide_trace, plate),
         unweighable=why_unweighable(guide_trace, plate, whole),
         refusal=why_unreportable(model_trace, guide_trace, plate, whole, rows, size),
         observed=observed,
@@ -114,7 +122,9 @@ def _latents(sites: list[Site], plate: Plate | None) -> dict[str, Latent]:
 
 def _is_single(guide_trace: Trace, plate: Plate | None) -> bool:
     sites = stochastic_sites(guide_trace)
-    return len(sites) == 1 and in_plate(sites[0], plate) and not is_marked(sites[0])
+    if len(sites) != 1 or sites[0]["is_observed"]:  # a factor is observed
+        return False
+    return in_plate(sites[0], plate) and not is_marked(sites[0])
 
 
 def _summed(sites: list[Site], plate: Plate | None) -> dict[str, Tensor]:

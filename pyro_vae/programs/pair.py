@@ -1,5 +1,6 @@
 """A pair (model, guide): any two Pyro programs over the same latents, drawn from and scored."""
 
+from functools import partial
 from typing import Any
 
 from pyro.poutine import Trace
@@ -13,8 +14,8 @@ from .runs import (
     Traces,
     at_copies,
     at_values,
-    draw_copies,
-    draw_shared,
+    draw_rows,
+    reached,
     run_guide,
     run_pair,
     stacked,
@@ -32,7 +33,7 @@ class Pair(Inspected):
     """Two programs and the modules behind them.
 
     ``rows`` names the arguments (by position or name) that have one row per datum, where the rule
-    of :mod:`pyro_vae.programs.rows` leaves a doubt.
+    of :mod:`pyro_vae.programs.rows` is ambiguous.
 
     >>> pair = Pair(vae.model, vae.guide)
     >>> with pair.isolated():
@@ -47,13 +48,12 @@ class Pair(Inspected):
         kwargs: dict[str, Any],
         num_particles: int = 1,
         *,
-        shared: bool = True,
         detached: bool = False,
     ) -> Draw:
         """Draw z ~ q(z | x), K times for each datum, scored by both programs.
 
-        A guide of one latent site runs once for all draws, unless not ``shared``. With ``detached``
-        no gradient flows through the draws, and log q keeps its own at fixed z.
+        A guide of one latent site runs once for all draws. With ``detached`` no gradient flows
+        through the draws.
 
         Raises ``ValueError`` where the programs do not belong together, or sites that are to be
         summed out cannot be.
@@ -63,16 +63,13 @@ class Pair(Inspected):
         model, guide = self._programs
         if not self._by_rows(found, num_particles):
             models, guides = run_pair(model, guide, call, num_particles, detached)
-            return Draw(
-                found, num_particles, models, guides, stacked(guides, found), False, detached
-            )
-        shared = shared and found.single and num_particles > 1
-        draw = draw_shared if shared else draw_copies
-        trace, values = draw(guide, call, found, num_particles, detached)
+            values = stacked(guides, found)
+            return Draw(found, num_particles, models, guides, values)
+        trace, values = draw_rows(guide, call, found, num_particles, detached)
         copies = num_particles * found.guide_copies
-        whole = whole_values(trace, found)
-        models = self._model_at(call, found, values, copies, whole)
-        return Draw(found, num_particles, models, (trace,), values, shared, detached)
+        models = self._model_at(call, found, values, copies, whole_values(trace, found))
+        prior = partial(reached, model, call, *values) if found.shared(num_particles) else None
+        return Draw(found, num_particles, models, (trace,), values, prior)
 
     def at(
         self,
@@ -91,7 +88,8 @@ class Pair(Inspected):
         found = self.structure(call)
         models = self._model_at(call, found, values, number, given)
         guides = self._guide_at(call, found, values, number, given)
-        return Draw(found, number, models, guides, values, found.single, True)
+        prior = partial(reached, self._programs[0], call, *values) if found.single else None
+        return Draw(found, number, models, guides, values, prior)
 
     def sample(self, call: Call, num_particles: int) -> Sample:
         """Draw z ~ q(z | x), K times for each datum; :meth:`score_model` weighs them.
@@ -102,10 +100,10 @@ class Pair(Inspected):
         guide = self._programs[1]
         if found.unweighable is not None:
             raise ValueError(found.unweighable)
-        shared = found.single and num_particles > 1 and found.vectorized
+        shared = False
         if self._by_rows(found, num_particles):
-            draw = draw_shared if shared else draw_copies
-            trace, values = draw(guide, call, found, num_particles, False)
+            shared = found.shared(num_particles)
+            trace, values = draw_rows(guide, call, found, num_particles)
             guides: Traces = (trace,)
         else:
             guides = run_guide(guide, call, num_particles)

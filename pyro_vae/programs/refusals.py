@@ -37,10 +37,15 @@ def why_unweighable(guide_trace: Trace, plate: Plate | None, whole: Names) -> st
 
     Without any plate the call is one datum.
     """
-    if plate is None and any(plates(site) for site in stochastic_sites(guide_trace)):
-        return f"{AROUND}, got none"
     if whole:
         return f"{AROUND}, got global sites {list(whole)}"
+    return why_undrawn(guide_trace, plate)
+
+
+def why_undrawn(guide_trace: Trace, plate: Plate | None) -> str | None:
+    """Why the draws of a guide have no density; None where they have one."""
+    if plate is None and any(plates(site) for site in stochastic_sites(guide_trace)):
+        return f"{AROUND}, got none"
     guide_sites = [s for s in stochastic_sites(guide_trace) if not is_factor(s)]
     if not guide_sites:
         return "expected latent sites in the guide, got none: importance weights need draws"

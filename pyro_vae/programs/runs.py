@@ -7,13 +7,14 @@ from pyro import poutine
 from pyro.infer.util import is_validation_enabled
 from pyro.poutine import Trace
 from pyro.poutine.messenger import Messenger
+from pyro.poutine.runtime import NonlocalExit
 from torch import Tensor
 
 from .checks import check_pair, same_shapes
 from .draw import Values
 from .handlers import assign, detach_draws, draw_many
 from .rows import Call
-from .sites import Program, drawn_subsample, stochastic_sites, subsamples
+from .sites import Program, Site, drawn_subsample, stochastic_sites, subsamples
 from .structure import Structure, combinations
 
 Traces = tuple[Trace, ...]
@@ -27,6 +28,17 @@ def trace_of(program: Program, call: Call, *handlers: Messenger) -> Trace:
             stack.enter_context(handler)
         trace: Trace = poutine.trace(program).get_trace(*args, **kwargs)
     return trace
+
+
+def reached(program: Program, call: Call, name: str) -> Site:
+    """A site of a program as it is before it has a value; nothing that follows is run."""
+    args, kwargs = call
+    try:
+        poutine.escape(program, lambda site: site["name"] == name)(*args, **kwargs)
+    except NonlocalExit as stop:
+        site: Site = stop.site
+        return site
+    raise ValueError(f"expected site {name!r} in each run of the program, got a run without it")
 
 
 def run_pair(
@@ -59,6 +71,14 @@ def _replayed(model: Program, call: Call, guide_trace: Trace) -> Trace:
     model_trace = trace_of(replayed, call, same_shapes())
     check_pair(model_trace, guide_trace)
     return model_trace
+
+
+def draw_rows(
+    guide: Program, call: Call, found: Structure, num_particles: int, detached: bool = False
+) -> tuple[Trace, Values]:
+    """One run of the guide that draws K values for each datum."""
+    draw = draw_shared if found.shared(num_particles) else draw_copies
+    return draw(guide, call, found, num_particles, detached)
 
 
 def draw_shared(

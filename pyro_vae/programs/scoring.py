@@ -25,6 +25,11 @@ class Term:
     whole: Tensor | float = 0.0
     """Of global sites, those outside the data plate: (K,)."""
 
+    def detached(self) -> "Term":
+        """The same values without gradients."""
+        whole = self.whole.detach() if isinstance(self.whole, Tensor) else self.whole
+        return Term(self.local.detach(), whole)
+
     def __add__(self, other: "Term") -> "Term":
         return Term(self.local + other.local, self.whole + other.whole)
 
@@ -58,28 +63,6 @@ def log_prior(runs: Runs, found: Structure, shape: Shape, scaled: bool = False) 
         return total(latent, found.plate, shape, scaled)
     term = total(latent, found.plate, (found.model_copies, *shape), scaled)
     return Term(term.local.logsumexp(0), term.whole)
-
-
-def guide_terms(
-    runs: Runs, found: Structure, shape: Shape, scaled: bool, ungated: bool
-) -> tuple[Term, Term | None]:
-    """log q(z | x), and log q of the draws whose gradient is a score, or None.
-
-    Unless ``ungated``, a site without a reparameterised sampler gives its value to the first and
-    its gradient to the second.
-    """
-
-    def moves(site: Site) -> bool:
-        return bool(site["fn"].has_rsample) or site["name"] in found.guide_values
-
-    plate = found.plate
-    if ungated or all(moves(site) for run in runs for site in run):
-        return total(runs, plate, shape, scaled), None
-    drawn = select(runs, lambda site: not moves(site))
-    rest = total(drawn, plate, shape, scaled)
-    value = Term(rest.local.detach(), torch.as_tensor(rest.whole).detach())
-    log_guide = total(select(runs, moves), plate, shape, scaled) + value
-    return log_guide, total(drawn, plate, shape, scaled=False, masked=False)
 
 
 def guide_factors(runs: Runs, found: Structure, shape: Shape) -> Tensor | None:
@@ -173,3 +156,27 @@ def latent_terms(
         local.append(_sum(inside))
         whole += [_sum(outside)] if outside else []
     return Term(_shaped(local, shape), torch.stack(whole) if whole else 0.0)
+
+
+def centred(value: Tensor | float) -> Tensor:
+    """Of K values, (K, ...), each minus the mean of the others."""
+    value = torch.as_tensor(value)
+    return (value - value.mean(0)) * len(value) / (len(value) - 1) if value.ndim else value
+
+
+def expectation(value: Tensor, log_summed: Tensor | None) -> Tensor:
+    """The exact expectation over the sites that are summed out."""
+    if log_summed is None:
+        return value
+    probability = log_summed.exp()
+    return (probability * value.where(probability > 0, 0.0)).sum(0)
+
+
+def log_weight(log_joint: Tensor, log_guide: Tensor, log_summed: Tensor | None) -> Tensor:
+    """log w = log p(x, z) - log q(z | x), (K, B).
+
+    Of E combinations y of the guide's summed values, w = sum_y p(x, y, z_y) / q(z_y | x, y).
+    """
+    if log_summed is None:
+        return log_joint - log_guide
+    return (log_joint - (log_guide - log_summed)).logsumexp(0)

@@ -27,7 +27,7 @@ def simulate(model: Program, *args: Any, **kwargs: Any) -> Simulation:
     The argument that holds a site's data is known by its values (``obs=x.reshape(...)`` is found
     too), so any program will do.
 
-    Raises ``ValueError`` where not exactly one argument holds the data of an observed site.
+    Raises ``ValueError`` where the model observes no argument, or more than one, at a site.
 
     >>> simulation = simulate(vae.model, torch.zeros(3, 64))
     >>> simulation.args[0].shape, simulation.latents["z"].shape
@@ -43,8 +43,8 @@ def dream(
 ) -> Simulation:
     """As :func:`simulate`, within a run of one's own; arguments are known by identity.
 
-    ``by_value`` also finds those that the model observes in another shape, which asks the device
-    for numbers.
+    ``by_value`` also finds those that the model observes in another shape; to compare values
+    synchronises a GPU.
     """
     trace = poutine.trace(poutine.uncondition(model)).get_trace(*args, **kwargs)
     sites = [site for site in stochastic_sites(trace) if not is_factor(site)]
@@ -70,8 +70,8 @@ def _holder(site: Site, call: dict[Any, Any], by_value: bool) -> Any:
         holders = [key for key, value in tensors.items() if _same(value, data)]
     if len(holders) != 1:
         raise ValueError(
-            f"expected one argument to hold the data of site {site['name']!r}, "
-            f"got {len(holders)}: {holders}"
+            f"expected the model to observe one of its arguments as it is at site "
+            f"{site['name']!r}, got {f'arguments {holders}' if holders else 'other data'}"
         )
     return holders[0]
 

@@ -3,7 +3,7 @@
 A site lies in the data plate, one row per datum, or outside it: then it is global.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -139,19 +139,20 @@ def base_dist(fn: Any) -> Any:
     return fn
 
 
-def common_scale(sites: Iterable[Site], plate: Plate | None) -> Any:
-    """The ``poutine.scale`` that the sites of the data plate share; None where they differ."""
-    scales = [site["scale"] for site in sites if in_plate(site, plate)]
-    first = scales[0] if scales else 1.0
-    for other in scales[1:]:
-        if other is first:
-            continue
-        if isinstance(other, Tensor) or isinstance(first, Tensor):
-            if not _same_tensor(first, other):
-                return None
-        elif other != first:
-            return None
-    return first
+def differing_scales(sites: Sequence[Site]) -> tuple[Site, Site] | None:
+    """Two sites with another ``poutine.scale`` each; None where all have the same."""
+    for other in sites[1:]:
+        if not _same_scale(sites[0]["scale"], other["scale"]):
+            return sites[0], other
+    return None
+
+
+def _same_scale(first: Any, other: Any) -> bool:
+    if other is first:
+        return True
+    if isinstance(other, Tensor) or isinstance(first, Tensor):
+        return _same_tensor(first, other)
+    return bool(other == first)
 
 
 def _same_tensor(first: Any, other: Any) -> bool:

@@ -22,7 +22,10 @@ class Latent:
         """(N, B, ...), copies and data first -> the site's own value, N B rows in the plate."""
         if self.plate_dim is None:
             return value[0, 0]
-        return value.flatten(0, 1).movedim(0, self.plate_dim - self.event_dim)
+        rows = value.flatten(0, 1)
+        missing = self.event_dim - self.plate_dim - rows.ndim  # plates inside, of size one
+        rows = rows.reshape(len(rows), *[1] * missing, *rows.shape[1:])
+        return rows.movedim(0, self.plate_dim - self.event_dim)
 
     def from_rows(self, value: Tensor, copies: int) -> Tensor:
         """The site's own value -> (N, B, ...)."""
@@ -69,8 +72,12 @@ class Structure:
     """The same, of sites that the model alone has."""
     unmoved: dict[str, str]
     """The families of the guide's sites that have no reparameterised sampler, by site."""
+    scored: frozenset[str]
+    """The guide's sites whose draws carry no gradient, so that it needs their score."""
     relaxed: str | None
     """Why the guide's draws have no probability, as a sentence; None where they have one."""
+    undrawn: str | None
+    """Why the guide's draws have no density, as a sentence; None where they have one."""
     unweighable: str | None
     """Why a draw has no importance weight for each datum, as a sentence; None where it has."""
     refusal: str | None
@@ -85,6 +92,10 @@ class Structure:
         size = self.rows.size if self.plate is not None else 1
         lead = (self.guide_copies,) if self.guide_values else ()
         return (*lead, num_particles, size)
+
+    def shared(self, num_particles: int) -> bool:
+        """Whether K draws come from one run of the guide without copies: each datum seen once."""
+        return self.single and num_particles > 1
 
     @property
     def guide_copies(self) -> int:

@@ -112,7 +112,7 @@ def _coordinates(site: Site, value: Tensor) -> Coordinates:
         transform = biject_to(site["fn"].support)
     except NotImplementedError as error:
         raise ValueError(
-            f"expected continuous latents that R^n can be mapped to, got a {base_name(site['fn'])} "
+            f"expected continuous latents that R^n can be mapped to, got {base_name(site['fn'])} "
             f"at site {site['name']!r}"
         ) from error
     return Coordinates(transform, transform.inv(value).shape[2:])

@@ -1,5 +1,7 @@
 """Whether copies of the rows of a call are a run of their own: found by trying it."""
 
+from collections.abc import Sequence
+
 import pyro
 import torch
 from pyro import poutine
@@ -11,21 +13,21 @@ from .sites import Program, in_plate, log_prob, per_row, stochastic_sites
 from .structure import Structure
 
 
-def same_by_rows(model: Program, guide: Program, call: Call, found: Structure) -> bool:
+def same_by_rows(
+    model: Program, guide: Program, call: Call, found: Structure, traces: tuple[Trace, Trace]
+) -> bool:
     """Whether two copies of the rows give the log-probabilities of the call, twice.
 
-    A program that closes over data of its own, or keeps parameters for each datum of a call, fails
-    this. Where the log-probabilities of two equal runs differ (dropout), shapes alone decide.
+    ``traces`` are the runs of model and guide that have shown the structure. A program that closes
+    over data of its own, or keeps parameters for each datum of a call, fails this. Where the
+    log-probabilities of two equal runs differ (dropout), shapes alone decide.
     """
     if found.plate is None or found.subsampled or not found.rows.any:
         return False
-    args, kwargs = call
     with pyro.validation_enabled(False), torch.no_grad():  # relaxed values have no density
-        guide_trace = poutine.trace(guide).get_trace(*args, **kwargs)
-        replayed = poutine.replay(model, trace=guide_trace)
-        model_trace = poutine.trace(replayed).get_trace(*args, **kwargs)
-        drawn = _latent_values(guide_trace, model_trace)  # the model's own ones too: they are fixed
-        once = _scores(model, guide, call, drawn, found)
+        drawn = _latent_values(*traces)  # the model's own ones too: they are fixed
+        again = found.relaxed is not None  # the distributions of these traces validate values
+        once = _scores(model, guide, call, drawn, found) if again else _log_probs(traces, found)
         try:
             doubled = _doubled(drawn, found)
             twice = _scores(model, guide, found.rows.copies(call, 2), doubled, found)
@@ -43,10 +45,12 @@ def _scores(
 ) -> list[Tensor]:
     """log p(x, z) and log q(z | x) of each row, at given values."""
     args, kwargs = call
-    traces = [
-        poutine.trace(poutine.replay(program, trace=values)).get_trace(*args, **kwargs)
-        for program in (model, guide)
-    ]
+    replayed = (poutine.trace(poutine.replay(p, trace=values)) for p in (model, guide))
+    return _log_probs([trace.get_trace(*args, **kwargs) for trace in replayed], found)
+
+
+def _log_probs(traces: Sequence[Trace], found: Structure) -> list[Tensor]:
+    """The log-probability of each row, by trace."""
     sites = [stochastic_sites(trace) for trace in traces]
     local = [[site for site in each if in_plate(site, found.plate)] for each in sites]
     rows = [[per_row(log_prob(site, False), found.plate) for site in each] for each in local]

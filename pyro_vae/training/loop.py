@@ -120,6 +120,8 @@ def _prepare(
     folder: Path | str | None,
 ) -> TrainingRun:
     """A run before its first epoch, its options checked."""
+    if not isinstance(svi, SVI):
+        raise TypeError(f"expected an SVI of pyro_vae, got {type(svi).__name__}")
     train = as_data(data)
     held_out = None if validation is None else as_data(validation)
     size = _batch_size(train, batch_size)

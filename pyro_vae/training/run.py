@@ -13,7 +13,7 @@ from tqdm import tqdm
 
 from ..data.adapters import Data, Loader
 from ..inference.distributed import barrier, rank, world_size
-from ..inference.svi import SVI, objective_at
+from ..inference.svi import SVI
 from ..objectives.objective import Estimate
 from .checkpoint import (
     BEST,
@@ -64,9 +64,7 @@ class TrainingRun:
                 self.history.append(record)
                 self._step_scheduler(record)
                 self._save()
-                bar.set_postfix(
-                    epoch=record.epoch, train=record.train_elbo, validation=record.validation_elbo
-                )
+                bar.set_postfix(_shown(record))
                 yield record
 
     def _epoch(self, epoch: int, bar: tqdm) -> Record:
@@ -81,7 +79,7 @@ class TrainingRun:
         loss, log_likelihood, kl = _per_datum(sums, sum(map(len, batches)) * world_size())
         seconds = time.perf_counter() - start
         validated = self._validate()
-        beta = getattr(objective_at(self.svi.objective, self.svi.num_steps - 1), "beta", None)
+        beta = getattr(self.svi.objective.at(self.svi.num_steps - 1), "beta", None)
         return Record(
             *(epoch, self.svi.num_steps, loss, log_likelihood - kl, log_likelihood, kl, *validated),
             beta=None if beta is None else float(beta),
@@ -201,6 +199,13 @@ class TrainingRun:
         return FloatingPointError(
             f"{message}: pyro_vae.training.reproduce(svi, train, {path}) repeats it"
         )
+
+
+def _shown(record: Record) -> dict[str, str]:
+    """What the progress bar says of an epoch: its number, and the ELBO of each set there is."""
+    elbos = {"train": record.train_elbo, "validation": record.validation_elbo}
+    shown = {name: f"{elbo:.2f}" for name, elbo in elbos.items() if elbo is not None}
+    return {"epoch": str(record.epoch), **shown}
 
 
 def _per_datum(sums: Estimate, count: int) -> list[float]:

@@ -76,7 +76,8 @@ def load(path: Path | str, into: nn.Module | None = None) -> nn.Module:
     have been moved. With ``into``, the weights are loaded into a module of the same structure,
     which stays on its device and is returned: the way for networks of your own.
 
-    Raises ``FileNotFoundError`` where there is no such folder, ``ValueError`` where a file is
+    Raises ``TypeError`` where ``into`` is no module, ``FileNotFoundError`` where there is no such
+    folder, ``ValueError`` where a file is
     damaged or belongs to another structure, or where a model of own networks is loaded without
     ``into``.
     """
@@ -84,15 +85,10 @@ def load(path: Path | str, into: nn.Module | None = None) -> nn.Module:
     config = _read_config(folder / CONFIG)
     tensors = _read_weights(folder / WEIGHTS, config["sha256"])
     model = _build(config, folder / CONFIG) if into is None else into
+    _check_fits(model, tensors, folder)
     if into is not None:
         _check_types(into, tensors)
-    try:
-        model.load_state_dict(tensors, assign=into is None)
-    except RuntimeError as error:
-        raise ValueError(
-            f"expected the {type(model).__name__} that {folder} was saved from, "
-            f"got another structure: {error}"
-        ) from error
+    model.load_state_dict(tensors, assign=into is None)
     return model.eval()
 
 
@@ -187,8 +183,30 @@ def _build(config: dict[str, Any], path: Path) -> nn.Module:
         ) from error
 
 
+def _check_fits(model: nn.Module, tensors: dict[str, Tensor], folder: Path) -> None:
+    """Raise unless the module has the tensors of the file: their names and shapes."""
+    if not isinstance(model, nn.Module):
+        raise TypeError(f"expected a module to load into, got {type(model).__name__}")
+    own = model.state_dict()
+    differences = [
+        *(f"no {name}" for name in sorted(tensors.keys() - own.keys())),
+        *(f"{name}, which is not in the file" for name in own if name not in tensors),
+        *(
+            f"{name} of shape {tuple(value.shape)} for {tuple(tensors[name].shape)}"
+            for name, value in own.items()
+            if name in tensors and tensors[name].shape != value.shape
+        ),
+    ]
+    if differences:
+        more = f", and {len(differences) - 3} more" if len(differences) > 3 else ""
+        raise ValueError(
+            f"expected the {type(model).__name__} that {folder} was saved from, "
+            f"got another structure: {'; '.join(differences[:3])}{more}"
+        )
+
+
 def _check_types(model: nn.Module, tensors: dict[str, Tensor]) -> None:
     """Raise ``ValueError`` where loading would round, or cut, the numbers of the file."""
     for name, value in model.state_dict().items():
-        if name in tensors and value.dtype != tensors[name].dtype:
+        if value.dtype != tensors[name].dtype:
             raise ValueError(f"expected {name} of {tensors[name].dtype}, got {value.dtype}")

@@ -58,8 +58,14 @@ def main(args: Sequence[str] | None = None) -> None:
         flat = {f"{way}, {key}": v for way, values in learned.items() for key, v in values.items()}
         folder.write({**shown, **flat})
         title = f"{options.taps} taps, {options.pilots} pilots"
-        labels = {"xlabel": "signal to noise, dB", "ylabel": "normalised squared error"}
-        folder.draw("errors", lines(curves, options.snr, title=title, log="y", **labels))
+        figure = lines(
+            *(options.snr, curves),
+            title=title,
+            xlabel="signal to noise, dB",
+            ylabel="normalised squared error",
+            log="y",
+        )
+        folder.draw("errors", figure)
 
 
 def pilots(options: Options) -> Tensor:

@@ -85,8 +85,14 @@ def main(args: Sequence[str] | None = None) -> None:
         )
         peak = data.train.levels if data.train.pixels == "counts" else 1
         folder.draw("samples", images(pictures, data.train.shape, peak=peak, title="x ~ p(x)"))
-        labels = {"xlabel": "steps", "ylabel": "log p(x) - bound, bits per dimension"}
-        folder.draw("gaussian", lines(gaps, GAUSSIAN_STEPS, log="xy", title="Gaussian", **labels))
+        figure = lines(
+            *(GAUSSIAN_STEPS, gaps),
+            title="Gaussian",
+            xlabel="steps",
+            ylabel="log p(x) - bound, bits per dimension",
+            log="xy",
+        )
+        folder.draw("gaussian", figure)
 
 
 def build(options: Options, dim: int, levels: int) -> Diffusion:

@@ -1,6 +1,7 @@
 """The refusals that are part of the contract: which uses of a pair, and in what words."""
 
-BOUNDS = ("IWAE", "DReG", "STL", "Renyi", "ReweightedWakeSleep", "ScoreFunction_ELBO")
+WEIGHTS = ("IWAE", "DReG", "STL", "Renyi", "ReweightedWakeSleep")
+BOUNDS = (*WEIGHTS, "ScoreFunction_ELBO")
 SCORES = ("log_likelihood", "evaluate", "AIS")
 CLOSED = ("TraceMeanField_ELBO", "FreeBits")
 AROUND = "expected a plate with one row per datum around every sample site of model and guide, "
@@ -34,19 +35,28 @@ NO_SUBSAMPLE = "expected plates without a subsample, one row per datum, got "
 OWN_ORDER = "expected the guide to draw the model's latent sites in its order "
 RANDOM = "expected a guide that is deterministic given its draws, got log q = "
 SUMMED = "expected no site of the guide to be summed out, got ['y']"
+CONTINUOUS = "expected continuous latents, got sites of the guide that are to be summed out, ['y']"
 FAMILIES = "expected families with a closed-form KL, got q = ImplicitMixture and p = Normal"
 
 REFUSALS: Refusals = {
     **not_mixtures(),
     **of("M2, y enumerated", CLOSED, OWN_ORDER),
     **of("M2, y enumerated", (*BOUNDS, "InfoVAE"), SUMMED),
+    **of("M2, y enumerated", ("AIS",), CONTINUOUS),
+    **of("M2 of the library, y enumerated", (*BOUNDS, "InfoVAE"), SUMMED),
+    **of("M2 of the library, y enumerated", ("AIS",), CONTINUOUS),
+    **of("M1 + M2, labelled", CLOSED, OWN_ORDER),
+    **of("M1 + M2, labelled", ("InfoVAE",), others("z1", "z2")),
+    **of("M1 + M2, y enumerated", CLOSED, OWN_ORDER),
+    **of("M1 + M2, y enumerated", (*BOUNDS, "InfoVAE"), SUMMED),
+    **of("M1 + M2, y enumerated", ("AIS",), CONTINUOUS),
     **of(
         "M2, y enumerated",
         ("AIS",),
         "expected continuous latents, got sites of the guide that are to be summed out, ['y']",
     ),
     **of("diffusion", ("InfoVAE",), others("z1", "z2", "z3")),
-    **of("diffusion, one step", (*BOUNDS, *SCORES), f"{AROUND}got global sites "),
+    **of("diffusion, one step", (*WEIGHTS, *SCORES), GLOBAL),
     **of("diffusion, one step", ("InfoVAE",), others("end", "u", "z1", "zs", "zt")),
     **of("VQ-VAE", CLOSED, "expected families with a closed-form KL, got q = NearestCode "),
     **of("VQ-VAE", ("AIS",), "expected continuous latents"),
@@ -59,7 +69,7 @@ REFUSALS: Refusals = {
         "expected continuous latents, got sites of the guide that are to be summed out, ['s']",
     ),
     **of("two layers", ("InfoVAE",), others("z1", "z2")),
-    **of("global and local", (*BOUNDS, *SCORES), GLOBAL),
+    **of("global and local", (*WEIGHTS, *SCORES), GLOBAL),
     **of("global and local", ("InfoVAE",), others("w", "z")),
     **of("two data plates", BOUNDS, f"{AROUND}got none"),
     **of("two data plates", SCORES, NO_FUNCTION),
@@ -71,7 +81,7 @@ REFUSALS: Refusals = {
     **of("AutoDelta", BOUNDS, NO_DENSITY),
     **of("AutoDelta", SCORES, NO_FUNCTION),
     **of("AutoMultivariateNormal", CLOSED, OWN_ORDER),
-    **of("AutoMultivariateNormal", (*BOUNDS, *SCORES), GLOBAL),
+    **of("AutoMultivariateNormal", (*WEIGHTS, *SCORES), GLOBAL),
     **of("AutoMultivariateNormal", ("InfoVAE",), others("_AutoMultivariateNormal_latent", "w")),
     **of("factors", BOUNDS, "expected no pyro.factor in the guide, got one: "),
     **of(
@@ -83,8 +93,17 @@ REFUSALS: Refusals = {
     **of(
         "mixture in the guide",
         ("AIS",),
-        "expected continuous latents that R^n can be mapped to, got a ImplicitMixture",
+        "expected continuous latents that R^n can be mapped to, got ImplicitMixture",
     ),
+    **of("DeepMarkovModel", ("InfoVAE",), others("z_1", "z_2", "z_3")),
     **of("semi-amortised", ("DReG", "STL", "AIS"), RANDOM),
+    **of(
+        "GMVAE",
+        CLOSED,
+        "expected a guide that draws every latent site, got ['y'] summed out of the model",
+    ),
+    **of("hierarchical VAE", CLOSED, OWN_ORDER),
+    **of("hierarchical VAE", ("InfoVAE",), others("z1", "z2", "z3")),
+    **of("ladder VAE", ("InfoVAE",), others("z1", "z2")),
 }
 """How the sentence begins, by pair and use; every other cell is a number that agrees."""

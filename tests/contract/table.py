@@ -1,5 +1,7 @@
 """The contract as a table: for the terminal, and as a document."""
 
+from string import ascii_lowercase
+
 from .pairs import PAIRS
 from .refusals import REFUSALS
 from .uses import USES, cells
@@ -25,9 +27,10 @@ def expected_cells() -> Cells:
 
 
 def letters() -> dict[str, str]:
-    """A letter for each sentence, in order."""
+    """A letter for each sentence, in order; after z come aa, ab, and so on."""
     sentences = dict.fromkeys(sentence for cell in cells() if (sentence := REFUSALS.get(cell)))
-    return {sentence: chr(ord("a") + i) for i, sentence in enumerate(sentences)}
+    names = (prefix + letter for prefix in ("", *ascii_lowercase) for letter in ascii_lowercase)
+    return dict(zip(sentences, names, strict=False))
 
 
 def mark(cell: tuple[str, str], found: Cells) -> str:

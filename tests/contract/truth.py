@@ -9,6 +9,7 @@ import pyro
 import pyro.infer
 import torch
 from pyro import poutine
+from pyro.distributions.util import scale_and_mask
 from pyro.poutine import Trace
 from pyro.poutine.util import site_is_subsample
 from torch import Tensor
@@ -143,7 +144,8 @@ def _sums(
         if (only and name != only) or (latent and site["is_observed"] and name not in names):
             continue
         if any(frame.name == "data" for frame in site["cond_indep_stack"]):
-            rows = site["unscaled_log_prob"].movedim(subject.dim, 0)
+            masked = scale_and_mask(site["unscaled_log_prob"], mask=site["mask"])
+            rows = masked.movedim(subject.dim, 0)
             local = local + rows.reshape(len(rows), -1).sum(-1).reshape(number, -1)
         else:
             whole = whole + site["log_prob"].sum()

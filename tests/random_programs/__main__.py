@@ -1,9 +1,12 @@
 """Check random programs: ``python -m tests.random_programs --number 5000 --seed 0``."""
 
 import argparse
+import json
 import logging
+import signal
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
 
 from .check import Outcome, check_many, report, worst
 
@@ -86,6 +89,13 @@ def summary(outcomes: Sequence[Outcome], seconds: float) -> str:
     return "\n\n".join(parts)
 
 
+def write(outcomes: Iterable[Outcome], path: Path) -> None:
+    """Write one line of JSON for each check, so that two versions can be compared."""
+    names = ("check", "status", "detail")
+    rows = ({"seed": o.spec.seed} | {name: getattr(o, name) for name in names} for o in outcomes)
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+
 def main() -> None:
     """Check, print the tables and the failing programs."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -99,8 +109,10 @@ def main() -> None:
         "--compiled", type=int, default=0, help="how many programs to compile, instead"
     )
     parser.add_argument("--show", type=int, default=3, help="how many failing programs to print")
+    parser.add_argument("--write", type=Path, default=None, help="a file for all outcomes, JSON")
     given = parser.parse_args()
     logging.disable(logging.INFO)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # what is known is printed
     seeds = range(given.seed, given.seed + given.number)
     if given.compiled:
         from .compiled import check_compiled
@@ -110,6 +122,8 @@ def main() -> None:
         outcomes, seconds = check_many(range(given.only, given.only + 1), share=1.0)
     else:
         outcomes, seconds = check_many(seeds, given.share)
+    if given.write is not None:
+        write(outcomes, given.write)
     print(summary(outcomes, seconds))
     wrong = [outcome for outcome in outcomes if outcome.status in ("failure", "invalid")]
     for outcome in wrong if given.only is not None else wrong[: given.show]:

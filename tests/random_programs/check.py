@@ -2,7 +2,7 @@
 
 import random
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -19,6 +19,9 @@ from .reproduce import call_of
 from .spec import Spec, draw
 
 Check = Callable[["Case"], None]
+
+EVERY = 500
+"""Programs between two lines that tell how the checks went so far."""
 
 
 @dataclass(frozen=True)
@@ -134,10 +137,24 @@ def report(outcome: Outcome) -> str:
     return f"{start}{again}{build(spec).source}\n{call_of(outcome.check, spec)}\n"
 
 
-def check_many(seeds: range, share: float = 0.5) -> tuple[list[Outcome], float]:
-    """The outcomes of many programs, and the seconds they took."""
+def check_many(
+    seeds: range, share: float = 0.5, one: Callable[[int], Iterable[Outcome]] | None = None
+) -> tuple[list[Outcome], float]:
+    """The outcomes of many programs, and the seconds they took; those so far if interrupted.
+
+    ``one`` gives the outcomes of one seed: by default, those of its eager checks.
+    """
     start = time.perf_counter()
-    outcomes = [outcome for seed in seeds for outcome in check(draw(seed), share)]
+    outcomes: list[Outcome] = []
+    try:
+        for number, seed in enumerate(seeds, start=1):
+            outcomes += check(draw(seed), share) if one is None else one(seed)
+            if number % EVERY == 0:
+                counts = ", ".join(f"{status} {n}" for status, n in worst(outcomes).items())
+                seconds = time.perf_counter() - start
+                print(f"{number} of {len(seeds)} programs: {counts}; {seconds:.0f} s", flush=True)
+    except KeyboardInterrupt:
+        print(f"interrupted at seed {seed}", flush=True)
     return outcomes, time.perf_counter() - start
 
 

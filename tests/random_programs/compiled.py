@@ -1,6 +1,5 @@
 """Compiled SVI steps against eager ones."""
 
-import time
 from dataclasses import replace
 
 import pyro
@@ -8,7 +7,7 @@ import torch
 
 from . import subject
 from .build import build
-from .check import Outcome
+from .check import Outcome, check_many
 from .faults import likely_fault
 from .outcome import Failed, Refused, ask
 from .reference import Statistic
@@ -19,10 +18,8 @@ STEPS = 200  # at learning rate 0, from which means and standard errors are take
 
 def check_compiled(seed: int, number: int) -> tuple[list[Outcome], float]:
     """The outcomes of ``number`` programs, compiled."""
-    start = time.perf_counter()
-    return [
-        _outcome(replace(draw(one), style="method")) for one in range(seed, seed + number)
-    ], time.perf_counter() - start
+    seeds = range(seed, seed + number)
+    return check_many(seeds, one=lambda one: [_outcome(replace(draw(one), style="method"))])
 
 
 def _outcome(spec: Spec) -> Outcome:

@@ -133,11 +133,8 @@ def evaluation(case: "Case") -> None:
     ):
         shape = tuple(getattr(now, name).shape)
         demand(shape == (spec.batch,), f"evaluate: {name} has shape {shape} for {spec.batch} data")
-    units = (
-        0
-        if spec.discrete
-        else spec.dim * (2 if spec.latent == "two" else 1) + (2 if spec.inner == "latent" else 0)
-    )
+    units = 0 if spec.discrete else spec.dim * (2 if spec.latent == "two" else 1)
+    units += 2 if spec.inner == "latent" else 0
     demand(
         spec.latent in ("relaxed", "mixed") or now.active_units <= units,
         f"evaluate: {now.active_units} active of {units} units",

@@ -148,6 +148,8 @@ def draw(seed: int) -> Spec:
         spec = replace(
             Spec(seed, likelihood="bernoulli", **sizes), dtype=r.choice(("uint8", "float32"))
         )
+    if spec.discrete and r.random() < 0.15:  # few others would see the score of a masked draw
+        spec = replace(spec, mask="latent", enumerate=False, labels="")
     return consistent(spec)
 
 

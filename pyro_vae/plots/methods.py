@@ -1,6 +1,6 @@
 """Figures: numbers of several methods side by side."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -32,31 +32,6 @@ def bars(means: Table, errors: Table | None = None, *, ylabel: str, title: str =
         axes.bar(at, heights, 0.95 * width, yerr=spread, label=method, capsize=2)
     axes.set_xticks(places, list(means))
     axes.set(ylabel=ylabel, title=title)
-    axes.legend(frameon=False, fontsize=8)
-    return figure
-
-
-def lines(
-    curves: Mapping[str, Sequence[float]],
-    at: Sequence[float],
-    *,
-    xlabel: str,
-    ylabel: str,
-    title: str = "",
-    log: str = "",
-) -> Figure:
-    """Draw a line for each method over the same points; ``log`` names the logarithmic axes.
-
-    >>> lines({"exact": [1.0, 2.0]}, [0, 1], xlabel="x", ylabel="y", log="y").axes[0].get_yscale()
-    'log'
-    """
-    figure = Figure(figsize=(5, 3.4), layout="constrained")
-    axes = figure.subplots()
-    for number, (name, values) in enumerate(curves.items()):
-        axes.plot(at, values, "o-^-s-D-v-x-"[2 * (number % 6) :][:2], label=name, markersize=4)
-    axes.set(xlabel=xlabel, ylabel=ylabel, title=title)
-    axes.set(xscale="log" if "x" in log else "linear", yscale="log" if "y" in log else "linear")
-    axes.grid(alpha=0.3)
     axes.legend(frameon=False, fontsize=8)
     return figure
 

@@ -1,0 +1,71 @@
+"""A categorical over very many classes, the frequent ones first."""
+
+from collections.abc import Sequence
+from typing import Any, ClassVar, Self
+
+import pyro.distributions as dist
+import torch
+from pyro.distributions import constraints
+from torch import Tensor, nn
+
+
+class AdaptiveCategorical(nn.Module):
+    """p(x | h) over classes 0 to C - 1 in clusters: the cluster first, then the class in it.
+
+    The classes below ``cutoffs[0]`` are in the head. Each further cluster has a projection of h to
+    half the size of the one before. A density costs the head and one cluster, so number the classes
+    by frequency.
+
+    Source: Grave et al., *Efficient softmax approximation for GPUs*, 2017. It is no approximation
+    of a density: the probabilities of all classes sum to one.
+
+    >>> p = AdaptiveCategorical(8, 100, cutoffs=[10, 40])(torch.zeros(5, 8))
+    >>> p.log_prob(torch.arange(100).unsqueeze(1)).exp().sum(0).round(decimals=3)
+    tensor([1., 1., 1., 1., 1.], grad_fn=<RoundBackward1>)
+    """
+
+    def __init__(self, features: int, classes: int, cutoffs: Sequence[int]) -> None:
+        super().__init__()
+        self.softmax = nn.AdaptiveLogSoftmaxWithLoss(features, classes, cutoffs, 2.0)
+
+    def forward(self, h: Tensor) -> dist.Distribution:
+        return AdaptiveDistribution(h, self.softmax)
+
+
+class AdaptiveDistribution(dist.TorchDistribution):
+    """The distribution of :class:`AdaptiveCategorical`, given h of shape (..., features)."""
+
+    arg_constraints: ClassVar[dict[str, Any]] = {}
+
+    def __init__(self, h: Tensor, softmax: nn.AdaptiveLogSoftmaxWithLoss) -> None:
+        self.h = h
+        self.softmax = softmax
+        super().__init__(h.shape[:-1])
+
+    @property
+    def support(self) -> Any:
+        return constraints.integer_interval(0, self.softmax.n_classes - 1)
+
+    def expand(self, batch_shape: Any, _instance: Any = None) -> Self:
+        return type(self)(self.h.expand(*batch_shape, self.h.shape[-1]), self.softmax)
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        if self._validate_args:
+            self._validate_sample(value)
+        shape = torch.broadcast_shapes(value.shape, self.batch_shape)
+        h = self.h.expand(*shape, self.h.shape[-1]).flatten(0, -2)
+        flat = self.softmax(h, value.expand(shape).flatten()).output
+        log_prob: Tensor = flat.view(shape)
+        return log_prob
+
+    def sample(self, sample_shape: Any = ()) -> Tensor:
+        with torch.no_grad():
+            logits = self.softmax.log_prob(self.h.flatten(0, -2))
+            draws = dist.Categorical(logits=logits).sample(sample_shape)
+            shaped: Tensor = draws.view(self._extended_shape(sample_shape))
+            return shaped
+
+    @property
+    def mode(self) -> Tensor:
+        """The most probable class."""
+        return self.softmax.predict(self.h.flatten(0, -2)).view(self.batch_shape)

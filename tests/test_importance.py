@@ -4,6 +4,7 @@ import itertools
 import math
 
 import pyro
+import pyro.distributions as dist
 import pytest
 import torch
 from linear_gaussian import LinearGaussian
@@ -21,7 +22,15 @@ from programs import (
 from pyro import poutine
 from torch import nn
 
-from pyro_vae import log_likelihood, log_weights
+from pyro_vae import (
+    VAE,
+    Bernoulli,
+    DiagonalNormal,
+    StandardNormal,
+    log_likelihood,
+    log_weights,
+    mlp,
+)
 from pyro_vae.evaluation import importance
 from pyro_vae.evaluation.importance import Scorer, stream
 from pyro_vae.programs.pair import Pair
@@ -35,11 +44,18 @@ def rows_of(args, rows):
 
 
 class Recording(Scorer):
-    """A scorer that remembers the last draws, (K, B, ...) by site."""
+    """A scorer that remembers the guide's last draws, (K, B, ...) by site."""
 
-    def __call__(self, call, values, number):
-        self.values = values
-        return super().__call__(call, values, number)
+    def __init__(self, model, guide):
+        super().__init__(model, guide)
+        sample = self.pair.sample
+
+        def recorded(*arguments):
+            drawn = sample(*arguments)
+            self.values = drawn.values
+            return drawn
+
+        self.pair.sample = recorded
 
 
 def draws_of(programs, num_samples):
@@ -347,3 +363,20 @@ def test_rows_of_arguments():
     assert args[1:3] == (None, 3.0)
     assert args[4] is table
     assert kwargs["y"].shape == (2,)
+
+
+def test_weights_that_are_no_numbers_are_refused(monkeypatch):
+    """A NaN after the first draws, which alone are validated."""
+    torch.manual_seed(0)
+    vae = VAE(StandardNormal(2), Bernoulli(mlp(2, 8, 6)), DiagonalNormal(mlp(6, 8, 4)))
+    honest = vae.decoder.forward
+
+    def broken(z):
+        logits = honest(z).base_dist.logits.clone()
+        if len(z) > 12:  # more than where structure is looked for
+            logits[-1] = torch.nan
+        return dist.Bernoulli(logits=logits, validate_args=False).to_event(1)
+
+    monkeypatch.setattr(vae.decoder, "forward", broken)
+    with pytest.raises(ValueError, match="expected log weights that are numbers, got NaN"):
+        log_likelihood(vae.model, vae.guide, torch.ones(3, 6), num_samples=50)

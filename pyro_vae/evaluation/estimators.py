@@ -10,6 +10,19 @@ import torch
 from torch import Tensor
 
 
+def numbers(log_weight: Tensor) -> Tensor:
+    """Return log weights, which may be infinite.
+
+    Raises ``ValueError`` where one is NaN: then no estimate has a value.
+    """
+    if bool(log_weight.isnan().any()):
+        raise ValueError(
+            "expected log weights that are numbers, got NaN: look for parameters or draws that "
+            "are not finite"
+        )
+    return log_weight
+
+
 def log_mean_exp(log_weight: Tensor) -> Tensor:
     """L = log 1/K sum_k w_k: the estimate of log p(x), a lower bound in expectation.
 

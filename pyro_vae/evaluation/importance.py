@@ -18,6 +18,7 @@ from ..programs.pair import Pair
 from ..programs.rows import Call, chunks
 from ..programs.scoring import log_weight
 from ..programs.sites import Program
+from .estimators import numbers
 
 GUIDE_BLOCK = 16384
 """How many draws (samples x data) the guide makes in one pass.
@@ -111,7 +112,7 @@ def log_weights(
     the model's part. This pays off from about a million draws; a :class:`Scorer` shares it.
 
     Raises ``ValueError`` for K < 1, sites that do not match, and programs without a weight for each
-    datum: with global sites, with a plate that subsamples, with a guide that has no density.
+    datum (global sites, a plate that subsamples, a guide without density), and a weight of NaN.
 
     >>> log_weights(vae.model, vae.guide, torch.ones(3, 64), num_samples=10).shape
     torch.Size([10, 3])
@@ -137,7 +138,7 @@ def log_likelihood(
     """Return the importance-weighted estimate of log p(x_b), in nats, of shape (B,).
 
     log p(x) ~ log 1/K sum_k w_k is a lower bound of log p(x) in expectation. It becomes tighter as
-    K = ``num_samples`` grows. Memory does not grow with K. The arguments and errors are those of
+    K = ``num_samples`` grows. Memory does not grow with K. Arguments and errors are those of
     :func:`log_weights`.
 
     Source: Rezende, Mohamed & Wierstra 2014, appendix E; Burda, Grosse & Salakhutdinov 2015.
@@ -206,17 +207,16 @@ def _scores(
     """Return log w, log p(x | z) and the ELBO, (K, b) each, of draws that the guide has made."""
     log_guide = sample.log_guide
     rows = scorer.pair.structure(call).rows
-    size = log_guide.shape[-1]
     number = log_guide[..., 0].numel()
-    log_likelihood, log_prior = (log_guide.new_empty(number, size) for _ in range(2))
-    for data, copies in _passes(size, number, width):
+    log_likelihood, log_prior = (log_guide.new_empty(number, rows.size) for _ in range(2))
+    for data, copies in _passes(rows.size, number, width):
         values = {name: v[copies, data].contiguous() for name, v in sample.values.items()}
         runs = copies.stop - copies.start
         scores = scorer(rows.take(call, data), values, runs, validate=copies.start == 0)
         log_likelihood[copies, data], log_prior[copies, data] = scores
     log_likelihood = log_likelihood.view_as(log_guide)
     log_joint = log_likelihood + log_prior.view_as(log_guide)
-    weight = log_weight(log_joint, log_guide, sample.log_summed)
+    weight = numbers(log_weight(log_joint, log_guide, sample.log_summed))
     if sample.log_summed is None:
         return weight, log_likelihood, weight
     elbo = sample.expectation(log_joint - log_guide)

@@ -120,7 +120,7 @@ def test_graphs_key_on_shape_and_type():
     layer = nn.Linear(1, 1, bias=False)
     graphs = Graphs([layer])
     results = [
-        graphs(lambda tensors, state, x: [x.sum() + 1], (), torch.ones(n, dtype=t))
+        graphs(lambda tensors, state, x: [x[0].sum() + 1], (), (torch.ones(n, dtype=t),))
         for n in (2, 3)
         for t in (torch.float32, torch.int64)
     ]

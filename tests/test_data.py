@@ -737,7 +737,11 @@ ERRORS = {
         "0 to 1496 images",
     ),
     "fractional count": (lambda t: load_data("digits", validation_size=2.5), ValueError, "got 2.5"),
-    "one image": (lambda t: load_data(npy(t, numbered(1))), ValueError, "at least 2 images, one to train"),
+    "one image": (
+        lambda t: load_data(npy(t, numbered(1))),
+        ValueError,
+        "at least 2 images, one to train",
+    ),
     "values dtype": (
         lambda t: Images(U8.double(), SHAPE, Pixels.GREY, 1),
         TypeError,

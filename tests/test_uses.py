@@ -197,7 +197,7 @@ def test_flips_are_undone_as_by_enumeration():
         ),
         (
             lambda vae, x: impute(vae.model, vae.guide, x, x > 0),
-            "expected pixels that are independent given z, got a MultivariateNormal",
+            "expected pixels that are independent given z, got MultivariateNormal",
         ),
         (lambda vae, x: bit_flips(0.7), "expected a rate of flips in \\[0, 0.5\\], got 0.7"),
     ],

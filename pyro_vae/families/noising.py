@@ -17,7 +17,7 @@ class Noising(nn.Module):
 
     >>> noising = Noising(torch.linspace(5, -5, 10))
     >>> noising(torch.zeros(3, 2), torch.tensor([1, 5, 10])).variance[:, 0]
-    tensor([0.0067, 0.3655, 0.9933])
+    tensor([0.0067, 0.3646, 0.9933])
     """
 
     log_snr: Tensor

@@ -9,7 +9,17 @@ from pyro import poutine
 from pyro.poutine.util import prune_subsample_sites
 from torch import nn
 
-from pyro_vae import IWAE, VAE, Bernoulli, DiagonalNormal, StandardNormal, Trace_ELBO, mlp
+from pyro_vae import (
+    IWAE,
+    VAE,
+    Bernoulli,
+    DiagonalNormal,
+    StandardNormal,
+    Trace_ELBO,
+    log_likelihood,
+    mlp,
+)
+from pyro_vae.evaluation import Scorer
 from pyro_vae.programs.pair import Pair
 
 K, B, D = 4, 5, 6
@@ -247,3 +257,27 @@ def test_a_call_of_a_new_kind_runs_each_program_twice_more():
         for _ in range(2):
             pair.draw(vae.args, {})
     assert runs == ["guide", "model", "model", "guide"] + 2 * ["guide", "model"]
+
+
+def test_the_number_of_sites_may_depend_on_the_size_of_a_datum():
+    """A longer call after a shorter one: at the posterior every weight is p(x)."""
+
+    def model(x):
+        with pyro.plate("data", len(x)):
+            for t in range(x.shape[1]):
+                z = pyro.sample(f"z_{t}", dist.Normal(torch.zeros(len(x)), 1.0))
+                pyro.sample(f"x_{t}", dist.Normal(z, 0.1), obs=x[:, t])
+
+    def guide(x):
+        with pyro.plate("data", len(x)):
+            for t in range(x.shape[1]):
+                pyro.sample(f"z_{t}", dist.Normal(x[:, t] / 1.01, (0.01 / 1.01) ** 0.5))
+
+    x = torch.linspace(-1, 3, 12).view(4, 3)
+    scorer = Scorer(model, guide)
+    for steps in (2, 3, 1):
+        part = x[:, :steps]
+        exact = dist.Normal(0.0, 1.01**0.5).log_prob(part).sum(-1)
+        torch.testing.assert_close(
+            log_likelihood(model, guide, part, num_samples=5, compile=scorer), exact
+        )

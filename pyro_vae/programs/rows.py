@@ -133,5 +133,5 @@ def _length(leaf: Any) -> int | None:
 
 def _kind(leaf: Any) -> Any:
     if isinstance(leaf, Tensor):
-        return leaf.dtype, leaf.ndim, leaf.ndim > 0 and len(leaf) == 1
+        return leaf.dtype, leaf.ndim, leaf.shape[1:], leaf.ndim > 0 and len(leaf) == 1
     return repr(leaf) if isinstance(leaf, (int, float, str, bool, type(None))) else type(leaf)

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from matplotlib.figure import Figure
+from matplotlib.ticker import NullFormatter
 
 
 class LearningCurve(NamedTuple):
@@ -47,6 +48,7 @@ def learning_curves(
             axes.plot(curve.samples, curve.train, "-", color=colour, label=f"{name}, train")
             axes.plot(curve.samples, curve.test, "--", color=colour, label=f"{name}, test")
         axes.set(xscale="log", title=title, xlabel="training samples")
+        axes.xaxis.set_minor_formatter(NullFormatter())
         axes.grid(alpha=0.3)
     for axes in grid[len(panels) :]:
         axes.set_axis_off()

@@ -24,7 +24,6 @@ from rich.table import Table
 from pyro_vae.evaluation.report import evaluate
 from pyro_vae.experiments.command_line import at_least, new_file, user_errors
 from pyro_vae.experiments.diagnostics import Diagnostics, Subject, draw
-from pyro_vae.experiments.environment import import_compiler
 from pyro_vae.experiments.glossary import explain
 from pyro_vae.experiments.pairs import load_pair
 from pyro_vae.experiments.progress import part
@@ -139,8 +138,6 @@ def run(
     options: Options, subject: Subject, path: Path, figures: Path
 ) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
     """Evaluate; save every number as soon as it is there, and before a figure is drawn."""
-    if options.compile:
-        import_compiler()
     label = f"evaluating {len(subject)} {subject.unit}, {options.num_samples} samples each"
     with seeded(subject.seed), part(label, options.progress) as show:
         evaluation = evaluate(

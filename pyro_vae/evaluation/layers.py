@@ -72,9 +72,9 @@ def _of(name: str) -> Callable[[Site, Site], Tensor]:
     """log q - log p of one site; zero for the others."""
 
     def function(q: Site, p: Site) -> Tensor:
-        log_q: Tensor = q["fn"].log_prob(q["value"])
         if q["name"] != name:
-            return torch.zeros_like(log_q)
+            return torch.zeros(q["fn"].batch_shape).to(q["value"])
+        log_q: Tensor = q["fn"].log_prob(q["value"])
         log_p: Tensor = p["fn"].log_prob(p["value"])
         return log_q - log_p
 

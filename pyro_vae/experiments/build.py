@@ -32,7 +32,6 @@ from .choices import (
     pick,
 )
 from .config import Config, check_values
-from .environment import import_compiler
 
 
 def build_vae(config: Config, train: Images) -> VAE:
@@ -78,8 +77,6 @@ def build_svi(config: Config, vae: VAE, num_data: int) -> tuple[SVI, LRScheduler
     objective = pick(OBJECTIVES, config.objective, "objective")(config, beta)
     optim = pick(OPTIMISERS, config.optimiser, "optimiser")(config, vae.parameters())
     factor = pick(LR_SCHEDULES, config.lr_schedule, "lr_schedule")
-    if config.compile:
-        import_compiler()
     svi = SVI(
         vae.model, vae.guide, optim, objective, clip_norm=config.clip_norm, compile=config.compile
     )

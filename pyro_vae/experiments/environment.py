@@ -1,7 +1,5 @@
 """What a number depends on beside its configuration: versions, command, machine."""
 
-import importlib
-import logging
 import os
 import platform
 import shlex
@@ -64,17 +62,3 @@ def _processor() -> str:
     lines = info.read_text().splitlines() if info.is_file() else []
     names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
     return names[0] if names else platform.processor() or platform.machine()
-
-
-def import_compiler() -> None:
-    """Import what ``torch.compile`` imports, without its warning of a missing CUDA runtime.
-
-    Where the compiler nvcc is installed and no GPU is there, torch logs that warning once.
-    """
-    logger = logging.getLogger("torch.utils.cpp_extension")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        importlib.import_module("torch.utils.cpp_extension")
-    finally:
-        logger.setLevel(level)

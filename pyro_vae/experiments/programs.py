@@ -13,7 +13,7 @@ A script that is called again with the same options and the same folder goes on 
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -26,8 +26,17 @@ from rich.table import Table
 from ..plots.mosaic import save
 from ..training.epoch import seeded
 from .command_line import user_errors
-from .environment import session
-from .storage import ABOUT, CONFIG, FIGURES, RESULT, load_json, save_json
+from .storage import (
+    ABOUT,
+    CONFIG,
+    FIGURES,
+    RESULT,
+    as_json,
+    check_same,
+    load_json,
+    save_json,
+    sessions,
+)
 
 FREE = {"output_dir", "data_dir", "progress", "epochs"}
 """The options that may differ when a run is continued."""
@@ -96,25 +105,11 @@ def program(
 
 def _open(path: Path, options: ProgramOptions) -> Folder:
     """Make the folder, or check that it holds a run with the same options."""
-    values = asdict(options)
+    values = as_json(asdict(options))
     if (path / CONFIG).is_file():
-        begun = load_json(path / CONFIG)
-        names = [f.name for f in fields(options) if f.name not in FREE]
-        different = [name for name in names if begun.get(name) != _plain(values[name])]
-        if different:
-            was = ", ".join(f"{name} = {begun.get(name)!r}" for name in different)
-            got = ", ".join(f"{name} = {values[name]!r}" for name in different)
-            raise ValueError(f"expected the options of the run in {path}, {was}, got {got}")
+        expected = f"the options of the run in {path}"
+        check_same(values, load_json(path / CONFIG), values.keys() - FREE, expected)
     path.mkdir(parents=True, exist_ok=True)
     save_json(values, path / CONFIG)
-    about = path / ABOUT
-    before = load_json(about).get("sessions", []) if about.is_file() else []
-    save_json({"sessions": [*before, session(torch.device("cpu"))]}, about)
+    save_json({"sessions": sessions(path, torch.device("cpu"))}, path / ABOUT)
     return Folder(path)
-
-
-def _plain(value: Any) -> Any:
-    """A value as JSON gives it back."""
-    if isinstance(value, tuple | list):
-        return [_plain(item) for item in value]
-    return str(value) if isinstance(value, Path) else value

@@ -21,7 +21,6 @@ from ..training.saving import FOLDER, save
 from .build import build_svi, build_vae, choose_device, load_splits
 from .choices import fitting_likelihoods
 from .config import Config, check_values
-from .environment import session
 from .progress import part
 from .results import draw_figures, judge
 from .storage import (
@@ -32,9 +31,9 @@ from .storage import (
     check_unedited,
     history,
     load_config,
-    load_json,
     save_config,
     save_json,
+    sessions,
     with_absolute_paths,
 )
 from .tensorboard import Board
@@ -223,8 +222,10 @@ def _epochs_done(folder: Path) -> int:
 def _describe(run: Run, device: torch.device) -> None:
     """Write the configuration, and what was chosen, by which command, on which machine."""
     config = replace(run.config, output_dir=run.folder.resolve(), resume=None)
-    path = run.folder / ABOUT
-    before = load_json(path).get("sessions", []) if path.is_file() else []
-    sessions = [*before, session(device)]
+    about = {
+        "chosen": chosen(run),
+        "sessions": sessions(run.folder, device),
+        "options": asdict(config),
+    }
     save_config(config, run.folder / CONFIG)
-    save_json({"chosen": chosen(run), "sessions": sessions, "options": asdict(config)}, path)
+    save_json(about, run.folder / ABOUT)

@@ -2,16 +2,19 @@
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from dataclasses import asdict, fields, replace
 from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, Union, get_args, get_origin, get_type_hints
 
+import torch
+
 from ..data.sources import NAMES
 from ..training.checkpoint import LAST, load_checkpoint, replacing
 from ..training.metrics import Record
 from .config import Config
+from .environment import session
 
 CONFIG = "config.json"
 RESULT = "result.json"
@@ -35,16 +38,17 @@ MAY_DIFFER = {
 
 def save_json(values: Mapping[str, Any], path: Path) -> None:
     """Write numbers and names as JSON; what is not finite becomes null, for JSON has no NaN."""
-    text = json.dumps(_finite(values), indent=2, allow_nan=False)
+    text = json.dumps(as_json(values), indent=2, allow_nan=False)
     with replacing(path) as file:
         file.write(f"{text}\n".encode())
 
 
-def _finite(value: Any) -> Any:
+def as_json(value: Any) -> Any:
+    """A value as it comes back from JSON: lists for tuples, text for paths, null for NaN."""
     if isinstance(value, Mapping):
-        return {name: _finite(inner) for name, inner in value.items()}
+        return {name: as_json(inner) for name, inner in value.items()}
     if isinstance(value, list | tuple):
-        return [_finite(inner) for inner in value]
+        return [as_json(inner) for inner in value]
     if isinstance(value, Path):
         return str(value)
     return None if isinstance(value, float) and not math.isfinite(value) else value
@@ -151,7 +155,8 @@ def check_resumable(config: Config, begun: Config) -> None:
     strict = {field.name for field in fields(Config)} - MAY_DIFFER
     if config.lr_schedule == "cosine":  # its whole course depends on where it ends
         strict.add("epochs")
-    _check_same(config, begun, strict, "the options of the run that is resumed")
+    expected = "the options of the run that is resumed"
+    check_same(asdict(config), asdict(begun), strict, expected)
 
 
 def check_unedited(config: Config, folder: Path) -> None:
@@ -166,19 +171,25 @@ def check_unedited(config: Config, folder: Path) -> None:
     names = (hints.keys() & written.keys()) - MAY_DIFFER
     begun = replace(config, **{name: _decode(hints[name], written[name]) for name in names})
     expected = f"the options in {folder / CONFIG} as the run was begun with (begin a new run)"
-    _check_same(config, begun, names, expected)
+    check_same(asdict(config), asdict(begun), names, expected)
 
 
-def _check_same(config: Config, begun: Config, names: set[str], expected: str) -> None:
-    different = [
-        field.name
-        for field in fields(Config)
-        if field.name in names and getattr(config, field.name) != getattr(begun, field.name)
-    ]
+def check_same(
+    options: Mapping[str, Any], begun: Mapping[str, Any], names: Set[str], expected: str
+) -> None:
+    """Raise ``ValueError`` where options differ from those that a run was begun with."""
+    different = [name for name in options if name in names and options[name] != begun.get(name)]
     if different:
-        was = ", ".join(f"{name} = {getattr(begun, name)!r}" for name in different)
-        got = ", ".join(f"{name} = {getattr(config, name)!r}" for name in different)
+        was = ", ".join(f"{name} = {begun.get(name)!r}" for name in different)
+        got = ", ".join(f"{name} = {options[name]!r}" for name in different)
         raise ValueError(f"expected {expected}, {was}, got {got}")
+
+
+def sessions(folder: Path, device: torch.device) -> list[Any]:
+    """What a run's folder says of the processes so far, and this process."""
+    path = folder / ABOUT
+    before = load_json(path).get("sessions", []) if path.is_file() else []
+    return [*before, session(device)]
 
 
 def history(folder: Path) -> list[Record]:

@@ -1,13 +1,17 @@
 """Figures: the course of training."""
 
 from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from ..training.metrics import Record
+
+Numbers = npt.NDArray[np.float64]
 
 
 def curves(records: Iterable[Record]) -> Figure:
@@ -19,15 +23,14 @@ def curves(records: Iterable[Record]) -> Figure:
     records = list(records)
     if not records:
         raise ValueError("expected at least one record, got none")
+    epochs = _values(records, "epoch")
     figure = Figure(figsize=(9, 3.2), layout="constrained")
     panels = {"elbo": "ELBO", "log_likelihood": "E[log p(x | z)]", "kl": "KL(q(z | x), p(z))"}
     for axes, (name, title) in zip(figure.subplots(1, 3), panels.items(), strict=True):
         for split, style in (("train", "-"), ("validation", "--")):
-            _plot(axes, records, f"{split}_{name}", split, style)
+            _plot(axes, epochs, _values(records, f"{split}_{name}"), split, style)
         _settle(axes)
-        axes.set(title=title, xlabel="epoch")
-        axes.xaxis.set_major_locator(MaxNLocator(5, integer=True, min_n_ticks=1))
-        axes.grid(alpha=0.3)
+        _label(axes, title, "epoch")
     figure.axes[0].set_ylabel("nats per datum")
     figure.axes[0].legend(frameon=False)
     return figure
@@ -50,27 +53,31 @@ def compared(
     panels = {"validation_elbo": "validation ELBO", "validation_kl": "validation KL"}
     for axes, (name, title) in zip(figure.subplots(1, 2), panels.items(), strict=True):
         for label, records in histories.items():
-            if against == "epoch":
-                x = [float(record.epoch) for record in records]
-            else:
-                x = [sum(r.seconds for r in records[: i + 1]) for i in range(len(records))]
-            y = [(getattr(record, name) or 0.0) / divide for record in records]
-            axes.plot(x, y, label=label, marker="." if len(x) < 20 else "")
-        axes.set(title=title, xlabel=against)
-        axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
-        axes.grid(alpha=0.3)
+            x = _values(records, against)
+            x = x if against == "epoch" else x.cumsum()
+            _plot(axes, x, _values(records, name) / divide, label)
+        _label(axes, title, against)
     figure.axes[0].set_ylabel("nats per datum" if divide == 1.0 else "nats per step")
     figure.axes[1].legend(frameon=False)
     return figure
 
 
-def _plot(axes: Axes, records: list[Record], name: str, label: str, style: str) -> None:
+def _values(records: Sequence[Record], name: str) -> Numbers:
+    """The values of a column; None becomes NaN."""
+    return np.array([getattr(record, name) for record in records], float)
+
+
+def _plot(axes: Axes, x: Any, values: Numbers, label: str, style: str = "-") -> None:
     """Draw one line, unless no record has its values."""
-    values = np.array([getattr(record, name) for record in records], float)  # None becomes NaN
     if np.isfinite(values).any():
-        marker = "." if len(values) < 20 else ""
-        epochs = [record.epoch for record in records]
-        axes.plot(epochs, values, style, label=label, marker=marker)
+        axes.plot(x, values, style, label=label, marker="." if len(values) < 20 else "")
+
+
+def _label(axes: Axes, title: str, xlabel: str) -> None:
+    """The title, and a horizontal axis of whole numbers."""
+    axes.set(title=title, xlabel=xlabel)
+    axes.xaxis.set_major_locator(MaxNLocator(5, integer=True, min_n_ticks=1))
+    axes.grid(alpha=0.3)
 
 
 def _settle(axes: Axes) -> None:

@@ -14,7 +14,8 @@ import torch
 from torch import Tensor, nn
 
 from pyro_vae import SVI, DiagonalNormal, TraceMeanField_ELBO, fit, load_data, log_weights
-from pyro_vae.experiments.programs import ProgramOptions, program
+from pyro_vae.data import Splits
+from pyro_vae.experiments.programs import Folder, ProgramOptions, program
 from pyro_vae.families import NearestLevel, Noising
 from pyro_vae.models import Diffusion
 from pyro_vae.nets import Denoiser, ResidualMLP, Symmetric
@@ -53,22 +54,7 @@ def main(args: Sequence[str] | None = None) -> None:
         data = load_data(options.dataset, options.data_dir)
         with seeded(options.seed):
             diffusion = build(options, data.train.values.shape[1], data.train.levels)
-        adam = torch.optim.Adam(diffusion.parameters(), lr=options.lr)
-        svi = SVI(
-            *(diffusion.step_model, diffusion.step_guide, adam),
-            loss=TraceMeanField_ELBO(),
-            compile=options.compile,
-        )
-        fit(
-            *(svi, data.train, data.validation),
-            epochs=options.epochs,
-            batch_size=options.batch_size,
-            seed=options.seed,
-            scheduler=torch.optim.lr_scheduler.CosineAnnealingLR(adam, options.epochs),
-            folder=folder.path,
-            resume=True,
-            progress=options.progress,
-        )
+        train(options, diffusion, data, folder)
         with seeded(options.seed, 1):
             pictures = diffusion.sample(options.num_pictures).float()
             elbo, error = bound(diffusion, data.test.all(), options.passes)
@@ -93,6 +79,26 @@ def main(args: Sequence[str] | None = None) -> None:
             log="xy",
         )
         folder.draw("gaussian", figure)
+
+
+def train(options: Options, diffusion: Diffusion, data: Splits, folder: Folder) -> None:
+    """One random step of the chain for each batch; the learning rate falls to zero."""
+    adam = torch.optim.Adam(diffusion.parameters(), lr=options.lr)
+    svi = SVI(
+        *(diffusion.step_model, diffusion.step_guide, adam),
+        loss=TraceMeanField_ELBO(),
+        compile=options.compile,
+    )
+    fit(
+        *(svi, data.train, data.validation),
+        epochs=options.epochs,
+        batch_size=options.batch_size,
+        seed=options.seed,
+        scheduler=torch.optim.lr_scheduler.CosineAnnealingLR(adam, options.epochs),
+        folder=folder.path,
+        resume=True,
+        progress=options.progress,
+    )
 
 
 def build(options: Options, dim: int, levels: int) -> Diffusion:

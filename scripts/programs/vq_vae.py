@@ -19,7 +19,7 @@ from pyro_vae.experiments.programs import ProgramOptions, program
 from pyro_vae.families import AutoregressiveCodes, Codebook, NearestCode, UniformCodes
 from pyro_vae.models import VQVAE
 from pyro_vae.nets import RecurrentLogits, code_decoder, code_encoder
-from pyro_vae.plots import images
+from pyro_vae.plots import images, reconstructions
 from pyro_vae.training import seeded
 
 
@@ -72,9 +72,7 @@ def main(args: Sequence[str] | None = None) -> None:
         )
         for name, x in pictures.items():
             folder.draw(f"samples-{name}", images(x, shape, title=f"{name} prior, E[x | z]"))
-        pairs = torch.cat([test[:10], vq.reconstruct(test[:10])])
-        title = "test images, reconstructions"
-        folder.draw("reconstructions", images(pairs, shape, columns=10, title=title))
+        folder.draw("reconstructions", reconstructions(vq, test[:10], shape))
 
 
 def train_codes(options: Options, vq: VQVAE, book: Codebook, train: Images, folder: object) -> None:

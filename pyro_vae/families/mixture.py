@@ -5,6 +5,7 @@ from typing import Any
 import pyro.distributions as dist
 import torch
 from torch import Tensor, nn
+from torch.distributions.constraints import Constraint
 
 from .conditional import Conditional, at_least_one
 from .full_rank import FullRank
@@ -67,6 +68,11 @@ class ImplicitMixture(dist.MixtureSameFamily):
     """
 
     has_rsample = True
+
+    @property
+    def support(self) -> Constraint:  # of torch: one that is tied to the components' values
+        support: Constraint = self.component_distribution.support
+        return support
 
     def rsample(self, sample_shape: Any = ()) -> Tensor:
         with torch.no_grad():

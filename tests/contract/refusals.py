@@ -90,11 +90,6 @@ REFUSALS: Refusals = {
         "expected a guide that draws every latent site, got ['y'] summed out of the model",
     ),
     **of("mixture in the guide", CLOSED, FAMILIES),
-    **of(
-        "mixture in the guide",
-        ("AIS",),
-        "expected continuous latents that R^n can be mapped to, got ImplicitMixture",
-    ),
     **of("DeepMarkovModel", ("InfoVAE",), others("z_1", "z_2", "z_3")),
     **of("semi-amortised", ("DReG", "STL", "AIS"), RANDOM),
     **of(

@@ -24,12 +24,13 @@ from torch import Tensor
 from pyro_vae.data.splits import load_data
 from pyro_vae.evaluation.anomaly import auroc, likelihood_regret, surprise
 from pyro_vae.evaluation.suboptimality import LocalFit
-from pyro_vae.experiments.command_line import at_least, new_file, user_errors
+from pyro_vae.experiments.command_line import new_file, user_errors
 from pyro_vae.experiments.config import Config
 from pyro_vae.experiments.progress import part
 from pyro_vae.experiments.runs import load_run
 from pyro_vae.experiments.storage import CONFIG, load_config, save_json
 from pyro_vae.models.vae import VAE
+from pyro_vae.programs.checks import at_least
 from pyro_vae.training.epoch import seeded
 
 FAMILIAR = "MNIST (familiar)"

@@ -22,7 +22,7 @@ from rich.console import Console
 from rich.table import Table
 
 from pyro_vae.evaluation.report import evaluate
-from pyro_vae.experiments.command_line import at_least, new_file, user_errors
+from pyro_vae.experiments.command_line import new_file, user_errors
 from pyro_vae.experiments.diagnostics import Diagnostics, Subject, draw
 from pyro_vae.experiments.glossary import explain
 from pyro_vae.experiments.pairs import load_pair
@@ -30,6 +30,7 @@ from pyro_vae.experiments.progress import part
 from pyro_vae.experiments.results import about, sentence
 from pyro_vae.experiments.runs import load_run
 from pyro_vae.experiments.storage import FIGURES, save_json
+from pyro_vae.programs.checks import at_least
 from pyro_vae.training.epoch import seeded
 
 

@@ -13,9 +13,10 @@ from typing import Annotated
 import tyro
 
 from pyro_vae.experiments.choices import peak
-from pyro_vae.experiments.command_line import at_least, new_file, user_errors
+from pyro_vae.experiments.command_line import new_file, user_errors
 from pyro_vae.experiments.runs import load_run
 from pyro_vae.plots import panels as plots
+from pyro_vae.programs.checks import at_least
 from pyro_vae.training.epoch import seeded
 
 

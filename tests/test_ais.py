@@ -217,7 +217,7 @@ def test_simulation_finds_reshaped_and_named_arguments():
     [
         (
             lambda m2, x: AIS(num_steps=0),
-            "expected num_particles, num_steps and num_leapfrog of at least 1",
+            "expected num_steps of at least 1, got 0",
         ),
         (
             lambda m2, x: AIS(start="posterior"),

@@ -585,3 +585,18 @@ def test_the_progress_bar_says_what_there_is(validation, capsys):
     shown = capsys.readouterr().err
     assert f"epoch=1, train={record.train_elbo:.2f}" in shown
     assert ("validation=" in shown) == (validation is not None)
+
+
+def test_networks_that_prepare_the_data_keep_their_mode():
+    class Normalised:
+        norm = nn.BatchNorm1d(64, affine=False).eval()
+
+        def __len__(self):
+            return 40
+
+        def batch(self, indices):
+            return (self.norm(TRAIN.batch(indices)) > 0).float()
+
+    svi, _ = make()
+    fit(svi, Normalised(), epochs=1, **OPTIONS)
+    assert Normalised.norm.num_batches_tracked == 0

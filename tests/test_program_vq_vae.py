@@ -120,7 +120,7 @@ def test_idle_vectors_restart():
 
 
 def test_refusals(vq, x):
-    with pytest.raises(ValueError, match="expected a commitment of at least 0, got -1"):
+    with pytest.raises(ValueError, match="expected commitment of at least 0, got -1"):
         VQVAE(vq.prior, vq.decoder, vq.encoder, commitment=-1)
     with pytest.raises(ValueError, match="expected number of at least 1, got 0"):
         Codebook(0, 2)

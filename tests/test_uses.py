@@ -193,7 +193,7 @@ def test_flips_are_undone_as_by_enumeration():
         (lambda vae, x: impute(vae.model, vae.guide, x, x), "expected a boolean mask of shape"),
         (
             lambda vae, x: impute(vae.model, vae.guide, x, x > 0, num_samples=0),
-            "expected num_samples and chunk_draws of at least 1, got 0",
+            "expected num_samples of at least 1, got 0",
         ),
         (
             lambda vae, x: impute(vae.model, vae.guide, x, x > 0),

@@ -22,6 +22,7 @@ from torch import Tensor
 from torch.utils import _pytree as pytree
 from tqdm import tqdm
 
+from ..programs.checks import at_least
 from ..programs.pair import Pair
 from ..programs.rows import Call
 from ..programs.simulation import simulate
@@ -104,11 +105,12 @@ class AIS:
     schedule: Callable[[int], Tensor] = sigmoidal
 
     def __post_init__(self) -> None:
-        if min(self.num_particles, self.num_steps, self.num_leapfrog) < 1:
-            raise ValueError(
-                "expected num_particles, num_steps and num_leapfrog of at least 1, "
-                f"got {self.num_particles}, {self.num_steps} and {self.num_leapfrog}"
-            )
+        at_least(
+            1,
+            num_particles=self.num_particles,
+            num_steps=self.num_steps,
+            num_leapfrog=self.num_leapfrog,
+        )
         if self.start not in ("guide", "prior"):
             raise ValueError(f"expected start to be 'guide' or 'prior', got {self.start!r}")
 

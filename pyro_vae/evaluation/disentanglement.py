@@ -8,6 +8,7 @@ import torch
 from pyro import poutine
 from torch import Tensor
 
+from ..programs.checks import at_least
 from ..programs.isolation import looking
 from ..programs.modules import modules_of
 from ..programs.sites import Program, base_name, is_auxiliary, is_factor, stochastic_sites
@@ -63,8 +64,7 @@ def factor_information(
     >>> factor_information(vae.guide, x, factors=factors).information.shape
     torch.Size([2, 1])
     """
-    if num_draws < 1:
-        raise ValueError(f"expected num_draws of at least 1, got {num_draws}")
+    at_least(1, num_draws=num_draws)
     with looking(modules_of(guide)):
         q = _marginals(guide, args, kwargs)
         N = q.batch_shape[0]

@@ -12,6 +12,7 @@ import pyro
 import torch
 from torch import Tensor
 
+from ..programs.checks import at_least
 from ..programs.draw import Sample, Values
 from ..programs.graphs import GraphFunction
 from ..programs.pair import Pair
@@ -176,11 +177,7 @@ def stream(
     scorer: Scorer, call: Call, num_samples: int, chunk_bytes: int = CHUNK_BYTES
 ) -> Iterator[Block]:
     """Yield all the weights, block by block: the data in order, and within them the samples."""
-    if num_samples < 1 or chunk_bytes < 1:
-        raise ValueError(
-            "expected num_samples and chunk_bytes of at least 1, "
-            f"got {num_samples} and {chunk_bytes}"
-        )
+    at_least(1, num_samples=num_samples, chunk_bytes=chunk_bytes)
     pair = scorer.pair
     with pair.looking():
         found = pair.sliced(call)

@@ -19,6 +19,7 @@ from pyro.poutine.util import site_is_subsample
 from torch import Tensor
 
 from ..families.missing import elements, masked
+from ..programs.checks import at_least
 from ..programs.draw import Draw
 from ..programs.pair import Pair
 from ..programs.rows import Call, chunks
@@ -147,11 +148,7 @@ def _recover(
     pair: Pair, args: tuple[Tensor, ...], num_samples: int, chunk_draws: int
 ) -> _Recovered:
     """The posterior mean of the clean data and one draw, computed for a few data at a time."""
-    if num_samples < 1 or chunk_draws < 1:
-        raise ValueError(
-            "expected num_samples and chunk_draws of at least 1, "
-            f"got {num_samples} and {chunk_draws}"
-        )
+    at_least(1, num_samples=num_samples, chunk_draws=chunk_draws)
     parts = [
         _recover_rows(pair, call, num_samples, chunk_draws)
         for call in pair.parts((args, {}), chunk_draws // num_samples)

@@ -17,6 +17,7 @@ from pyro.poutine import Trace
 from torch import Tensor
 from torch.distributions import Independent, LowRankMultivariateNormal, MultivariateNormal, Normal
 
+from ..programs.checks import at_least
 from ..programs.draw import Draw
 from ..programs.pair import Pair
 from ..programs.rows import Call, Rows, chunks
@@ -75,8 +76,8 @@ def kl_decomposition(
 
     log q(z_s) = log 1/N sum_n q(z_s | x_n) is summed over all N data, so every estimate is unbiased
     for *these* data. (Over a minibatch, I(x; z) would be at most the log of the batch size.) The
-    encoder runs on each drawn datum, and once more on all data. The cost grows as S N D, the memory
-    as S D plus ``chunk_bytes``.
+    encoder runs twice on each drawn datum, and once on all data. The cost grows as S N D, the
+    memory as S D plus ``chunk_bytes``.
 
     Raises ``ValueError`` for fewer than two draws, and as :func:`pyro_vae.log_weights`.
 
@@ -89,21 +90,21 @@ def kl_decomposition(
 
 def decompose(pair: Pair, call: Call, num_draws: int, chunk_bytes: int) -> KLDecomposition:
     """As :func:`kl_decomposition`, for a pair and a call."""
-    if num_draws < 2:
-        raise ValueError(f"expected num_draws of at least 2, got {num_draws}")
+    at_least(2, num_draws=num_draws)
     with pair.looking():
         rows = pair.sliced(call).rows
         N = rows.size
         index = torch.cat([torch.randperm(N) for _ in range(math.ceil(num_draws / N))])[:num_draws]
-        draws = pair.draw(*rows.take(call, index))
+        drawn = rows.take(call, index)
+        draws = pair.draw(*drawn)
         found = draws.structure
         if found.refusal is not None:
             raise ValueError(found.refusal)
         if found.guide_values or found.model_values:
             raise ValueError("expected no site to be summed out, got some: leave out their marks")
-        log_guide = draws.log_guide.local
-        log_guide = (log_guide if draws.factors is None else log_guide - draws.factors).reshape(-1)
-        log_prior = draws.log_prior.local.reshape(-1)
+        # a draw's own terms have the sites' scales, and the guide's factors: a KL has neither
+        log_guide = pair.score_guide(drawn, draws.values, 1).reshape(-1)
+        log_prior = pair.score_model(drawn, draws.values, 1)[1].reshape(-1)
         log_q, log_q_d = _log_aggregate(pair, call, rows, draws, chunk_bytes)
         log_p_d = _log_factors(draws)
     correlation = None
@@ -129,7 +130,7 @@ def _log_aggregate(
     The sums are over all data, some rows at a time.
     """
     z = {name: value[0].unsqueeze(1) for name, value in draws.values.items()}  # (S, 1, ...)
-    S = len(draws.log_prior.local.reshape(-1))
+    S = next(iter(z.values())).shape[0]
     total = []
     totals = []
     single = draws.structure.single and draws.structure.plate is not None

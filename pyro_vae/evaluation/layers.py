@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..programs.checks import at_least
 from ..programs.pair import Pair
 from ..programs.rows import chunks
 from ..programs.sites import Program, Site, is_auxiliary, is_factor, stochastic_sites
@@ -36,8 +37,7 @@ def kl_by_site(
     >>> {name: kl.shape for name, kl in kl_by_site(vae.model, vae.guide, torch.ones(3, 64)).items()}
     {'z': torch.Size([3])}
     """
-    if num_samples < 1:
-        raise ValueError(f"expected num_samples of at least 1, got {num_samples}")
+    at_least(1, num_samples=num_samples)
     pair = Pair(model, guide, rows=rows)
     call = (args, kwargs)
     with pair.looking():

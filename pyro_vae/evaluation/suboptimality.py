@@ -19,6 +19,7 @@ from torch.distributions import Distribution, Independent, Normal
 from tqdm import tqdm
 
 from ..families.full_rank import FullRank
+from ..programs.checks import at_least
 from ..programs.pair import Pair
 from ..programs.sites import Program
 from ..programs.unconstrained import Unconstrained
@@ -108,11 +109,12 @@ class LocalFit:
     num_samples: int = 500
 
     def __post_init__(self) -> None:
-        if min(self.num_steps, self.num_particles, self.num_samples) < 1:
-            raise ValueError(
-                "expected num_steps, num_particles and num_samples of at least 1, "
-                f"got {self.num_steps}, {self.num_particles} and {self.num_samples}"
-            )
+        at_least(
+            1,
+            num_steps=self.num_steps,
+            num_particles=self.num_particles,
+            num_samples=self.num_samples,
+        )
 
     def elbo(
         self,

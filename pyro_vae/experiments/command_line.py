@@ -152,18 +152,6 @@ def resumable(run: Run) -> Iterator[None]:
         raise SystemExit(130) from None
 
 
-def at_least(least: int, **values: int | None) -> None:
-    """Raise ``ValueError`` for an option below its least value.
-
-    >>> at_least(1, max_images=-5)
-    Traceback (most recent call last):
-    ValueError: expected max_images of at least 1, got -5
-    """
-    for name, value in values.items():
-        if value is not None and value < least:
-            raise ValueError(f"expected {name} of at least {least}, got {value}")
-
-
 def new_file(path: Path, overwrite: bool) -> Path:
     """Return a path to write to; raise ``ValueError`` where it exists, unless ``overwrite``."""
     if path.is_dir():

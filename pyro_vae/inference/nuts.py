@@ -6,6 +6,7 @@ import torch
 from pyro.infer import MCMC, NUTS
 from torch import Tensor
 
+from ..programs.checks import at_least
 from ..programs.isolation import looking
 from ..programs.modules import modules_of
 from ..programs.sites import Program
@@ -25,11 +26,7 @@ def posterior_draws(
 
     Raises ``ValueError`` for fewer than one sample.
     """
-    if num_samples < 1 or warmup_steps < 1:
-        raise ValueError(
-            "expected num_samples and warmup_steps of at least 1, "
-            f"got {num_samples} and {warmup_steps}"
-        )
+    at_least(1, num_samples=num_samples, warmup_steps=warmup_steps)
     with looking(modules_of(model)), torch.enable_grad():
         mcmc = MCMC(
             NUTS(model), num_samples=num_samples, warmup_steps=warmup_steps, disable_progbar=True

@@ -8,6 +8,7 @@ from pyro import poutine
 from pyro.nn import PyroModule
 from torch import Tensor, nn
 
+from ..programs.checks import at_least
 from ..programs.isolation import own_parameters
 from ..programs.sites import Program
 
@@ -42,11 +43,9 @@ class SemiAmortised(PyroModule):
         num_particles: int = 4,
     ) -> None:
         super().__init__()
-        if steps < 1 or num_particles < 1 or rate <= 0:
-            raise ValueError(
-                "expected steps, num_particles of at least 1 and a positive rate, "
-                f"got {steps}, {num_particles}, {rate}"
-            )
+        at_least(1, steps=steps, num_particles=num_particles)
+        if rate <= 0:
+            raise ValueError(f"expected a rate greater than 0, got {rate}")
         self.net = net
         self.family = family
         self.log_rate = nn.Parameter(torch.full((steps,), rate).log())

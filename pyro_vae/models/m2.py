@@ -5,6 +5,8 @@ import torch
 from pyro.nn import PyroModule, pyro_method
 from torch import Tensor, nn
 
+from ..programs.checks import at_least
+
 
 class M2(PyroModule):
     """The semi-supervised VAE M2: p(y) p(z) p(x | y, z), with q(y | x) q(z | x, y).
@@ -44,8 +46,7 @@ class M2(PyroModule):
         auxiliary: float = 0.0,
     ) -> None:
         super().__init__()
-        if auxiliary < 0:
-            raise ValueError(f"expected auxiliary of at least 0, got {auxiliary}")
+        at_least(0, auxiliary=auxiliary)
         self.prior_y = prior_y
         self.prior_z = prior_z
         self.decoder = decoder

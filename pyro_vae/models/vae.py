@@ -8,6 +8,7 @@ from pyro.nn import PyroModule, pyro_method
 from torch import Tensor, nn
 
 from ..families.moments import mean as mean_of
+from ..programs.checks import at_least
 
 
 class VAE(PyroModule):
@@ -47,13 +48,22 @@ class VAE(PyroModule):
 
     @torch.no_grad()
     def sample(self, n: int, *, mean: bool = False) -> Tensor:
-        """Draw ``n`` times z ~ p(z); return draws x ~ p(x | z), or with ``mean`` E[x | z]."""
+        """Draw ``n`` times z ~ p(z); return draws x ~ p(x | z), or with ``mean`` E[x | z].
+
+        Raises ``ValueError`` for ``n`` below 1.
+        """
+        at_least(1, n=n)
         p = self.decoder(self.prior().sample((n,)))
         return cast(Tensor, p.mean if mean else p.sample())
 
     @torch.no_grad()
     def encode(self, x: Tensor, *, mean: bool = True) -> Tensor:
-        """Return the mean of q(z | x), ``(B, D)``, or without ``mean`` one draw from it."""
+        """Return the mean of q(z | x), ``(B, D)``, or without ``mean`` one draw from it.
+
+        Raises ``TypeError`` where ``x`` is no tensor.
+        """
+        if not isinstance(x, Tensor):
+            raise TypeError(f"expected x as a tensor, got {type(x).__name__}")
         q = self.encoder(x)
         return mean_of(q) if mean else q.sample()
 

@@ -4,6 +4,7 @@ import pyro
 from pyro.nn import pyro_method
 from torch import Tensor, nn
 
+from ..programs.checks import at_least
 from .vae import VAE
 
 
@@ -35,8 +36,7 @@ class VQVAE(VAE):
         self, prior: nn.Module, decoder: nn.Module, encoder: nn.Module, commitment: float = 0.25
     ) -> None:
         super().__init__(prior, decoder, encoder)
-        if not commitment >= 0:
-            raise ValueError(f"expected a commitment of at least 0, got {commitment}")
+        at_least(0, commitment=commitment)
         self.commitment = commitment
 
     @pyro_method

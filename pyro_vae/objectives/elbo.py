@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 from torch.distributions import kl_divergence
 
+from ..programs.checks import at_least
 from ..programs.draw import Draw
 from ..programs.pair import Pair
 from ..programs.sites import (
@@ -28,10 +29,9 @@ class _ELBO(Objective):
     beta: float | Tensor | Schedule = 1.0
 
     def __post_init__(self) -> None:
-        if self.num_particles < 1:
-            raise ValueError(f"expected num_particles of at least 1, got {self.num_particles}")
-        if isinstance(self.beta, (int, float)) and self.beta < 0:
-            raise ValueError(f"expected beta of at least 0, got {self.beta}")
+        at_least(1, num_particles=self.num_particles)
+        if isinstance(self.beta, (int, float)):
+            at_least(0, beta=self.beta)
 
     def at(self, step: int) -> Objective:
         """This objective at an optimisation step: a schedule of beta becomes its value there."""

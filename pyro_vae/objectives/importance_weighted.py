@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..programs.checks import at_least
 from ..programs.draw import Draw
 from ..programs.pair import Pair
 from ..programs.structure import Structure
@@ -28,8 +29,7 @@ class ImportanceWeighted(Objective):
     num_particles: int = 5
 
     def __post_init__(self) -> None:
-        if self.num_particles < 1:
-            raise ValueError(f"expected num_particles of at least 1, got {self.num_particles}")
+        at_least(1, num_particles=self.num_particles)
 
 
 class IWAE(ImportanceWeighted):

@@ -2,6 +2,7 @@
 
 import math
 
+from ..programs.checks import at_least
 from .objective import Schedule
 
 
@@ -17,7 +18,7 @@ def linear(steps: int, start: float = 0.0, stop: float = 1.0) -> Schedule:
     >>> linear(10)(5)
     0.5
     """
-    _check_positive(steps=steps)
+    at_least(1, steps=steps)
     return lambda step: start + (stop - start) * min(step / steps, 1.0)
 
 
@@ -34,15 +35,9 @@ def cyclical(period: int, growth: float = 0.5, start: float = 0.0, stop: float =
     >>> [cyclical(4)(step) for step in range(6)]
     [0.0, 0.5, 1.0, 1.0, 0.0, 0.5]
     """
-    _check_positive(period=period)
+    at_least(1, period=period)
     if not 0.0 < growth <= 1.0:
         raise ValueError(f"expected growth in (0, 1], got {growth}")
     return lambda step: (
         start + (stop - start) * min(math.fmod(step, period) / (growth * period), 1.0)
     )
-
-
-def _check_positive(**values: int) -> None:
-    for name, value in values.items():
-        if value < 1:
-            raise ValueError(f"expected {name} of at least 1, got {value}")

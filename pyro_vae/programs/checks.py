@@ -27,6 +27,18 @@ from .sites import (
 )
 
 
+def at_least(least: int, **values: float | None) -> None:
+    """Raise ``ValueError`` for a number below its least value; None is no number.
+
+    >>> at_least(1, num_samples=-5)
+    Traceback (most recent call last):
+    ValueError: expected num_samples of at least 1, got -5
+    """
+    for name, value in values.items():
+        if value is not None and not value >= least:
+            raise ValueError(f"expected {name} of at least {least}, got {value}")
+
+
 def check_pair(model_trace: Trace, guide_trace: Trace) -> None:
     """Raise ``ValueError`` unless the two programs belong together, and fit the data."""
     check_sites(model_trace, guide_trace)

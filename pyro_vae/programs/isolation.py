@@ -69,7 +69,11 @@ def _frozen_allowed(modules: Iterable[nn.Module]) -> Iterator[None]:
 
 @contextmanager
 def in_mode(modules: Iterable[nn.Module], training: bool) -> Iterator[None]:
-    """Run modules, and those they call, in ``train`` or ``eval`` mode; restore each one's mode."""
+    """Run modules in ``train`` or ``eval`` mode, for ``eval`` those they call too; then restore.
+
+    In ``train`` mode the modules that are called otherwise, such as a frozen network that prepares
+    the data, keep their mode.
+    """
     modes: dict[nn.Module, bool] = {}
 
     def switch(module: nn.Module, args: Any = None) -> None:
@@ -78,8 +82,9 @@ def in_mode(modules: Iterable[nn.Module], training: bool) -> Iterator[None]:
 
     for root in modules:
         root.apply(switch)
+    called = nullcontext() if training else register_module_forward_pre_hook(switch)
     try:  # the hook finds modules that only a run shows
-        with register_module_forward_pre_hook(switch):
+        with called:
             yield
     finally:
         for module, mode in modes.items():

@@ -78,10 +78,8 @@ def candidates(call: Call) -> list[Rows]:
     lengths = [_length(leaf) for leaf in _leaves(call)]
     sizes = {length for length in lengths if length}
     if not sizes:
-        raise ValueError(
-            "expected tensor arguments with one row per datum, got "
-            f"{'empty ones' if 0 in lengths else 'none'}"
-        )
+        got = "empty ones" if 0 in lengths else _types(call)
+        raise ValueError(f"expected tensor arguments with one row per datum, got {got}")
     ordered = sorted(sizes, key=lambda size: (-lengths.count(size), -size))
     return [Rows.of(call, size) for size in ordered]
 
@@ -118,6 +116,13 @@ def chunks(size: int, width: int) -> Iterator[slice]:
     """Slices of at most ``width`` that cover ``range(size)``."""
     for start in range(0, size, width):
         yield slice(start, min(start + width, size))
+
+
+def _types(call: Call) -> str:
+    """What a call without tensors holds."""
+    names = sorted({type(leaf).__name__ for leaf in _leaves(call)})
+    advice = ": torch.from_numpy makes a tensor of an array" if "ndarray" in names else ""
+    return (" and ".join(names) or "none") + advice
 
 
 def _leaves(call: Call) -> list[Any]:

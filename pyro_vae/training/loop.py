@@ -15,6 +15,7 @@ from torch.optim.lr_scheduler import ReduceLROnPlateau
 from ..data.adapters import Data, Loader, as_data
 from ..inference.distributed import rank, world_size
 from ..inference.svi import SVI
+from ..programs.checks import at_least
 from .metrics import Record
 from .run import Scheduler, TrainingRun
 
@@ -125,8 +126,8 @@ def _prepare(
     train = as_data(data)
     held_out = None if validation is None else as_data(validation)
     size = _batch_size(train, batch_size)
-    _check_at_least(1, batch_size=size, patience=patience)
-    _check_at_least(0, seed=seed)
+    at_least(1, batch_size=size, patience=patience)
+    at_least(0, seed=seed)
     for part in (train, held_out):
         _check_length(part)
     if held_out is None and isinstance(scheduler, ReduceLROnPlateau):
@@ -138,7 +139,7 @@ def _prepare(
 
 
 def _checked_epochs(epochs: int, run: TrainingRun, resume: bool) -> int:
-    _check_at_least(0, epochs=epochs)
+    at_least(0, epochs=epochs)
     if resume and run.folder is None:
         raise ValueError("expected a folder to resume from, got none")
     if resume and isinstance(run.train, Loader):
@@ -157,12 +158,6 @@ def _batch_size(train: Data | Loader, batch_size: int | None) -> int:
             f"expected no batch_size with a DataLoader, which has its own, got {batch_size}"
         )
     return train.batch_size
-
-
-def _check_at_least(least: int, **values: int | None) -> None:
-    for name, value in values.items():
-        if value is not None and value < least:
-            raise ValueError(f"expected {name} of at least {least}, got {value}")
 
 
 def _check_length(data: Data | Loader | None) -> None:

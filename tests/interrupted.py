@@ -14,12 +14,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
+import torch._dynamo  # an optimiser imports it: once here, not in every child
 from torch import Tensor, nn
 
 from pyro_vae import SVI, VAE, Bernoulli, DiagonalNormal, StandardNormal, Trace_ELBO, linear, mlp
 from pyro_vae.training.loop import fit
 
-EPOCHS = 12
+EPOCHS = 6
 
 
 class Bits:

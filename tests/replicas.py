@@ -31,8 +31,9 @@ def step(compile: bool) -> dict[str, torch.Tensor]:
 
 
 if __name__ == "__main__":
-    folder, compile = Path(sys.argv[1]), sys.argv[2] == "compiled"
+    folder = Path(sys.argv[1])
     torch.set_num_threads(1)
     with processes():
-        torch.save(step(compile), folder / f"{rank()}.pt")
+        for compile in (False, True):
+            torch.save(step(compile), folder / f"{rank()}-{compile}.pt")
     os._exit(0)  # the interpreter's farewell to gloo's threads is not what is tested

@@ -64,10 +64,10 @@ PAIRS_OF_EQUALS = {
 def test_estimators_of_one_gradient_agree_in_the_mean(name):
     _, vae, x = wrong()
     (losses, grads), (others, other_grads) = (
-        estimates(objective, vae, x, 400) for objective in PAIRS_OF_EQUALS[name]
+        estimates(objective, vae, x, 200) for objective in PAIRS_OF_EQUALS[name]
     )
-    assert (losses.mean() - others.mean()).abs() < 4 * ((losses.var() + others.var()) / 400).sqrt()
-    error = ((grads.var(0) + other_grads.var(0)) / 400).sqrt()
+    assert (losses.mean() - others.mean()).abs() < 4 * ((losses.var() + others.var()) / 200).sqrt()
+    error = ((grads.var(0) + other_grads.var(0)) / 200).sqrt()
     assert ((grads.mean(0) - other_grads.mean(0)).abs() <= 4.5 * error + 1e-9).all()
     assert (grads.mean(0).abs() > 4.5 * error).any()  # they are told apart from zero
 
@@ -80,12 +80,12 @@ def test_dreg_holds_for_several_latents(pair):
     samples = []
     for objective in (IWAE(4), DReG(4)):
         grads = []
-        for _ in range(500):
+        for _ in range(250):
             with isolated([made.module], validate=False):
                 loss = objective.estimate(made.model, made.guide, *made.args).loss
             grads.append(torch.cat([g.flatten() for g in torch.autograd.grad(loss, parameters)]))
         samples.append(torch.stack(grads))
-    error = ((samples[0].var(0) + samples[1].var(0)) / 500).sqrt()
+    error = ((samples[0].var(0) + samples[1].var(0)) / 250).sqrt()
     score = (samples[0].mean(0) - samples[1].mean(0)) / error.clamp(min=1e-12)
     assert score.abs().max() < 5
     assert float(score.square().mean()) < 1.5  # scattered as the standard errors say

@@ -70,7 +70,7 @@ def test_diagonal_misses_exactly_the_correlations():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["low rank", "mixture", "planar", "iaf", "realnvp", "spline"])
+@pytest.mark.parametrize("name", ["low rank", "mixture", "iaf"])
 def test_other_families_lie_between(name):
     truth = LinearGaussian()
     torch.manual_seed(0)

@@ -246,7 +246,7 @@ def test_raw_likelihood_fails_where_regret_does_not():
     svi = SVI(vae.model, vae.guide, torch.optim.Adam(vae.parameters(), lr=2e-3), loss=Trace_ELBO())
     for indices in torch.randperm(len(train)).split(128):
         svi.step(train.batch(indices))
-    grey = (test.values[:100].float() / test.levels).reshape(-1, 1, 28, 28)
+    grey = (test.values[:40].float() / test.levels).reshape(-1, 1, 28, 28)
     thin = -nn.functional.max_pool2d(-grey, 3, 1, 1)
     familiar, noise, thinned = (
         torch.bernoulli(image.flatten(1)) for image in (grey, torch.full_like(grey, 0.5), thin)

@@ -32,8 +32,8 @@ GUIDE_BYTES = 1 << 28
 CHUNK_BYTES = 1 << 23
 """The size in bytes of a network's largest output in one pass of the model: it fits the caches."""
 
-FEW = 4
-"""The model scores so many data, whose draws fit into one pass, one after another instead."""
+COMPILED = 2
+"""A graph takes so many times as many bytes: it passes over them less often than eager steps do."""
 
 
 class Block(NamedTuple):
@@ -68,7 +68,7 @@ class Scorer:
     ) -> None:
         self.pair = Pair(model, guide, rows=rows)
         self._graph: GraphFunction | None = None
-        self._compile = compile
+        self.compiled = compile
 
     def __call__(
         self, call: Call, values: Values, number: int, validate: bool = False
@@ -77,7 +77,7 @@ class Scorer:
 
         ``validate`` checks data and parameters, and runs eagerly.
         """
-        if validate or not self._compile:
+        if validate or not self.compiled:
             with pyro.validation_enabled(validate):
                 return self.pair.score_model(call, values, number)
         self.pair.structure(call)  # found eagerly: a graph cannot read values
@@ -107,10 +107,11 @@ def log_weights(
     names them explicitly. The result has shape (K, B), where K is ``num_samples``.
 
     The model scores as many draws at once as keep a network's largest output within
-    ``chunk_bytes``. The result does not depend on this number, except for rounding. Modules are
-    used in ``eval`` mode. The first draw of each datum validates data and parameters. Discrete
-    sites marked ``infer={"enumerate": "parallel"}`` are summed out. With ``compile`` one graph is
-    the model's part. This pays off from about a million draws; a :class:`Scorer` shares it.
+    ``chunk_bytes``, twice that with ``compile``. The result does not depend on this number, except
+    for rounding. Modules are used in ``eval`` mode. The first draw of each datum validates data and
+    parameters. Discrete sites marked ``infer={"enumerate": "parallel"}`` are summed out. With
+    ``compile`` one graph is the model's part. This pays off from about a million draws; a
+    :class:`Scorer` shares it.
 
     Raises ``ValueError`` for K < 1, sites that do not match, and programs without a weight for each
     datum (global sites, a plate that subsamples, a guide without density), and a weight of NaN.
@@ -183,12 +184,13 @@ def stream(
         found = pair.sliced(call)
     if found.refusal is not None:
         raise ValueError(found.refusal)
+    width = max(chunk_bytes * (COMPILED if scorer.compiled else 1) // found.row_bytes, 1)
     wide = GUIDE_BLOCK if found.single else min(GUIDE_BLOCK, GUIDE_BYTES // found.row_bytes)
     for rows, samples in _grid(found.rows.size, num_samples, max(wide // found.guide_copies, 1)):
         with pair.looking():
             part = found.rows.take(call, rows)
             sample = pair.sample(part, samples.stop - samples.start)
-            scores = _scores(scorer, part, sample, max(chunk_bytes // found.row_bytes, 1))
+            scores = _scores(scorer, part, sample, width)
         yield Block(rows, samples, *scores)
 
 
@@ -228,10 +230,8 @@ def _passes(size: int, number: int, width: int) -> Iterator[tuple[slice, slice]]
     yield from product(chunks(size, width), (slice(0, 1),))
     height = min(number - 1, width)
     if height:
-        together = width // height
-        together = together if together > FEW else 1  # copies of one datum take no memory
         rest = [slice(c.start + 1, c.stop + 1) for c in chunks(number - 1, height)]
-        yield from product(chunks(size, together), rest)
+        yield from product(chunks(size, width // height), rest)
 
 
 def columns(

@@ -56,9 +56,15 @@ class Product(torch.autograd.Function):
         a, b = ctx.saved_tensors
         (grad,) = grads
         first, second, third = ctx.needs_input_grad
-        grad_a = Product.apply(grad, b.t(), None) if first else None
-        grad_b = Product.apply(grad.t(), a.t(), None) if second else None
+        grad_a = product(grad, b.t()) if first else None
+        grad_b = product(grad.t(), a.t()) if second else None
         return grad_a, grad_b, grad.sum(0) if third else None
+
+
+def product(a: Tensor, b: Tensor, bias: Tensor | None = None) -> Tensor:
+    """a b' + bias; where gradients are not recorded, without the cost of recording them."""
+    function = Product.apply if torch.is_grad_enabled() else Product.forward
+    return cast(Tensor, function(a, b, bias))
 
 
 class Linear(nn.Linear):
@@ -74,7 +80,7 @@ class Linear(nn.Linear):
         large = input.numel() * self.out_features >= WORTHWHILE
         if not (large and applies(input) and input.ndim > 1) or torch.is_autocast_enabled("cpu"):
             return F.linear(input, self.weight, self.bias)
-        rows: Tensor = Product.apply(input.reshape(-1, self.in_features), self.weight, self.bias)
+        rows = product(input.reshape(-1, self.in_features), self.weight, self.bias)
         return rows.view(*input.shape[:-1], self.out_features)
 
 

@@ -12,9 +12,8 @@ from typing import Annotated
 
 import tyro
 
-from pyro_vae.experiments.choices import peak
 from pyro_vae.experiments.command_line import new_file, user_errors
-from pyro_vae.experiments.runs import load_run
+from pyro_vae.experiments.runs import load_sampler
 from pyro_vae.plots import panels as plots
 from pyro_vae.programs.checks import at_least
 from pyro_vae.training.epoch import seeded
@@ -51,11 +50,11 @@ def main(args: Sequence[str] | None = None) -> None:
         kind = "means" if options.mean else "samples"
         name = f"{kind}-{options.n}-seed-{options.seed}.png"
         path = new_file(options.output or options.run / name, options.overwrite)
-        _, vae, splits = load_run(options.run, data_dir=options.data_dir, device=options.device)
+        vae, shape, peak = load_sampler(
+            options.run, data_dir=options.data_dir, device=options.device
+        )
         with seeded(options.seed):
-            figure = plots.samples(
-                vae, splits.train.shape, options.n, mean=options.mean, peak=peak(splits.train)
-            )
+            figure = plots.samples(vae, shape, options.n, mean=options.mean, peak=peak)
         print(f"{options.n} {kind} in {plots.save(figure, path)}")
 
 

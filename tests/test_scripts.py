@@ -176,6 +176,31 @@ def test_sampling(run, tmp_path):
     assert (run / "means-64-seed-0.png").is_file()
 
 
+def test_sampling_needs_no_data(tmp_path):
+    """A finished run draws the same when its images are gone."""
+    images = tmp_path / "images.npy"
+    np.save(images, (np.arange(30 * 64) % 7 > 2).reshape(30, 1, 8, 8).astype("uint8") * 255)
+    folder = tmp_path / "run"
+    options = [
+        "--epochs",
+        1,
+        "--hidden",
+        8,
+        "--latent-dim",
+        2,
+        "--num-samples",
+        2,
+        "--device",
+        "cpu",
+    ]
+    train("--dataset", images, *options, "--output-dir", folder)
+    sample(folder, "--output", tmp_path / "before.png")
+    images.unlink()
+    moved = folder.rename(tmp_path / "moved")
+    sample(moved, "--output", tmp_path / "after.png")
+    assert (tmp_path / "after.png").read_bytes() == (tmp_path / "before.png").read_bytes()
+
+
 def test_the_best_epoch_counts(tmp_path):
     """Not the last one, where a learning rate that is too high has made it worse."""
     folder = tmp_path / "run"

@@ -14,12 +14,13 @@ from ..data.splits import Splits
 from ..inference.distributed import agreed, barrier, rank
 from ..inference.svi import SVI
 from ..models.vae import VAE
+from ..plots.mosaic import Shape
 from ..training.checkpoint import BEST, LAST, load_weights
 from ..training.loop import iter_epochs
 from ..training.metrics import Record
-from ..training.saving import FOLDER, save
+from ..training.saving import FOLDER, load, save
 from .build import build_svi, build_vae, choose_device, load_splits
-from .choices import fitting_likelihoods
+from .choices import fitting_likelihoods, peak
 from .config import Config, check_values
 from .progress import part
 from .results import draw_figures, judge
@@ -31,6 +32,7 @@ from .storage import (
     check_unedited,
     history,
     load_config,
+    load_json,
     save_config,
     save_json,
     sessions,
@@ -130,6 +132,22 @@ def open_run(config: Config) -> Run:
     return run
 
 
+def load_sampler(
+    folder: Path, *, data_dir: Path | None = None, device: str = "cpu"
+) -> tuple[VAE, Shape, float]:
+    """Load the model of a run, the shape of its images, and the largest value of a pixel.
+
+    The data are needed only where the run is not finished, or older than this description.
+    Raises as :func:`load_run`.
+    """
+    images = load_json(folder / ABOUT).get("images") if (folder / ABOUT).is_file() else None
+    if images is None or not (folder / FOLDER).is_dir():
+        _, vae, splits = load_run(folder, data_dir=data_dir, device=device)
+        return vae, splits.train.shape, peak(splits.train)
+    channels, height, width = images["shape"]
+    return load(folder).to(choose_device(device)), (channels, height, width), images["peak"]
+
+
 def chosen(run: Run) -> dict[str, Any]:
     """What was chosen where the options leave it open, and how many images there are."""
     train, validation, test = run.splits
@@ -224,6 +242,7 @@ def _describe(run: Run, device: torch.device) -> None:
     config = replace(run.config, output_dir=run.folder.resolve(), resume=None)
     about = {
         "chosen": chosen(run),
+        "images": {"shape": run.splits.train.shape, "peak": peak(run.splits.train)},
         "sessions": sessions(run.folder, device),
         "options": asdict(config),
     }

@@ -4,6 +4,7 @@ import importlib.util
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 
 SCRIPTS = Path(__file__).parent.parent / "scripts"
 TINY = [
@@ -21,11 +22,16 @@ TINY = [
 ]
 
 
+def module(name: str) -> ModuleType:
+    """A script as a module."""
+    spec = importlib.util.spec_from_file_location(f"scripts_{name}", SCRIPTS / f"{name}.py")
+    made = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = made  # where tyro looks for its source
+    spec.loader.exec_module(made)
+    return made
+
+
 def script(name: str) -> Callable[[list[str]], None]:
     """The ``main`` of a script; call it with its arguments, which may be paths and numbers."""
-    spec = importlib.util.spec_from_file_location(f"scripts_{name}", SCRIPTS / f"{name}.py")
-    module = sys.modules[spec.name] = importlib.util.module_from_spec(
-        spec
-    )  # where tyro looks for its source
-    spec.loader.exec_module(module)
-    return lambda *args: module.main([str(arg) for arg in args])
+    main = module(name).main
+    return lambda *args: main([str(arg) for arg in args])

@@ -2,13 +2,12 @@
 
 import json
 import math
-import runpy
 from itertools import pairwise
-from pathlib import Path
 
 import pyro.distributions as dist
 import pytest
 import torch
+from running import module
 from torch import nn
 from torch.distributions import MultivariateNormal
 
@@ -18,7 +17,6 @@ from pyro_vae.inference import ChannelPrior, all_supports, em_step, exact_poster
 from pyro_vae.models import SparseChannel
 from pyro_vae.nets import FactorisedTaps, SupportLogits
 
-SCRIPT = Path(__file__).parents[1] / "scripts" / "programs" / "channel.py"
 PILOTS, TAPS, ROWS = 4, 3, 6
 PRIOR = ChannelPrior(0.3, 1.5, 0.4)
 
@@ -203,7 +201,7 @@ def test_refusals():
 
 def test_script(tmp_path):
     """A few steps: every estimator has an error, and EM finds a better prior than its start."""
-    main = runpy.run_path(str(SCRIPT))["main"]
+    main = module("programs/channel").main
     options = "--taps 3 --pilots 4 --snr 10 --num-train 200 --num-test 100 --epochs 1 --hidden 8"
     options += " --num-iterations 20 --no-progress"
     main(["--output-dir", str(tmp_path), *options.split()])

@@ -2,11 +2,10 @@
 
 import json
 import math
-import runpy
-from pathlib import Path
 
 import pytest
 import torch
+from running import module
 from torch import nn
 
 from pyro_vae import DiagonalNormal, StandardNormal, log_likelihood, mlp
@@ -17,8 +16,6 @@ from pyro_vae.families import (
     ZeroInflatedNegativeBinomial,
 )
 from pyro_vae.models import SCVI
-
-SCRIPT = Path(__file__).parents[1] / "scripts" / "programs" / "counts.py"
 
 
 def test_probabilities_sum_to_one():
@@ -111,7 +108,7 @@ def test_maximum_likelihood_recovers_the_parameters():
 
 def test_script(tmp_path):
     """A few steps: numbers for both ways to treat the library, and for the digits."""
-    main = runpy.run_path(str(SCRIPT))["main"]
+    main = module("programs/counts").main
     options = "--epochs 2 --num-data 200 --num-simulations 2 --digit-epochs 1 --num-samples 5"
     main(["--output-dir", str(tmp_path), *options.split(), "--kinds", "5", "--no-progress"])
     result = json.loads((tmp_path / "result.json").read_text())

@@ -2,12 +2,11 @@
 
 import json
 import os
-import runpy
-from pathlib import Path
 
 import pyro
 import pytest
 import torch
+from running import module
 from torch import nn
 
 from pyro_vae import Bernoulli, DiagonalNormal, Normal, Trace_ELBO, evaluate, mlp
@@ -17,7 +16,6 @@ from pyro_vae.models import DeepMarkovModel
 from pyro_vae.nets import FutureGRU, GatedTransition
 from pyro_vae.plots import compared, piano_rolls
 
-SCRIPT = Path(__file__).parents[1] / "scripts" / "programs" / "deep_markov.py"
 DIM, KEYS, HIDDEN = 2, 3, 5
 LENGTHS = torch.tensor([4, 1, 3])
 
@@ -216,7 +214,7 @@ def test_other_figures_are_refused():
 
 def test_script_trains_writes_and_goes_on(tmp_path, capsys):
     pytest.importorskip("mido", reason="mido is not installed")
-    main = runpy.run_path(str(SCRIPT))["main"]
+    main = module("programs/deep_markov").main
     sizes = "--data scales --layers 1 --dim 2 --hidden 6 --num-samples 3 --length 4 --no-progress"
     args = [*sizes.split(), "--output-dir", str(tmp_path)]
     main([*args, "--epochs", "1"])

@@ -2,12 +2,11 @@
 
 import json
 import math
-import runpy
-from pathlib import Path
 
 import pyro.distributions as dist
 import pytest
 import torch
+from running import module
 from torch import nn
 
 from pyro_vae import IWAE, DiagonalNormal, TraceMeanField_ELBO, log_weights, mlp
@@ -15,13 +14,12 @@ from pyro_vae.families import NearestLevel, Noising
 from pyro_vae.models import Diffusion
 from pyro_vae.nets import Denoiser, ResidualMLP, Symmetric
 
-SCRIPT = Path(__file__).parents[1] / "scripts" / "programs" / "diffusion.py"
 DIM = 3
 
 
 def gaussian(steps, spread=True):
     """Data of a Normal with its best denoiser, and log p(x)."""
-    parts = runpy.run_path(str(SCRIPT))
+    parts = vars(module("programs/diffusion"))
     loc, scale = torch.tensor([0.5, -1.0, 0.2]).double(), torch.tensor([0.7, 0.4, 1.5]).double()
     noising = Noising(torch.linspace(10, -12, steps).double())
     decoder = parts["AtLevel"](parts["BestDenoiser"](loc, scale, True), noising.log_snr[:1])
@@ -137,7 +135,7 @@ def test_refusals(chain):
 
 def test_script(tmp_path):
     """Two epochs on the digits: a bound, its error, and the exact one."""
-    main = runpy.run_path(str(SCRIPT))["main"]
+    main = module("programs/diffusion").main
     main.__globals__["GAUSSIAN_STEPS"] = (2, 4)
     options = "--dataset digits --highest 8 --epochs 2 --hidden 16 --num-steps 5 --passes 2"
     main(["--output-dir", str(tmp_path), *options.split(), "--num-pictures", "4", "--no-progress"])

@@ -1,11 +1,10 @@
 """MIWAE: what is missing does not count, and what was seen tells what is missing."""
 
 import json
-import runpy
-from pathlib import Path
 
 import pytest
 import torch
+from running import module
 from torch import nn
 from torch.distributions import MultivariateNormal
 
@@ -15,7 +14,6 @@ from pyro_vae.evaluation import impute
 from pyro_vae.families import StudentT, masked
 from pyro_vae.models import MIWAE
 
-SCRIPT = Path(__file__).parents[1] / "scripts" / "programs" / "miwae.py"
 DIM, LATENT, SCALE = 4, 2, 0.5
 
 
@@ -95,7 +93,7 @@ def test_tables_are_standardised():
 
 def test_script(tmp_path):
     """One epoch on iris: means and their errors, of every way to fill in."""
-    main = runpy.run_path(str(SCRIPT))["main"]
+    main = module("programs/miwae").main
     options = "--tables iris --num-seeds 2 --epochs 1 --num-samples 20 --hidden 8 --no-progress"
     main(["--output-dir", str(tmp_path), *options.split()])
     result = json.loads((tmp_path / "result.json").read_text())

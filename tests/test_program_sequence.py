@@ -2,13 +2,12 @@
 
 import json
 import os
-import runpy
 from itertools import product
-from pathlib import Path
 
 import pyro
 import pytest
 import torch
+from running import module
 from torch import nn
 
 from pyro_vae import SVI, DiagonalNormal, StandardNormal, Trace_ELBO
@@ -17,7 +16,6 @@ from pyro_vae.families import AdaptiveCategorical, Categorical
 from pyro_vae.models import SequenceVAE
 from pyro_vae.nets import DilatedDecoder, RecurrentDecoder, RecurrentEncoder
 
-SCRIPT = Path(__file__).parents[1] / "scripts" / "programs" / "sequence.py"
 CLASSES, STEPS, LATENT, HIDDEN = 4, 3, 2, 6
 
 DECODERS = {
@@ -220,7 +218,7 @@ def test_couplets():
 
 
 def test_script_trains_writes_and_goes_on(tmp_path, capsys):
-    main = runpy.run_path(str(SCRIPT))["main"]
+    main = module("programs/sequence").main
     sizes = "--hidden 8 --embedding 4 --latent 2 --longest 40 --num-samples 3 --no-progress"
     args = [*sizes.split(), "--output-dir", str(tmp_path), "--decoder", "dilated"]
     args += ["--runs", "language model", "free bits"]

@@ -3,12 +3,11 @@
 import itertools
 import json
 import math
-import runpy
-from pathlib import Path
 
 import pyro
 import pytest
 import torch
+from running import module
 from torch import nn
 
 from pyro_vae import Bernoulli, Trace_ELBO, log_weights, mlp
@@ -16,7 +15,6 @@ from pyro_vae.families import AutoregressiveCodes, Codebook, NearestCode, Unifor
 from pyro_vae.models import VQVAE
 from pyro_vae.nets import ChannelsFirst, RecurrentLogits, code_encoder
 
-SCRIPT = Path(__file__).parents[1] / "scripts" / "programs" / "vq_vae.py"
 K, E, N, PIXELS = 4, 3, 2, 5
 
 
@@ -132,7 +130,7 @@ def test_refusals(vq, x):
 
 def test_script(tmp_path):
     """Two epochs on the digits: both bounds, whose rates are their priors'."""
-    main = runpy.run_path(str(SCRIPT))["main"]
+    main = module("programs/vq_vae").main
     options = "--dataset digits --epochs 2 --prior-epochs 1 --num-codes 8 --hidden 4"
     main(["--output-dir", str(tmp_path), *options.split(), "--prior-hidden", "4", "--no-progress"])
     result = json.loads((tmp_path / "result.json").read_text())

@@ -20,7 +20,9 @@ from .flow_layers import AutoregressiveLayer, CouplingLayer, PlanarLayer
 
 
 class Flow(Conditional):
-    """A family from given layers; ``context`` is the number of the network's outputs that they see.
+    """z = loc + scale f(eps; context), eps ~ N(0, I), with f the chain of the given ``layers``.
+
+    ``context`` is the number of the network's outputs that the layers receive; z is (..., D).
 
     Raises ``ValueError`` for outputs of the wrong size.
 
@@ -61,7 +63,7 @@ class Flow(Conditional):
 
 
 class Planar(Flow):
-    """Layers z + u tanh(w'z + b), with (u, w, b) linear in the context: cheap and weak.
+    """Layers z + u tanh(w'z + b), with (u, w, b) linear in the context: cheap, not very flexible.
 
     Source: Rezende & Mohamed, *Variational Inference with Normalizing Flows*, 2015, appendix A.
     """
@@ -141,8 +143,9 @@ class NeuralSpline(Flow):
 class FlowDistribution(dist.TorchDistribution):
     """The distribution of loc + scale f(eps; context), eps ~ N(0, I).
 
-    It keeps the density of its latest draw. Autocast is off in the layers, so that their networks
-    run in the precision of the parameters and draws match densities.
+    It stores the log density of its latest draw, so ``log_prob`` of this draw needs no inversion.
+    Autocast is off in the layers: their networks run in the precision of the parameters, so that
+    draws and densities agree.
     """
 
     arg_constraints: ClassVar[dict[str, Any]] = {}
@@ -156,7 +159,7 @@ class FlowDistribution(dist.TorchDistribution):
         self.scale = scale
         self.context = context
         self.layers = layers
-        self._drawn: tuple[Any, ...] = (None, None, False)  # z, its log-density, with a gradient?
+        self._drawn: tuple[Any, ...] = (None, None, False)  # z, its log density, has a gradient
         super().__init__(loc.shape[:-1], loc.shape[-1:])
 
     def expand(self, batch_shape: Any, _instance: Any = None) -> Self:
@@ -194,9 +197,9 @@ class FlowDistribution(dist.TorchDistribution):
 
 
 class FlowPrior(nn.Module):
-    """z = f(eps), eps ~ N(0, I), through coupling layers.
+    """z = f(eps), eps ~ N(0, I), with f a chain of ``depth`` coupling layers; z is (``dim``,).
 
-    They are affine, or with ``bins`` rational-quadratic splines on [-5, 5].
+    The layers are affine. With ``bins`` they are rational-quadratic splines on [-5, 5].
 
     Source: Chen et al., *Variational Lossy Autoencoder*, 2017; Dinh et al., 2017; Durkan et al.,
     2019.

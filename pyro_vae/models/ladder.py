@@ -16,11 +16,11 @@ class LadderVAE(HierarchicalVAE):
     p(x, z) = p(z_L) p(z_{L-1} | z_L) ... p(z_1 | z_2) p(x | z_1)
     q(z | x) = q(z_L | x) q(z_{L-1} | z_L, x) ... q(z_1 | z_2, x)
 
-    The upward pass is deterministic: d_0 = x, d_l = ``up[l - 1](d_{l-1})``. ``encoders[l - 1](d_l)``
-    is N(m_l, s_l^2), the evidence of the data about z_l. In the downward pass q(z_l | z_{l+1}, x) is
-    proportional to N(z_l; m_l, s_l^2) p(z_l | z_{l+1}): the two means are weighted by their
-    precisions. So the guide shares the layers of the model, and the encoders need to learn only
-    what the layer above does not tell about z_l.
+    The upward pass is deterministic: d_0 = x, d_l = ``up[l - 1](d_{l-1})``, and
+    ``encoders[l - 1](d_l)`` is N(m_l, s_l^2), the evidence of the data about z_l. In the downward
+    pass q(z_l | z_{l+1}, x) is proportional to N(z_l; m_l, s_l^2) p(z_l | z_{l+1}): the two means
+    are weighted by their precisions. So the guide shares the layers of the model, and the encoders
+    need to learn only what the layer above does not tell about z_l.
 
     ``prior``, ``layers``, ``decoder`` and the shapes are those of :class:`HierarchicalVAE`; layers
     and encoders are diagonal Normals.

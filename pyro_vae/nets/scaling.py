@@ -1,4 +1,4 @@
-"""Inputs on a scale that suits networks."""
+"""Modules that scale the inputs of networks."""
 
 from torch import Tensor, nn
 
@@ -22,7 +22,7 @@ class Log1p(nn.Module):
 
 
 class Symmetric(nn.Module):
-    """h from 0 to ``levels`` -> h from -1 to 1."""
+    """h -> 2 h / levels - 1: values from 0 to ``levels`` become values from -1 to 1."""
 
     def __init__(self, levels: int = 1) -> None:
         super().__init__()

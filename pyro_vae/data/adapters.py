@@ -36,7 +36,9 @@ class Data(Protocol):
 
 
 class Columns:
-    """Tensors of equal length, one for each argument of the programs.
+    """Tensors (N, ...) of equal length N, one for each argument of the programs.
+
+    Raises ``ValueError`` where lengths differ, or a tensor is a single number or not finite.
 
     >>> Columns(torch.arange(6.0).view(3, 2)).batch(torch.tensor([2, 0]))
     (tensor([[4., 5.],
@@ -62,7 +64,10 @@ class Columns:
 
 
 class Items:
-    """A map-style ``torch.utils.data.Dataset``; its items are collated as a ``DataLoader`` does."""
+    """A map-style ``torch.utils.data.Dataset``; its items are collated as a ``DataLoader`` does.
+
+    Raises ``TypeError`` for a data set without a length, or items that cannot be collated.
+    """
 
     def __init__(self, dataset: Dataset[Any]) -> None:
         if isinstance(dataset, IterableDataset) or not hasattr(dataset, "__len__"):
@@ -92,6 +97,8 @@ class Loader:
 
     It chooses the order and the batch size itself. So a run cannot be resumed in the middle of an
     epoch, and the data are not divided among processes.
+
+    Raises ``TypeError`` for a loader without a length or a fixed batch size.
     """
 
     def __init__(self, loader: DataLoader[Any]) -> None:

@@ -16,7 +16,10 @@ ROWS = 4096
 
 
 class Pixels(StrEnum):
-    """The kinds of pixels x that a program observes, for images with values v in 0..levels."""
+    """The kinds of pixels x that a program observes, for images with values v in 0..levels.
+
+    Raises ``ValueError`` for an unknown kind.
+    """
 
     STATIC = "static"
     """x ~ Bernoulli(v / levels), drawn once with a fixed seed; or data that were binary before."""
@@ -156,7 +159,7 @@ class Images:
 
 
 def bernoulli(values: Tensor, levels: int, generator: torch.Generator | None = None) -> Tensor:
-    """Draw x ~ Bernoulli(v / levels) for every value, as float32.
+    """Draw x ~ Bernoulli(v / levels) for values v of any shape, as float32.
 
     x = 1 where u < v, with u uniform on (0, levels); so x = 0 for v = 0 and x = 1 for v = levels.
     Each u has 16 bits, a quarter of one random number. The probabilities are exact to 8e-6. On one

@@ -24,7 +24,7 @@ def numbers(log_weight: Tensor) -> Tensor:
 
 
 def log_mean_exp(log_weight: Tensor) -> Tensor:
-    """L = log 1/K sum_k w_k: the estimate of log p(x), a lower bound in expectation.
+    """Return L = log 1/K sum_k w_k, (...): the estimate of log p(x), a lower bound in expectation.
 
     >>> log_mean_exp(torch.tensor([1.0, 3.0]).log()).exp()
     tensor(2.)
@@ -33,7 +33,9 @@ def log_mean_exp(log_weight: Tensor) -> Tensor:
 
 
 def effective_sample_size(log_weight: Tensor) -> Tensor:
-    """ESS = 1 / sum_k W_k^2, between 1 and K: the equivalent number of exact posterior draws.
+    """Return ESS = 1 / sum_k W_k^2, (...), between 1 and K.
+
+    It is the equivalent number of exact posterior draws.
 
     Source: Kong, *A note on importance sampling using standardized weights*, 1992.
 

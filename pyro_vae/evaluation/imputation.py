@@ -56,7 +56,9 @@ def only(observed: Tensor) -> Channel:
 def bit_flips(rate: float) -> Channel:
     """The channel that flips each binary pixel with probability ``rate``.
 
-    P(x = 1) = rate + (1 - 2 rate) p. Raises ``ValueError`` for a rate outside [0, 0.5].
+    P(x = 1) = rate + (1 - 2 rate) p, elementwise for any shape.
+
+    Raises ``ValueError`` for a rate outside [0, 0.5].
     """
     if not 0 <= rate <= 0.5:
         raise ValueError(f"expected a rate of flips in [0, 0.5], got {rate}")

@@ -13,7 +13,7 @@ from .elementwise import Elementwise, unexpanded
 
 
 class Bernoulli(Conditional):
-    """Bernoulli(sigmoid(logits)), with logits = net(h), on binary values."""
+    """Bernoulli(sigmoid(logits)), with logits = net(h), on binary values x (..., D)."""
 
     layout = "logits"
     pixels = BINARY
@@ -23,7 +23,7 @@ class Bernoulli(Conditional):
 
 
 class ContinuousBernoulli(Conditional):
-    """p(x) proportional to exp(x logits) on [0, 1], with logits = net(h).
+    """p(x) proportional to exp(x logits) for x in [0, 1], (..., D), with logits = net(h).
 
     Source: Loaiza-Ganem & Cunningham, *The continuous Bernoulli*, 2019.
     """

@@ -7,7 +7,7 @@ from torch import Tensor
 
 
 def log_bessel(order: float, x: Tensor) -> Tensor:
-    """log I_order(x) - x, for x > 0 and order >= 0.
+    """Return log I_order(x) - x, for x > 0 of any shape and order >= 0.
 
     It is computed at a higher order by the uniform expansion, then divided by ratios of successive
     orders down to ``order``.
@@ -17,7 +17,7 @@ def log_bessel(order: float, x: Tensor) -> Tensor:
 
 
 def bessel_ratio(order: float, x: Tensor) -> Tensor:
-    """I_(order+1)(x) / I_order(x)."""
+    """Return I_(order+1)(x) / I_order(x), for x > 0 of any shape and order >= 0."""
     return _ratios(order, x)[1][-1]
 
 

@@ -16,6 +16,8 @@ from .elementwise import Elementwise
 class Binomial(Conditional):
     """Binomial(total_count, sigmoid(logits)), logits = net(h), on counts from 0 to ``total_count``.
 
+    Counts are (..., D).
+
     Raises ``ValueError`` for a ``total_count`` below 1.
     """
 

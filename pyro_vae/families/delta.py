@@ -9,8 +9,8 @@ from .conditional import Conditional
 class Delta(Conditional):
     """All mass at z = net(h): a plain autoencoder, or maximum a posteriori where there is a prior.
 
-    By convention log q(z | x) = 0, so the ELBO becomes log p(x, z). This is not a bound of
-    log p(x): the true log q(z | x) is infinite.
+    z is (..., D). By convention log q(z | x) = 0, so the ELBO becomes log p(x, z). This is not a
+    bound of log p(x): the true log q(z | x) is infinite.
 
     >>> import torch
     >>> from torch import nn

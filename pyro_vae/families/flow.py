@@ -65,6 +65,8 @@ class Flow(Conditional):
 class Planar(Flow):
     """Layers z + u tanh(w'z + b), with (u, w, b) linear in the context: cheap, not very flexible.
 
+    Shapes and errors are those of :class:`Flow`.
+
     Source: Rezende & Mohamed, *Variational Inference with Normalizing Flows*, 2015, appendix A.
     """
 
@@ -77,7 +79,7 @@ class IAF(Flow):
     """Inverse autoregressive layers: each dimension is shifted and scaled given those before it.
 
     A draw transforms all dimensions in parallel. The density of any other point takes D passes
-    through each layer, one per dimension.
+    through each layer, one per dimension. Shapes and errors are those of :class:`Flow`.
 
     Source: Kingma et al., *Improving Variational Inference with Inverse Autoregressive Flow*, 2016.
     """
@@ -100,7 +102,7 @@ class IAF(Flow):
 class RealNVP(Flow):
     """Affine coupling layers: one half of the dimensions is shifted and scaled given the other.
 
-    A draw and the density of any point cost the same.
+    A draw and the density of any point cost the same. Shapes and errors are those of :class:`Flow`.
 
     Source: Dinh, Sohl-Dickstein & Bengio, *Density Estimation Using Real NVP*, 2017.
     """
@@ -121,7 +123,7 @@ class RealNVP(Flow):
 class NeuralSpline(Flow):
     """Coupling layers of monotone rational-quadratic splines with ``bins`` bins on [-5, 5].
 
-    A draw and the density of any point cost the same.
+    A draw and the density of any point cost the same. Shapes and errors are those of :class:`Flow`.
 
     Source: Durkan et al., *Neural Spline Flows*, 2019.
     """

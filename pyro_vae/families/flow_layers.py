@@ -1,6 +1,7 @@
 """The layers of normalising flows.
 
 A layer is a module ``layer(z, context) -> (z', log|dz'/dz|)``; its ``inverse`` has the same form.
+Shapes: z and z' are (..., D), the context is (..., C), the log-determinant is (...).
 """
 
 from collections.abc import Sequence

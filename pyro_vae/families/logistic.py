@@ -15,7 +15,7 @@ from .elementwise import Elementwise, unexpanded
 class DiscretizedLogistic(Conditional):
     """A logistic density binned into x = 0, ..., 255, with (loc, log scale) = net(h).
 
-    loc and scale are in units of x / 255, where the 256 values span [0, 1].
+    x is (..., D). loc and scale are in units of x / 255, where the 256 values span [0, 1].
     """
 
     layout = "loc, log scale"

@@ -56,7 +56,8 @@ class DiagonalNormal(Conditional):
 class Normal(Conditional):
     """N(loc, scale^2 I), with loc = net(h) and one ``scale`` for all dimensions.
 
-    The scale is fixed. With ``learned`` it is a parameter that starts at ``scale``.
+    Values are (..., D). The scale is fixed. With ``learned`` it is a parameter that starts at
+    ``scale``.
 
     Raises ``ValueError`` for a scale that is not positive and finite.
     """
@@ -105,6 +106,8 @@ def product(first: Any, second: Any) -> dist.Distribution:
     """The Normal proportional to the product of the densities of two diagonal Normals.
 
     1 / scale^2 = 1 / s_1^2 + 1 / s_2^2,    loc = scale^2 (m_1 / s_1^2 + m_2 / s_2^2)
+
+    All parameters are (..., D).
 
     Raises ``TypeError`` for other distributions.
 

@@ -19,7 +19,7 @@ from .conditional import Conditional
 
 
 class UniformSphere(nn.Module):
-    """The uniform distribution on the unit sphere of R^``dim``.
+    """The uniform distribution on the unit sphere of R^``dim``; z is (``dim``,).
 
     Raises ``ValueError`` for a ``dim`` below 2.
 

@@ -162,7 +162,9 @@ class NearestCodeDistribution(CodeDistribution):
 
 
 class UniformCodes(nn.Module):
-    """p(z) = K^-N: all codes equally likely at each of ``positions`` = N positions.
+    """p(z) = K^-N: all codes are equally likely at each of N = ``positions``; z is (N, E).
+
+    Raises ``ValueError`` for fewer than 1 position.
 
     >>> UniformCodes(Codebook(8, 3), 4)().sample((5,)).shape
     torch.Size([5, 4, 3])
@@ -197,6 +199,7 @@ class AutoregressiveCodes(nn.Module):
     ``net`` maps inputs (R, N, 2 E) to logits (R, N, K). Its inputs at position n are the vectors of
     the code before, k_{n-1}, and of the code above, k_{n-``width``}; they are zeros where there is
     no such code. It must be causal along N, such as :class:`pyro_vae.nets.RecurrentLogits`.
+    Raises ``ValueError`` for fewer than 1 position or a width below 1.
 
     >>> from pyro_vae.nets import RecurrentLogits
     >>> prior = AutoregressiveCodes(Codebook(8, 3), RecurrentLogits(6, 16, 8), 4, width=2)

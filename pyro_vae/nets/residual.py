@@ -58,7 +58,10 @@ def residual_decoder(latent: int, shape: Shape, outputs: int | None = None) -> F
 
 
 class ResidualBlock(nn.Module):
-    """h -> LeakyReLU(skip(h) + F(h)): two convolutions in F, and a 1 x 1 skip."""
+    """h -> LeakyReLU(skip(h) + F(h)) with two convolutions in F and a 1 x 1 convolution as skip.
+
+    (B, channels_in, H, W) -> (B, channels_out, H, W).
+    """
 
     def __init__(self, channels_in: int, channels_out: int) -> None:
         super().__init__()

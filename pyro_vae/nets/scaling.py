@@ -4,7 +4,7 @@ from torch import Tensor, nn
 
 
 class Divide(nn.Module):
-    """h -> h / divisor: pixels of any kind reach the encoder in [0, 1]."""
+    """h -> h / divisor, for any shape; it scales pixels of any kind to [0, 1]."""
 
     def __init__(self, divisor: float) -> None:
         super().__init__()
@@ -15,7 +15,7 @@ class Divide(nn.Module):
 
 
 class Log1p(nn.Module):
-    """h -> log(1 + h): counts of any size."""
+    """h -> log(1 + h), for counts h of any size and shape."""
 
     def forward(self, h: Tensor) -> Tensor:
         return h.log1p()

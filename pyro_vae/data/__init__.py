@@ -1,4 +1,4 @@
-"""Data sets with explicit pixel kinds.
+"""Data sets of images with an explicit kind of pixels, of tables, of text and of music.
 
 May import: nothing of the package.
 """

@@ -1,4 +1,4 @@
-"""What can be trained on: arrays, tensors, torch's data sets and loaders, as batches of arguments.
+"""Training data: arrays, tensors, torch's data sets and loaders, as batches of arguments.
 
 An *argument* is one of the values that model and guide are called with: x, a mask, labels, rows.
 """
@@ -22,21 +22,23 @@ Batch = tuple[Tensor, ...]
 
 
 class Data(Protocol):
-    """Data in memory, taken in batches by index: what :class:`pyro_vae.data.images.Images` is."""
+    """Data in memory, read in batches by index, such as :class:`pyro_vae.data.images.Images`."""
 
     def __len__(self) -> int: ...
 
     def batch(self, indices: Tensor) -> Tensor | Batch:
         """Return the arguments of model and guide for some data.
 
-        The indices are on the device of the weights, and so must the arguments be. Random draws,
-        if any, come from torch's default generators.
+        The indices are on the device of the weights, and the arguments must be on this device too.
+        Random draws, if any, come from torch's default generators.
         """
         ...
 
 
 class Columns:
-    """Tensors of equal length, one for each argument of the programs.
+    """Tensors (N, ...) of equal length N, one for each argument of the programs.
+
+    Raises ``ValueError`` where lengths differ, or a tensor is a single number or not finite.
 
     >>> Columns(torch.arange(6.0).view(3, 2)).batch(torch.tensor([2, 0]))
     (tensor([[4., 5.],
@@ -62,7 +64,10 @@ class Columns:
 
 
 class Items:
-    """A map-style ``torch.utils.data.Dataset``; its items are collated as a ``DataLoader`` does."""
+    """A map-style ``torch.utils.data.Dataset``; its items are collated as a ``DataLoader`` does.
+
+    Raises ``TypeError`` for a data set without a length, or items that cannot be collated.
+    """
 
     def __init__(self, dataset: Dataset[Any]) -> None:
         if isinstance(dataset, IterableDataset) or not hasattr(dataset, "__len__"):
@@ -90,8 +95,10 @@ class Items:
 class Loader:
     """A ``torch.utils.data.DataLoader``: one pass over it is one epoch.
 
-    It chooses the order and the batch size itself. So a run cannot be resumed from the middle,
-    and the data are not shared among processes.
+    It chooses the order and the batch size itself. So a run cannot be resumed in the middle of an
+    epoch, and the data are not divided among processes.
+
+    Raises ``TypeError`` for a loader without a length or a fixed batch size.
     """
 
     def __init__(self, loader: DataLoader[Any]) -> None:
@@ -111,7 +118,7 @@ class Loader:
         return self.length
 
     def batches(self, device: torch.device) -> Iterator[Batch]:
-        """Make one pass; raise ``ValueError`` where it has other sizes than the loader says."""
+        """Make one pass; raise ``ValueError`` where its sizes differ from those of the loader."""
         left = self.length
         for collated in self.loader:
             batch = _arguments(collated, "DataLoader", device)
@@ -176,7 +183,7 @@ def _tensor(value: Any) -> Tensor:
     if value.dtype.kind not in "buif":
         raise TypeError(f"expected an array of bool, integers or floats, got {value.dtype}")
     if value.dtype.kind == "u" and value.dtype.itemsize > 1:
-        value = value.astype(np.int64)  # torch computes little with the larger unsigned types
+        value = value.astype(np.int64)  # torch supports larger unsigned types only in part
     tensor = torch.from_numpy(np.ascontiguousarray(value))
     return tensor.to(torch.get_default_dtype()) if tensor.is_floating_point() else tensor
 
@@ -195,7 +202,7 @@ def _check_column(column: Tensor, name: str) -> None:
 
 
 def _arguments(collated: Any, source: str, device: torch.device) -> Batch:
-    """What collating gave, as arguments on the device."""
+    """The collated items as arguments on the device."""
     items = tuple(collated) if isinstance(collated, (tuple, list)) else (collated,)
     if not items or not all(isinstance(item, Tensor) and item.ndim for item in items):
         got = ", ".join(type(item).__name__ for item in items) or "an empty batch"

@@ -72,7 +72,7 @@ def _encode(array: np.ndarray[Any, Any]) -> tuple[Tensor, Pixels, int]:
         return torch.from_numpy(array.astype(np.uint8)), Pixels.BYTES, 255
     floats = torch.from_numpy(array.astype(np.float32))
     whole = (floats * 255).round().to(torch.uint8)
-    exact = torch.equal(whole.float() / 255, floats)  # then they were 8-bit images
+    exact = torch.equal(whole.float() / 255, floats)  # true for floats made from 8-bit images
     return (whole, Pixels.GREY, 255) if exact else (floats, Pixels.GREY, 1)
 
 

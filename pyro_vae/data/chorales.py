@@ -13,16 +13,16 @@ KEYS = 88
 
 
 class Rolls(NamedTuple):
-    """Sequences of chords: arguments of a model."""
+    """Sequences of chords, as the arguments (x, lengths) of a model."""
 
     x: Tensor
-    """1 where a key is down, (N, T, 88); zeros follow the end of a sequence."""
+    """1 where a key is pressed, (N, T, 88), else 0; the steps after the end are zeros."""
     lengths: Tensor
-    """Steps of each sequence, (N,)."""
+    """The number of steps of each sequence, (N,)."""
 
 
 def load_chorales(root: Path | str = "data") -> tuple[Rolls, Rolls, Rolls]:
-    """The 229, 76 and 77 chorales for training, validation and testing, in a usual split.
+    """Return the 229, 76 and 77 chorales for training, validation and testing (the usual split).
 
     The file ``jsb/jsb-chorales-quarter.json`` holds the MIDI numbers of each chord.
 
@@ -40,7 +40,7 @@ def load_chorales(root: Path | str = "data") -> tuple[Rolls, Rolls, Rolls]:
 
 
 def rolls(songs: list[list[list[int]]]) -> Rolls:
-    """Piano rolls of sequences of chords, each a list of MIDI numbers from 21 to 108.
+    """Return piano rolls of sequences of chords; a chord is a list of MIDI numbers, 21 to 108.
 
     Raises ``ValueError`` for other numbers, and for a sequence without steps.
 
@@ -64,10 +64,10 @@ def rolls(songs: list[list[list[int]]]) -> Rolls:
 
 
 class Buckets:
-    """Sequences of similar lengths, ``size`` together, each bucket cut at its longest.
+    """Buckets of ``size`` sequences of similar lengths, each as long as its longest sequence.
 
-    For :func:`pyro_vae.fit` with ``batch_size=1`` each bucket is one datum, so that no step is
-    spent on what follows the end of every sequence of a batch.
+    For :func:`pyro_vae.fit` with ``batch_size=1`` each bucket is one datum. So no time is spent on
+    steps after the end of all sequences of a batch.
 
     >>> buckets = Buckets(rolls([[[60]] * 5, [[62]] * 2, [[64]] * 3, [[65]] * 9]), size=2)
     >>> [x.shape[1] for x, _ in (buckets.batch(torch.tensor([i])) for i in range(len(buckets)))]
@@ -82,14 +82,14 @@ class Buckets:
         return len(self.rows)
 
     def batch(self, indices: Tensor) -> Rolls:
-        """The arguments of model and guide."""
+        """Return the arguments of model and guide for some buckets."""
         rows = torch.cat([self.rows[i] for i in indices.tolist()])
         lengths = self.sequences.lengths[rows]
         return Rolls(self.sequences.x[rows, : int(lengths.max())], lengths)
 
 
 def save_midi(path: Path | str, roll: Tensor, *, tempo: int = 80) -> None:
-    """Write a piano roll (T, 88) of quarter notes as a MIDI file; repeated notes are held.
+    """Write a piano roll (T, 88) of quarter notes as a MIDI file; repeated notes are joined.
 
     Raises ``ImportError`` where mido is not installed.
     """
@@ -110,7 +110,7 @@ def save_midi(path: Path | str, roll: Tensor, *, tempo: int = 80) -> None:
 
 
 def scales(n: int = 60, seed: int = 0) -> Rolls:
-    """Sequences that need no file: major scales in thirds, up and down from a random key.
+    """Return n major scales in thirds, up and down from a random key; they need no file.
 
     They have 8 to 16 steps.
 

@@ -12,17 +12,17 @@ from .images import Images, Pixels
 SUFFIXES = {".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"}
 
 MODES = {"1": "L", "L": "L", "P": "RGB", "RGB": "RGB"}
-"""How each kind of image file is read."""
+"""The reading mode for each kind of image file."""
 
 
 def read_folder(folder: Path) -> Images:
     """Read every image file below a folder, in the order of their names.
 
-    Pixels are 8bit, whatever their values; static where every file has one bit per pixel. The
-    subfolders are the classes, named after them, if every image is in one.
+    Pixels are 8bit, whatever their values; they are static if every file has one bit per pixel. If
+    every image is in a subfolder, the subfolders are the classes and give their names.
 
-    Raises ``ValueError`` where there are no images, one is damaged or of another kind than grey or
-    RGB with 8 bits, or sizes differ.
+    Raises ``ValueError`` where there are no images, an image is damaged or is not grey or RGB with
+    8 bits, or sizes differ.
     """
     found = (path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES)
     paths = sorted(path for path in found if not path.name.startswith("."))
@@ -50,7 +50,7 @@ def read_folder(folder: Path) -> Images:
 
 
 def _classes(folder: Path, paths: list[Path]) -> tuple[torch.Tensor | None, tuple[str, ...]]:
-    """The number of each image's subfolder, and their names, unless some images are in none."""
+    """The number of each image's subfolder and the names; none if an image is in no subfolder."""
     if any(path.parent == folder for path in paths):
         return None, ()
     names = [path.relative_to(folder).parts[0] for path in paths]
@@ -75,7 +75,7 @@ def _read_image(path: Path) -> tuple[np.ndarray[Any, Any], str]:
 
 
 def _conversion(mode: str) -> str:
-    """How to make an image of another kind an 8-bit one."""
+    """The code that converts an image of another kind to 8 bits."""
     if mode.startswith(("I", "F")):  # more than 8 bits, which convert("L") would cut off
         return 'Image.fromarray((numpy.asarray(image) // 256).astype("uint8"))'
     return f'image.convert("{"L" if mode == "LA" else "RGB"}")'

@@ -1,4 +1,4 @@
-"""Small binary pictures of one shape each, made of factors that are known."""
+"""Small binary pictures of one shape each, generated from known factors."""
 
 import math
 from typing import NamedTuple
@@ -13,7 +13,7 @@ FACTORS = ("shape", "scale", "orientation", "x", "y")
 
 
 class Sprites(NamedTuple):
-    """Pictures, and the factors that made them."""
+    """Pictures, and the factors that they were generated from."""
 
     images: Images
     """Static pixels of shape (1, size, size); the labels are the shapes."""
@@ -24,11 +24,11 @@ class Sprites(NamedTuple):
 def sprites(size: int = 32, *, scales: int = 3, orientations: int = 8, places: int = 12) -> Sprites:
     """Make every combination of the factors once; nothing is random.
 
-    The shapes are a rectangle, an ellipse and a triangle, twice as long as wide. They turn by half
-    a circle, so that no two orientations of a shape are equal. Their half lengths are 0.3 to 0.5
-    and their centres -0.5 to 0.5 in each direction, where the picture reaches from -1 to 1.
+    The shapes are a rectangle, an ellipse and a triangle, twice as long as wide. The orientations
+    cover half a circle, so that no two orientations of a shape are equal. The picture is the square
+    from -1 to 1 in each direction: half lengths are 0.3 to 0.5, and centres are -0.5 to 0.5.
 
-    Raises ``ValueError`` for a size below 8 or no values of a factor.
+    Raises ``ValueError`` for a size below 8, or a factor without values.
 
     >>> images, factors = sprites(16, scales=2, orientations=4, places=3)
     >>> images.values.shape, factors.shape
@@ -63,7 +63,7 @@ def sprites(size: int = 32, *, scales: int = 3, orientations: int = 8, places: i
 
 
 def _spread(low: float, high: float, number: int) -> Tensor:
-    """Values at equal distances; one alone is in the middle."""
+    """Equally spaced values from low to high; a single value is in the middle."""
     if number == 1:
         return torch.tensor([(low + high) / 2])
     return torch.linspace(low, high, number)

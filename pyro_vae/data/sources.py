@@ -1,4 +1,4 @@
-"""Sources of data sets: each gives all of its images, and which rows are for which part."""
+"""Sources of data sets: each gives all images, and the rows of each part of the split."""
 
 import zlib
 from collections.abc import Callable
@@ -32,11 +32,11 @@ class Source(NamedTuple):
 
     images: Images
     pool: Tensor
-    """Rows to learn from, of which the last are for validation."""
+    """The rows for training and validation; the last of them are for validation."""
     test: Tensor
-    """Rows to test on."""
+    """The rows for testing."""
     num_validation: int
-    """How many rows of the pool are for validation by default."""
+    """The default number of rows of the pool that are for validation."""
 
 
 def open_source(name: str | Path, root: Path, seed: int, download: bool) -> Source:
@@ -72,7 +72,7 @@ def _permutation(count: int, seed: int) -> Tensor:
 def _shuffled(
     images: Images, seed: int, num_validation: int | None = None, num_test: int | None = None
 ) -> Source:
-    """Shuffle the rows; by default a tenth each is for validation and test."""
+    """Shuffle the rows; by default a tenth is for validation and a tenth for testing."""
     if len(images) < 2:
         raise ValueError(
             f"expected at least 2 images, one to train and one to test on, got {len(images)}"
@@ -80,14 +80,14 @@ def _shuffled(
     tenth = max(round(len(images) / 10), 1)
     rows = _permutation(len(images), seed)
     cut = len(rows) - (tenth if num_test is None else num_test)
-    default = min(tenth, cut - 1)  # of two images none is left for validation
+    default = min(tenth, cut - 1)  # two images leave none for validation
     return Source(
         images, rows[:cut], rows[cut:], default if num_validation is None else num_validation
     )
 
 
 def _in_order(images: Images, num_test: int, num_validation: int) -> Source:
-    """The last rows are for testing."""
+    """Keep the order of the rows; the last are for testing."""
     rows = torch.arange(len(images), device="cpu")
     cut = len(rows) - num_test
     return Source(images, rows[:cut], rows[cut:], num_validation)
@@ -96,7 +96,7 @@ def _in_order(images: Images, num_test: int, num_validation: int) -> Source:
 def _digits(seed: int) -> Source:
     """1797 handwritten digits of 8 x 8 pixels (UCI, 1998).
 
-    A pixel is the number, 0..16, of set pixels in a block of 4 x 4.
+    A pixel, 0..16, is the number of set pixels in a block of 4 x 4 of the scanned bitmap.
     """
     from sklearn.datasets import load_digits  # slow to import
 
@@ -116,7 +116,7 @@ def _torchvision(name: str, root: Path, seed: int, download: bool) -> Source:
     kind = Pixels.BYTES if name == "cifar10" else Pixels.DYNAMIC
     images = Images(values, (channels, height, width), kind, 255, torch.from_numpy(labels))
     source = _in_order(images, len(test[0]), 5000)
-    if name == "omniglot":  # sorted by alphabet: the validation images come from all of them
+    if name == "omniglot":  # sorted by alphabet; validation images must come from all alphabets
         pool = source.pool[_permutation(len(source.pool), seed)]
         return source._replace(pool=pool, num_validation=len(pool) // 10)
     return source
@@ -199,7 +199,7 @@ def _npy(path: Path, seed: int) -> Source:
 
 
 def _npz(path: Path, seed: int) -> Source:
-    """One array ``x``, which is shuffled, or the parts in their order."""
+    """Read one array ``x``, which is shuffled, or the parts of a split, which keep their order."""
     arrays = _read(path)
     if "x" in arrays:
         return _shuffled(from_array(arrays["x"], arrays.get("y")), seed)

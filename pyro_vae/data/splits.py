@@ -1,6 +1,6 @@
-"""Data sets by name: the embedded digits, torchvision's sets, arrays, folders of images.
+"""Data sets by name: scikit-learn's digits, torchvision's sets, arrays, folders of images.
 
-All images are in memory; batches are taken by index, without a ``DataLoader``:
+All images are in memory; batches are read by index, without a ``DataLoader``:
 
 >>> import torch
 >>> train, validation, test = load_data("digits")
@@ -37,23 +37,25 @@ def load_data(
     """Load a data set and split it; the same call gives the same images.
 
     - ``name``: one of :data:`NAMES`, or the path of a file or folder. An ``.npy`` file holds all
-      images. An ``.npz`` file holds ``x`` and perhaps ``y``; or ``train``, ``test`` and perhaps
-      ``validation``, ``train_labels``, ``validation_labels``, ``test_labels``. In a folder of
-      images, the subfolders are the classes if every image is in one.
-    - ``root``: the folder of torchvision's data sets, by default ``data``; ``download`` fills it.
+      images. An ``.npz`` file holds ``x`` and optionally ``y``; or ``train``, ``test`` and
+      optionally ``validation``, ``train_labels``, ``validation_labels``, ``test_labels``. In a
+      folder of images, the subfolders are the classes if every image is in one.
+    - ``root``: the folder of torchvision's data sets, by default ``data``; ``download`` fetches
+      them into it.
     - ``pixels``: the kind of pixels. By default digits are counts, CIFAR10 is 8bit, and the other
       named sets are dynamic; see :func:`from_array` for the rest.
-    - ``validation_size``: how many of the images that are not for testing are for validation, or
-      which fraction of them (a float).
-    - ``seed``: shuffles digits, arrays and folders, of which a tenth each is for validation and
-      test. The other named sets keep their own test set.
+    - ``validation_size``: the number of validation images (an int), or their fraction of all images
+      that are not for testing (a float).
+    - ``seed``: shuffles digits, arrays and folders; a tenth of them is for validation and a tenth
+      for testing. The other named sets keep their own test set.
 
-    Where the training set is *dynamic*, validation and test set are drawn once with ``seed``, so
-    that an evaluation can be repeated: they are static, and the same images as those of the same
-    call with ``pixels="static"``.
+    Where the training set is *dynamic*, the pixels of validation and test set are drawn once with
+    ``seed``, so that an evaluation can be repeated. They are static: the same images as those of
+    the same call with ``pixels="static"``.
 
-    Raises ``ValueError``, ``TypeError``, ``FileNotFoundError`` or ``ImportError`` (no torchvision),
-    each saying what was expected.
+    Raises ``ValueError`` for an unknown name, unreadable files or other wrong values, ``TypeError``
+    for arrays of wrong types, ``FileNotFoundError`` for missing files and ``ImportError`` without
+    torchvision.
     """
     kind = None if pixels is None else Pixels(pixels)
     images, pool, test, num_validation = open_source(

@@ -7,7 +7,7 @@ TABLES = ("iris", "wine", "breast_cancer", "diabetes")
 
 
 def load_table(name: str) -> Tensor:
-    """Return one of :data:`TABLES`, (N, D) float32, every column with mean 0 and variance 1.
+    """Return one of :data:`TABLES`, (N, D) float32, each column scaled to mean 0 and variance 1.
 
     Raises ``ValueError`` for another name.
 

@@ -11,18 +11,18 @@ import torch
 from torch import Tensor
 
 END = 0
-"""The number that ends a sequence, and follows its end."""
+"""The number of the end of a sequence and of all places after it."""
 UNKNOWN = 1
 """The number of every character outside the vocabulary."""
 MARKS = "□"
-"""How an unknown character is shown."""
+"""The symbol for an unknown character in decoded texts."""
 
 
 @dataclass(frozen=True)
 class Vocabulary:
-    """Characters by number: 0 ends a sequence, 1 is unknown, then the most frequent ones first.
+    """Characters by number: 0 is the end, 1 is unknown; the others are in order of frequency.
 
-    ``characters`` is all that a file needs to hold.
+    To store a vocabulary, it is enough to store ``characters``.
 
     >>> vocabulary = Vocabulary.of(["noon", "on"])
     >>> x = vocabulary.encode(["no", "none"], length=5)
@@ -37,17 +37,17 @@ class Vocabulary:
 
     @classmethod
     def of(cls, texts: Iterable[str], min_count: int = 1) -> "Vocabulary":
-        """The characters that occur at least ``min_count`` times."""
+        """Return the vocabulary of the characters that occur at least ``min_count`` times."""
         counts = Counter(c for text in texts for c in text)
         kept = sorted(c for c, count in counts.items() if count >= min_count)
         return cls("".join(sorted(kept, key=lambda c: -counts[c])))
 
     def __len__(self) -> int:
-        """Return the number of classes, the end and the unknown character included."""
+        """Return the number of classes, including the end and the unknown character."""
         return 2 + len(self.characters)
 
     def encode(self, texts: Sequence[str], length: int) -> Tensor:
-        """Return the texts as numbers (N, ``length``), filled with zeros.
+        """Return the texts as numbers (N, ``length``), with zeros after the end of a text.
 
         Raises ``ValueError`` where a text is empty or longer than ``length``.
         """
@@ -67,9 +67,9 @@ class Vocabulary:
 
 
 def couplets(root: Path | str = "data") -> list[str]:
-    """Couplets of Tang poems, ten characters each, from the file ``poems/couplets.txt``.
+    """Read couplets of Tang poems, ten characters each, from the file ``poems/couplets.txt``.
 
-    Raises ``FileNotFoundError`` where it is absent.
+    Raises ``FileNotFoundError`` where the file is absent.
     """
     path = Path(root) / "poems" / "couplets.txt"
     if not path.is_file():
@@ -78,7 +78,7 @@ def couplets(root: Path | str = "data") -> list[str]:
 
 
 def sentences(shortest: int = 20, longest: int = 80) -> list[str]:
-    """Sentences of Python's own documentation, which comes with every Python, in random order.
+    """Return sentences of the documentation that is part of every Python, in random order.
 
     >>> max(map(len, sentences(longest=50)))
     50

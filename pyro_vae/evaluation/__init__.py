@@ -1,6 +1,6 @@
-"""Evaluation of a pair: log p(x) by importance weighting, its errors, diagnostics, and uses.
+"""Evaluation of a pair: log p(x) by importance weighting, its errors, diagnostics, applications.
 
-The uses are generation, imputation, anomaly scores, calibration and predictive checks.
+The applications are generation, imputation, anomaly scores, calibration and predictive checks.
 May import: families, models, programs.
 """
 

@@ -1,6 +1,6 @@
-"""Annealed importance sampling: log p(x) from below, and on simulated data from above.
+"""Annealed importance sampling: lower bounds of log p(x), and upper bounds on simulated data.
 
-The path goes from f_0(z) = q(z | x), or p(z), to f_1(z) = p(x, z) along f_b = f_0^(1-b) f_1^b.
+The path goes from f_0(z) = q(z | x) or p(z) to f_1(z) = p(x, z), along f_b = f_0^(1-b) f_1^b.
 The HMC transition T_t leaves f_(b_t) invariant.
 
 log w = sum_t (b_t - b_(t-1)) (log f_1 - log f_0)(z_(t-1)),   z_0 ~ f_0,  z_t ~ T_t(z_(t-1)),
@@ -33,7 +33,7 @@ from .estimators import log_mean_exp
 
 
 def linear(num_steps: int) -> Tensor:
-    """b_t = t / T.
+    """Return b_t = t / T for t = 0, ..., T = ``num_steps``, (T + 1,).
 
     >>> linear(4)
     tensor([0.0000, 0.2500, 0.5000, 0.7500, 1.0000])
@@ -44,7 +44,9 @@ def linear(num_steps: int) -> Tensor:
 def sigmoidal(num_steps: int, steepness: float = 4.0) -> Tensor:
     """b_t = (s(d (2t/T - 1)) - s(-d)) / (s(d) - s(-d)), where s is the logistic function.
 
-    b_t changes slowly at both ends. ``steepness`` is d. Source: Grosse et al. 2015.
+    The result is (T + 1,), T = ``num_steps``. b_t changes slowly at both ends. ``steepness`` is d.
+
+    Source: Grosse et al. 2015.
 
     >>> sigmoidal(2)
     tensor([0.0000, 0.5000, 1.0000])
@@ -58,7 +60,7 @@ class Sandwich:
     """Lower and upper bounds of log p(x), in nats, for B simulated data with K chains each."""
 
     args: tuple[Any, ...]
-    """The call with the simulated data."""
+    """The arguments of the call with the simulated data."""
     kwargs: dict[str, Any]
     forward: Tensor
     """The log weights of the chains from the start to the posterior, (K, B)."""
@@ -82,11 +84,11 @@ class AIS:
 
     Each datum has ``num_particles`` = K chains. A chain goes through ``num_steps`` temperatures of
     a ``schedule`` from 0 to 1, with one HMC transition of ``num_leapfrog`` steps at each. It starts
-    at the guide or the prior (``start``). Modules are used in ``eval`` mode.
+    from a draw of the guide or of the prior (``start``). Modules are used in ``eval`` mode.
 
-    Each datum and temperature has a step size, in units of the start's standard deviation by
-    dimension. A preliminary run with a quarter of the temperatures tunes the step sizes towards an
-    acceptance of 0.65. Its draws are not used again: the step sizes are then fixed, and
+    Each datum and temperature has a step size, in units of the standard deviation of each dimension
+    at the start. A preliminary run with a quarter of the temperatures tunes the step sizes for an
+    acceptance rate of 0.65. Its draws are not used again and the step sizes are then fixed, so
     E[w] = p(x) holds exactly.
 
     Raises ``ValueError`` for fewer than one particle, step or leapfrog step, an unknown start,
@@ -125,7 +127,7 @@ class AIS:
     ) -> Tensor:
         """Return log w, of shape (K, B).
 
-        ``log_mean_exp`` of it is the estimate of log p(x), a lower bound in expectation.
+        ``log_mean_exp`` of the result is the estimate of log p(x), a lower bound in expectation.
         ``chunk_chains`` chains run at a time.
         """
         pair = Pair(model, guide)
@@ -146,10 +148,10 @@ class AIS:
         progress: bool = False,
         **kwargs: Any,
     ) -> Sandwich:
-        """Replace the data by simulated data and bound their log p(x) from both sides.
+        """Replace the data by data simulated from the model; bound their log p(x) from both sides.
 
-        This is bidirectional Monte Carlo. The gap between the bounds limits the error of each
-        bound, in nats, on data like these.
+        This is bidirectional Monte Carlo. The error of each bound is at most the gap between the
+        bounds, in nats, in expectation and for data from the model.
         """
         pair = Pair(model, guide)
         betas = self.schedule(self.num_steps)
@@ -190,5 +192,5 @@ class AIS:
 
 
 def _joined(first: Any, *others: Any) -> Any:
-    """The rows of all parts of a call."""
+    """Concatenate the rows of all parts of a call."""
     return torch.cat([first, *others]) if isinstance(first, Tensor) and first.ndim else first

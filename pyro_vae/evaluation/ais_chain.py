@@ -21,7 +21,7 @@ class _State(NamedTuple):
 
 
 class Path:
-    """The densities f_b for some data, and the chains that move along them."""
+    """The densities f_b for some data, and the chains that go from one to the next."""
 
     def __init__(self, space: Unconstrained, from_guide: bool, num_leapfrog: int) -> None:
         self.space = space
@@ -31,7 +31,10 @@ class Path:
         self.scale = self.draws(SCALE_DRAWS).std(0)  # (B, D)
 
     def tune(self, u: Tensor, betas: Tensor, num_steps: int) -> Tensor:
-        """Return step sizes (T, B) by temperature and datum, from a run from u on fewer betas."""
+        """Return step sizes (T, B) of each temperature and datum, tuned by a run over fewer betas.
+
+        ``u`` are the positions at the start.
+        """
         state = _State(u, *self.densities(u))
         log_size = u.new_full((u.shape[1],), u.shape[-1] ** -0.25).log()
         sizes = []
@@ -45,7 +48,7 @@ class Path:
     def anneal(self, u: Tensor, betas: Tensor, step_sizes: Tensor, reverse: bool = False) -> Tensor:
         """Run the chains from u; return log w (K, B).
 
-        In reverse they run from the target to the start, with the same transitions.
+        With ``reverse`` they run from the target to the start, with the same transitions.
         """
         state = _State(u, *self.densities(u))
         log_weight = torch.zeros_like(state.target)
@@ -59,7 +62,10 @@ class Path:
         return log_weight
 
     def move(self, state: _State, beta: float, size: Tensor) -> tuple[_State, Tensor]:
-        """One HMC transition that leaves f_beta invariant; also return each datum's acceptance."""
+        """Make an HMC transition that leaves f_beta invariant; return states and acceptance rates.
+
+        There is one acceptance rate for each datum, (B,).
+        """
         jitter = 0.8 + 0.4 * torch.rand_like(size)  # avoids periodic trajectories
         step = (size * jitter).unsqueeze(-1) * self.scale
         momentum = torch.randn_like(state.u)

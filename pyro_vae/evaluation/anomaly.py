@@ -1,4 +1,4 @@
-"""Anomaly scores, which are larger for stranger data, and how well they separate two sets."""
+"""Anomaly scores, which are larger for unusual data, and how well they separate two sets."""
 
 from typing import Any
 
@@ -18,11 +18,12 @@ def surprise(
     num_samples: int = 100,
     **kwargs: Any,
 ) -> Tensor:
-    """-log p(x), (B,), in nats.
+    """Return -log p(x), (B,), in nats, estimated by :func:`pyro_vae.log_likelihood`.
 
     This score fails where the strange data are simpler than the familiar data, because simple data
-    have a high likelihood. Source: Nalisnick et al., *Do Deep Generative Models Know What They
-    Don't Know?*, 2019.
+    have a high likelihood. Arguments and errors are those of :func:`pyro_vae.log_likelihood`.
+
+    Source: Nalisnick et al., *Do Deep Generative Models Know What They Don't Know?*, 2019.
 
     >>> surprise(vae.model, vae.guide, torch.ones(3, 64)).shape
     torch.Size([3])
@@ -40,11 +41,12 @@ def likelihood_regret(
     progress: bool = False,
     **kwargs: Any,
 ) -> Tensor:
-    """max_q ELBO(q) - ELBO(q(z | x)), (B,), in nats: what the encoder loses against the best q.
+    """Return max_q ELBO(q) - ELBO(q(z | x)), (B,), in nats.
 
-    The encoder has learned from familiar data only, so it loses more on strange data. The score is
-    the amortisation gap of :mod:`pyro_vae.evaluation.suboptimality`. ``fit`` says how the best q of
-    each datum is found; ``num_samples`` draws give the ELBO of the guide.
+    This is the loss of the encoder compared with the best q of each datum. The encoder was trained
+    on familiar data, so the loss is larger on strange data. The score is the amortisation gap of
+    :func:`pyro_vae.evaluation.suboptimality.gaps`, whose arguments and errors it has: ``fit``
+    defines how the best q is found, and the ELBO of the guide is the mean of ``num_samples`` draws.
 
     Source: Xiao, Yan & Amit, *Likelihood Regret: An Out-of-Distribution Detection Score for
     Variational Auto-encoder*, 2020.
@@ -60,9 +62,10 @@ def likelihood_regret(
 
 
 def auroc(familiar: Tensor, strange: Tensor) -> float:
-    """The probability that a strange datum scores above a familiar one.
+    """The area under the ROC curve: the probability that a strange datum has the larger score.
 
-    1 is a perfect score, 0.5 is chance; below 0.5 the score is reversed.
+    The scores are (N,) of familiar and (M,) of strange data. 1 is a perfect separation, 0.5 is
+    chance; below 0.5 the familiar data have larger scores.
 
     >>> auroc(torch.tensor([1.0, 2.0]), torch.tensor([1.5, 3.0]))
     0.75

@@ -16,21 +16,21 @@ from ..programs.unconstrained import Unconstrained
 class Calibration:
     """The ranks of the true latents among draws from the guide.
 
-    They are uniform on 0..L if the guide is the posterior.
+    The ranks are uniform on 0..L if the guide is the exact posterior.
     """
 
     ranks: Tensor
-    """How many of the L draws lie below the latent that generated the datum, (N, D)."""
+    """The number of the L draws that are below the latent that generated the datum, (N, D)."""
     num_draws: int
-    """L."""
+    """The number of draws L."""
 
     def histogram(self, num_bins: int = 10) -> Tensor:
-        """Counts of ranks, (num_bins, D).
+        """Return the counts of ranks, (num_bins, D).
 
-        A valley in the middle means that the guide is too narrow, a hill that it is too wide, and
-        a slope that it is shifted.
+        A valley in the middle means that the guide is too narrow, a hill means that it is too wide,
+        and a slope means that it is shifted.
 
-        Raises ``ValueError`` unless the L + 1 ranks fall into bins of one size.
+        Raises ``ValueError`` unless ``num_bins`` divides L + 1, the number of possible ranks.
         """
         if (self.num_draws + 1) % num_bins:
             raise ValueError(
@@ -41,7 +41,10 @@ class Calibration:
         return torch.stack([(bins == i).sum(0) for i in range(num_bins)])
 
     def p_values(self, num_bins: int = 10) -> Tensor:
-        """The p-values of the chi-squared test for uniform ranks, by latent dimension, (D,)."""
+        """Return the p-value of the chi-squared test for uniform ranks of each dimension, (D,).
+
+        The errors are those of :meth:`histogram`.
+        """
         counts = self.histogram(num_bins).double()
         expected = len(self.ranks) / num_bins
         chi2 = ((counts - expected).square() / expected).sum(0)

@@ -1,4 +1,4 @@
-"""How well the latent means predict labels that were not used in training."""
+"""Classifiers on the latent means, for labels that were not used in training."""
 
 from sklearn.linear_model import LogisticRegression
 from sklearn.neighbors import KNeighborsClassifier
@@ -8,7 +8,9 @@ from torch import Tensor
 
 
 def linear_probe(train: Tensor, train_labels: Tensor, test: Tensor, test_labels: Tensor) -> float:
-    """The test accuracy of logistic regression on the latent means (N, D), standardised.
+    """Return the test accuracy of logistic regression on standardised latent means (N, D).
+
+    Labels are integers (N,).
 
     Source: Alain & Bengio, *Understanding Intermediate Layers Using Linear Classifier Probes*,
     2016.
@@ -30,7 +32,9 @@ def linear_probe(train: Tensor, train_labels: Tensor, test: Tensor, test_labels:
 def nearest_neighbours(
     train: Tensor, train_labels: Tensor, test: Tensor, test_labels: Tensor, num_neighbours: int = 5
 ) -> float:
-    """The test accuracy of a k-nearest-neighbours classifier on the latent means (N, D).
+    """Return the test accuracy of a k-nearest-neighbours classifier on latent means (N, D).
+
+    Labels are integers (N,); k is ``num_neighbours``.
 
     >>> import torch
     >>> z = torch.tensor([[-2.0], [-1.0], [1.0], [2.0]])

@@ -1,15 +1,15 @@
-"""How well clusters found without labels match classes."""
+"""The agreement of clusters, found without labels, with classes."""
 
 from torch import Tensor
 
 
 def cluster_accuracy(clusters: Tensor, labels: Tensor) -> float:
-    """The share of data whose class is that of their cluster, under the best one-to-one matching.
+    """Return the accuracy of the best one-to-one matching m of clusters and classes.
 
     accuracy = max_m 1/N sum_n [label_n = m(cluster_n)],  m one-to-one (Hungarian algorithm)
 
-    ``clusters`` and ``labels`` are (N,), whole numbers. Where there are more clusters than classes,
-    the data of unmatched clusters count as wrong.
+    ``clusters`` and ``labels`` are integers (N,). Where there are more clusters than classes, the
+    data of unmatched clusters count as wrong.
 
     Source: Yang, Xu, Nie, Yan & Zhuang, *Image Clustering Using Local Discriminant Models*, 2010.
 

@@ -1,4 +1,4 @@
-"""Disentanglement: how much each latent dimension tells about each factor that is known."""
+"""Disentanglement: the information of each latent dimension about each known factor."""
 
 import math
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ from ..programs.sites import Program, base_name, is_auxiliary, is_factor, stocha
 from .kl import marginals
 
 DRAWS = 20
-"""How many draws are scored at once under every datum."""
+"""The number of draws whose density under every datum is computed at once."""
 
 
 @dataclass(frozen=True)
@@ -37,8 +37,8 @@ class FactorInformation:
     def mig(self) -> float:
         """The mutual information gap, the mean of the gaps.
 
-        It is 1 where each factor is known from one dimension and no other dimension tells of it,
-        and 0 where two dimensions tell equally much.
+        It is 1 if one dimension determines each factor and no other dimension has information about
+        it. It is 0 if the two most informative dimensions have equal information.
         """
         return float(self.gaps.mean())
 
@@ -48,10 +48,10 @@ def factor_information(
 ) -> FactorInformation:
     """Estimate I(z_d; v_k) between the dimensions of z ~ q(z | x_n) and known factors v(x_n).
 
-    I(z_d; v_k) = E[log q(z_d | v_k) - log q(z_d)], with q(z_d) = 1/N sum_n q(z_d | x_n), and
-    q(z_d | v_k) the same mean over the data with this value of the factor. Both are sums over all
-    data, so the estimate from ``num_draws`` draws is unbiased for *these* data. ``factors`` is
-    (N, K), integers, one row per datum.
+    I(z_d; v_k) = E[log q(z_d | v_k) - log q(z_d)], where q(z_d) = 1/N sum_n q(z_d | x_n), and
+    q(z_d | v_k) is the same mean over the data with this value of the factor. Both means are over
+    all the data, so the estimate from ``num_draws`` draws is unbiased for *these* data. ``factors``
+    holds integers (N, K), one row per datum.
 
     Source: Chen, Li, Grosse & Duvenaud, *Isolating Sources of Disentanglement in Variational
     Autoencoders*, 2018.
@@ -82,7 +82,7 @@ def factor_information(
 
 
 def _log_ratio(q: Any, z: Tensor, own: Tensor, member: Tensor) -> Tensor:
-    """sum_s log q(z_sd | v_k) - log q(z_sd), (D, K), at the value that v_k has for the draw."""
+    """sum_s log q(z_sd | v_k) - log q(z_sd), (D, K), with v_k the factor of the draw's datum."""
     log_prob = q.log_prob(z.unsqueeze(1))  # (S, N, D)
     density = (log_prob - log_prob.amax(1, keepdim=True)).exp()
     given = torch.einsum("snd,nc->sdc", density, member) / member.sum(0)
@@ -108,7 +108,7 @@ def _marginals(guide: Program, args: tuple[Any, ...], kwargs: dict[str, Any]) ->
 
 
 def _classes(factors: Tensor, N: int) -> Tensor:
-    """The values of all factors numbered from 0 in one sequence, (N, K)."""
+    """The values of all factors, numbered from 0 in one sequence over all factors, (N, K)."""
     if factors.ndim != 2 or len(factors) != N or factors.is_floating_point():
         raise ValueError(
             f"expected factors of integers, one row for each of {N} data, "

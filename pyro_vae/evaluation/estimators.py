@@ -1,7 +1,7 @@
 """Estimates of log p(x) from K importance weights, and of their errors.
 
-Everywhere ``log_weight`` is (K, ...), samples first, in nats. Every result is (...), one number
-per datum. W_k = w_k / sum_j w_j are the normalised weights, and L = log 1/K sum_k w_k.
+In every function ``log_weight`` is (K, ...), samples first, in nats. Every result is (...), one
+number per datum. W_k = w_k / sum_j w_j are the normalised weights, and L = log 1/K sum_k w_k.
 """
 
 import math
@@ -11,9 +11,9 @@ from torch import Tensor
 
 
 def numbers(log_weight: Tensor) -> Tensor:
-    """Return log weights, which may be infinite.
+    """Return the log weights, after a check for NaN; they may be infinite.
 
-    Raises ``ValueError`` where one is NaN: then no estimate has a value.
+    Raises ``ValueError`` where one is NaN, because no estimate is defined then.
     """
     if bool(log_weight.isnan().any()):
         raise ValueError(
@@ -24,7 +24,7 @@ def numbers(log_weight: Tensor) -> Tensor:
 
 
 def log_mean_exp(log_weight: Tensor) -> Tensor:
-    """L = log 1/K sum_k w_k: the estimate of log p(x), a lower bound in expectation.
+    """Return L = log 1/K sum_k w_k, (...): the estimate of log p(x), a lower bound in expectation.
 
     >>> log_mean_exp(torch.tensor([1.0, 3.0]).log()).exp()
     tensor(2.)
@@ -33,7 +33,9 @@ def log_mean_exp(log_weight: Tensor) -> Tensor:
 
 
 def effective_sample_size(log_weight: Tensor) -> Tensor:
-    """ESS = 1 / sum_k W_k^2, between 1 and K: the equivalent number of exact posterior draws.
+    """Return ESS = 1 / sum_k W_k^2, (...), between 1 and K.
+
+    It is the equivalent number of exact posterior draws.
 
     Source: Kong, *A note on importance sampling using standardized weights*, 1992.
 
@@ -48,7 +50,7 @@ def standard_error(log_weight: Tensor) -> Tensor:
 
     se^2 = Var(w) / (K mean(w)^2) = (K / ESS - 1) / (K - 1)
 
-    It is never above 1, even for a poor guide. Above about 0.3 it underestimates the error.
+    It is never above 1, even for a poor guide. Values above about 0.3 underestimate the error.
 
     >>> standard_error(torch.tensor([1.0, 2.0, 3.0, 4.0]).log())  # sqrt((5/3) / 4) / 2.5
     tensor(0.2582)
@@ -64,7 +66,7 @@ def jackknife_bias(log_weight: Tensor) -> Tensor:
 
     bias = (K - 1) (1/K sum_k L_(-k) - L),     L_(-k): the estimate without sample k
 
-    L - bias is the jackknife variational lower bound of first order. Its bias falls as 1 / K^2.
+    L - bias is the jackknife estimate of first order of log p(x). Its bias is O(1 / K^2).
 
     Source: Nowozin, *Debiasing Evidence Approximations*, 2018.
 
@@ -75,7 +77,7 @@ def jackknife_bias(log_weight: Tensor) -> Tensor:
     if K == 1:
         return torch.full_like(log_weight[0], torch.nan)
     share = log_weight.softmax(0)
-    # log(1 - W_k); it loses precision where W_k is close to 1, so the largest is computed anew
+    # log(1 - W_k) is imprecise for W_k close to 1, so it is computed again for the largest W_k
     left = torch.log1p(-share)
     largest = share.argmax(0, keepdim=True)
     others = log_weight.scatter(0, largest, -torch.inf).logsumexp(
@@ -88,10 +90,10 @@ def jackknife_bias(log_weight: Tensor) -> Tensor:
 def bounds(log_weight: Tensor) -> dict[int, Tensor]:
     """The importance-weighted bounds E[L_k] for k = 1, 2, 4, ... and K itself.
 
-    Each is the mean over disjoint groups of k samples. The first is the ELBO, the last is the
-    estimate of log p(x). In expectation they grow with k. Where sites of the guide are summed out
-    of the weights, the first is above the ELBO, whose expectation over them is outside the
-    logarithm.
+    The result maps k to the bound, (...): the mean over disjoint groups of k samples. The first is
+    the ELBO and the last is the estimate of log p(x). In expectation the bounds grow with k. Where
+    sites of the guide are summed out, the first is above the ELBO, because the ELBO takes the
+    expectation over these sites outside the logarithm.
 
     Source: Burda, Grosse & Salakhutdinov, *Importance Weighted Autoencoders*, 2015, theorem 1.
 

@@ -22,7 +22,7 @@ from ..programs.sites import Program
 from .estimators import numbers
 
 GUIDE_BLOCK = 16384
-"""How many draws (samples x data) the guide makes in one pass.
+"""The number of draws (samples x data) that the guide makes in one pass.
 
 It is fixed, so that a seed gives the same result for any ``chunk_bytes``."""
 
@@ -30,10 +30,10 @@ GUIDE_BYTES = 1 << 28
 """The maximal size of the guide's largest tensor in bytes, where it runs once for each draw."""
 
 CHUNK_BYTES = 1 << 23
-"""The size in bytes of a network's largest output in one pass of the model: it fits the caches."""
+"""The maximal size in bytes of a network's largest output in one pass, which fits the caches."""
 
 COMPILED = 2
-"""A graph takes so many times as many bytes: it passes over them less often than eager steps do."""
+"""The factor on the bytes with a compiled graph, which reads memory less often than eager code."""
 
 
 class Block(NamedTuple):
@@ -52,10 +52,10 @@ class Block(NamedTuple):
 
 
 class Scorer:
-    """A pair whose model scores draws.
+    """A pair whose model computes the densities of draws.
 
-    With ``compile``, a compiled graph does this, and several calls share it. ``rows`` names the
-    arguments with one row per datum, where this is not clear.
+    With ``compile`` it uses a compiled graph, which is shared by all calls with this scorer.
+    ``rows`` names the arguments with one row per datum, where this is not clear.
     """
 
     def __init__(
@@ -73,9 +73,9 @@ class Scorer:
     def __call__(
         self, call: Call, values: Values, number: int, validate: bool = False
     ) -> tuple[Tensor, Tensor]:
-        """log p(x | z) and log p(z) at values (N, B, ...), N = ``number``; (N, B) each.
+        """Return log p(x | z) and log p(z), (N, B) each, at values (N, B, ...), N = ``number``.
 
-        ``validate`` checks data and parameters, and runs eagerly.
+        With ``validate`` it runs eagerly and checks data and parameters.
         """
         if validate or not self.compiled:
             with pyro.validation_enabled(validate):
@@ -102,19 +102,19 @@ def log_weights(
     log w_kb = log p(x_b, z_kb) - log q(z_kb | x_b),  z_kb ~ q(z | x_b)
 
     ``model`` and ``guide`` are any two programs, called with ``args`` and ``kwargs``. All their
-    sites lie in one plate over the data. Tensors among the arguments have one row per datum. Where
-    their lengths differ, the tensors whose length is the size of the plate are the rows; ``rows``
+    sites are in one plate over the data. Tensors among the arguments have one row per datum. Where
+    their lengths differ, only the tensors whose length is the size of the plate have rows; ``rows``
     names them explicitly. The result has shape (K, B), where K is ``num_samples``.
 
-    The model scores as many draws at once as keep a network's largest output within
-    ``chunk_bytes``, twice that with ``compile``. The result does not depend on this number, except
-    for rounding. Modules are used in ``eval`` mode. The first draw of each datum validates data and
-    parameters. Discrete sites marked ``infer={"enumerate": "parallel"}`` are summed out. With
-    ``compile`` one graph is the model's part. This pays off from about a million draws; a
-    :class:`Scorer` shares it.
+    The model computes the densities of several draws at once: as many as keep a network's largest
+    output within ``chunk_bytes``, or twice that with ``compile``. The result does not depend on
+    this number, except for rounding. Modules are used in ``eval`` mode. The first draw of each
+    datum validates data and parameters. Discrete sites marked ``infer={"enumerate": "parallel"}``
+    are summed out. With ``compile`` the model runs as one compiled graph. This is faster from about
+    a million draws; a :class:`Scorer` in place of True shares the graph between calls.
 
-    Raises ``ValueError`` for K < 1, sites that do not match, and programs without a weight for each
-    datum (global sites, a plate that subsamples, a guide without density), and a weight of NaN.
+    Raises ``ValueError`` for K < 1, sites that do not match, programs without a weight for each
+    datum (global sites, a plate that subsamples, a guide without a density), or a weight of NaN.
 
     >>> log_weights(vae.model, vae.guide, torch.ones(3, 64), num_samples=10).shape
     torch.Size([10, 3])
@@ -143,7 +143,8 @@ def log_likelihood(
     K = ``num_samples`` grows. Memory does not grow with K. Arguments and errors are those of
     :func:`log_weights`.
 
-    Source: Rezende, Mohamed & Wierstra 2014, appendix E; Burda, Grosse & Salakhutdinov 2015.
+    Source: Rezende, Mohamed & Wierstra, *Stochastic Backpropagation*, 2014, appendix E; Burda,
+    Grosse & Salakhutdinov, *Importance Weighted Autoencoders*, 2015.
 
     >>> log_likelihood(vae.model, vae.guide, torch.ones(3, 64), num_samples=10).shape
     torch.Size([3])
@@ -177,7 +178,7 @@ def scorer_of(
 def stream(
     scorer: Scorer, call: Call, num_samples: int, chunk_bytes: int = CHUNK_BYTES
 ) -> Iterator[Block]:
-    """Yield all the weights, block by block: the data in order, and within them the samples."""
+    """Yield all the weights in blocks, ordered by data and then by samples."""
     at_least(1, num_samples=num_samples, chunk_bytes=chunk_bytes)
     pair = scorer.pair
     with pair.looking():
@@ -195,7 +196,7 @@ def stream(
 
 
 def _grid(num_data: int, num_samples: int, block: int) -> Iterator[tuple[slice, slice]]:
-    """Yield blocks of at most ``block`` draws: first as many samples as fit, then as many data."""
+    """Yield blocks of at most ``block`` draws, with as many samples of a datum as possible."""
     height = min(num_samples, block)
     return product(chunks(num_data, block // height), chunks(num_samples, height))
 
@@ -203,7 +204,7 @@ def _grid(num_data: int, num_samples: int, block: int) -> Iterator[tuple[slice, 
 def _scores(
     scorer: Scorer, call: Call, sample: Sample, width: int
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Return log w, log p(x | z) and the ELBO, (K, b) each, of draws that the guide has made."""
+    """Return log w, log p(x | z) and the ELBO, (K, b) each, of draws from the guide."""
     log_guide = sample.log_guide
     rows = scorer.pair.structure(call).rows
     number = log_guide[..., 0].numel()
@@ -223,9 +224,10 @@ def _scores(
 
 
 def _passes(size: int, number: int, width: int) -> Iterator[tuple[slice, slice]]:
-    """Cut the draws into passes of the model, of at most ``width`` rows each.
+    """Divide the draws into passes of the model, of at most ``width`` rows each.
 
-    First comes one draw of every datum, which is validated: validation of all costs a fifth.
+    The first pass has one draw of each datum and is validated. Validation of all draws would cost a
+    fifth of the time.
     """
     yield from product(chunks(size, width), (slice(0, 1),))
     height = min(number - 1, width)

@@ -1,8 +1,8 @@
-"""Repair of damaged data by importance weighting: fill in missing pixels, remove noise.
+"""Repair of damaged data by importance weighting: impute missing pixels, remove noise.
 
 E[h(z) | x] ~ sum_k w_k h(z_k) / sum_k w_k,   w_k = p(x | z_k) p(z_k) / q(z_k | x),  z_k ~ q(z | x).
 
-Here p(x | z) is the likelihood of what was observed: some of the pixels, or pixels with noise.
+Here p(x | z) is the likelihood of the observed data: some of the pixels, or pixels with noise.
 
 Source: Mattei & Frellsen, *MIWAE: Deep Generative Modelling and Imputation of Incomplete Data*,
 2019.
@@ -26,7 +26,7 @@ from ..programs.rows import Call, chunks
 from ..programs.sites import Program, stochastic_sites
 
 Channel = Callable[[Any], Any]
-"""A map from the distribution of clean data p(x | z) to the distribution of what is observed."""
+"""A map from the distribution p(x | z) of clean data to the distribution of observed data."""
 
 
 CLEAN = "clean"  # the key under which a site keeps its distribution before the channel
@@ -46,9 +46,9 @@ class seen_through(Messenger):  # type: ignore[misc]
 
 
 def only(observed: Tensor) -> Channel:
-    """The channel that shows only the pixels where ``observed`` (B, ...) is true.
+    """The channel that keeps only the pixels where ``observed`` (B, ...) is true.
 
-    log p is the sum over these pixels.
+    log p(x) is the sum over these pixels.
     """
     return lambda p: masked(p, observed)
 
@@ -56,7 +56,9 @@ def only(observed: Tensor) -> Channel:
 def bit_flips(rate: float) -> Channel:
     """The channel that flips each binary pixel with probability ``rate``.
 
-    P(x = 1) = rate + (1 - 2 rate) p. Raises ``ValueError`` for a rate outside [0, 0.5].
+    P(x = 1) = rate + (1 - 2 rate) p, elementwise for any shape.
+
+    Raises ``ValueError`` for a rate outside [0, 0.5].
     """
     if not 0 <= rate <= 0.5:
         raise ValueError(f"expected a rate of flips in [0, 0.5], got {rate}")
@@ -80,10 +82,10 @@ def impute(
     with_mask: bool = False,
     chunk_draws: int = 2048,
 ) -> Tensor:
-    """Fill the pixels of x (B, ...) where ``observed`` is false by E[x_missing | x_observed].
+    """Return x (B, ...) with E[x_missing | x_observed] where the mask ``observed`` is false.
 
-    With ``sample`` they are filled by a draw from p(x_missing | x_observed). The guide gets
-    ``fill`` in place of the missing pixels (a number, or an image such as the mean); the model's
+    With ``sample`` the missing pixels are a draw from p(x_missing | x_observed). The input of the
+    guide has ``fill`` at missing pixels (a number, or an image such as the mean); the model's
     likelihood leaves them out. The programs are called with x alone, or ``with_mask`` with
     (x, observed). The values of x at missing pixels do not matter and may be NaN.
 
@@ -122,8 +124,8 @@ def denoise(
 ) -> Tensor:
     """Return E[clean x' | x] for noisy x (B, ...), observed through a ``channel``.
 
-    A channel is for example :func:`bit_flips`. Without a channel, the model's own likelihood is the
-    only noise. The programs are called with x alone.
+    A channel is for example :func:`bit_flips`. Without a channel, the only noise is that of the
+    model's likelihood. The programs are called with x alone.
 
     >>> denoise(vae.model, vae.guide, torch.ones(3, 64), bit_flips(0.1)).shape
     torch.Size([3, 64])
@@ -138,7 +140,7 @@ def denoise(
 
 
 class _Recovered(NamedTuple):
-    """The mean and a draw of the clean data given what was observed, (B, ...)."""
+    """The mean and a draw of the clean data given the observed data, (B, ...)."""
 
     mean: Tensor
     draw: Tensor
@@ -147,7 +149,7 @@ class _Recovered(NamedTuple):
 def _recover(
     pair: Pair, args: tuple[Tensor, ...], num_samples: int, chunk_draws: int
 ) -> _Recovered:
-    """The posterior mean of the clean data and one draw, computed for a few data at a time."""
+    """Return the posterior mean and a draw of the clean data, computed for a few data at a time."""
     at_least(1, num_samples=num_samples, chunk_draws=chunk_draws)
     parts = [
         _recover_rows(pair, call, num_samples, chunk_draws)
@@ -157,7 +159,7 @@ def _recover(
 
 
 def _recover_rows(pair: Pair, call: Call, num_samples: int, chunk_draws: int) -> _Recovered:
-    """A running weighted mean, and a running weighted draw, over the samples of some data."""
+    """The same for some data: update a weighted mean and a weighted draw over the samples."""
     with pair.looking():
         sizes = [part.stop - part.start for part in chunks(num_samples, chunk_draws)]
         parts = (_weighted(pair.draw(*call, num_particles=size)) for size in sizes)
@@ -188,7 +190,7 @@ def _weighted(draw: Draw) -> tuple[Tensor, _Recovered]:
 
 
 def _like(value: Tensor, other: Tensor) -> Tensor:
-    """The same values, with dimensions of size 1 added on the right up to those of ``other``."""
+    """Add dimensions of size 1 on the right until there are as many as in ``other``."""
     return value.reshape(*value.shape, *[1] * (other.ndim - value.ndim))
 
 

@@ -1,6 +1,6 @@
 """The aggregate posterior q(z) = 1/N sum_n q(z | x_n), and the parts of the mean KL to the prior.
 
-1/N sum_n KL(q(z | x_n) || p(z)) = I(x; z) + KL(q(z) || p(z)),  and where p(z) = prod_d p(z_d)
+1/N sum_n KL(q(z | x_n) || p(z)) = I(x; z) + KL(q(z) || p(z)),  and for p(z) = prod_d p(z_d)
 KL(q(z) || p(z)) = KL(q(z) || prod_d q(z_d)) + sum_d KL(q(z_d) || p(z_d)).
 
 Source: Hoffman & Johnson, *ELBO surgery*, 2016; Chen, Li, Grosse & Duvenaud, *Isolating Sources of
@@ -27,7 +27,7 @@ from .importance import CHUNK_BYTES
 
 @dataclass(frozen=True)
 class KLDecomposition:
-    """The mean KL to the prior and its parts, in nats, each the mean over draws z_s ~ q(z).
+    """The mean KL to the prior and its parts, in nats; each is a mean over draws z_s ~ q(z).
 
     The parts sum to ``kl`` exactly. ``total_correlation`` and ``dimension_wise_kl`` are None unless
     the guide has one continuous site with known marginals (a diagonal, low-rank or full-rank
@@ -37,7 +37,7 @@ class KLDecomposition:
     kl: float
     """1/N sum_n KL(q(z | x_n) || p(z))."""
     mutual_information: float
-    """I(x; z) = E[log q(z | x) - log q(z)] of these data, at most log N.
+    """I(x; z) = E[log q(z | x) - log q(z)] for these N data; it is at most log N.
 
     In expectation it is below the mutual information of the population."""
     mutual_information_standard_error: float
@@ -49,7 +49,7 @@ class KLDecomposition:
     """KL(q(z_d) || p(z_d)), of shape (D,)."""
 
     def summary(self) -> dict[str, float]:
-        """The numbers by name; the dimension-wise KL as its sum."""
+        """Return the numbers by name; the dimension-wise KL is summed over the dimensions."""
         named = {
             "total": self.kl,
             "mutual_information": self.mutual_information,
@@ -74,12 +74,13 @@ def kl_decomposition(
 ) -> KLDecomposition:
     """Decompose the mean KL over all N data, from S = ``num_draws`` draws z_s ~ q(z | x_n).
 
-    log q(z_s) = log 1/N sum_n q(z_s | x_n) is summed over all N data, so every estimate is unbiased
-    for *these* data. (Over a minibatch, I(x; z) would be at most the log of the batch size.) The
-    encoder runs twice on each drawn datum, and once on all data. The cost grows as S N D, the
-    memory as S D plus ``chunk_bytes``.
+    The sum in log q(z_s) = log 1/N sum_n q(z_s | x_n) is over all N data, so every estimate is
+    unbiased for *these* data. (Over a minibatch, I(x; z) would be at most the log of the batch
+    size.) The encoder runs twice on each drawn datum, and once on all data. The time is O(S N D);
+    the memory is O(S D) plus ``chunk_bytes``.
 
-    Raises ``ValueError`` for fewer than two draws, and as :func:`pyro_vae.log_weights`.
+    Raises ``ValueError`` for fewer than two draws or sites that are summed out; the other errors
+    are those of :func:`pyro_vae.log_weights`.
 
     >>> parts = kl_decomposition(vae.model, vae.guide, torch.rand(30, 64).round())
     >>> abs(parts.kl - parts.mutual_information - parts.marginal_kl) < 1e-4
@@ -89,7 +90,7 @@ def kl_decomposition(
 
 
 def decompose(pair: Pair, call: Call, num_draws: int, chunk_bytes: int) -> KLDecomposition:
-    """As :func:`kl_decomposition`, for a pair and a call."""
+    """The same as :func:`kl_decomposition`, for a pair and a call."""
     at_least(2, num_draws=num_draws)
     with pair.looking():
         rows = pair.sliced(call).rows
@@ -102,7 +103,7 @@ def decompose(pair: Pair, call: Call, num_draws: int, chunk_bytes: int) -> KLDec
             raise ValueError(found.refusal)
         if found.guide_values or found.model_values:
             raise ValueError("expected no site to be summed out, got some: leave out their marks")
-        # a draw's own terms have the sites' scales, and the guide's factors: a KL has neither
+        # a draw's terms include the scales of sites and the guide's factors; a KL has neither
         log_guide = pair.score_guide(drawn, draws.values, 1).reshape(-1)
         log_prior = pair.score_model(drawn, draws.values, 1)[1].reshape(-1)
         log_q, log_q_d = _log_aggregate(pair, call, rows, draws, chunk_bytes)
@@ -154,7 +155,7 @@ def _only_site(trace: Trace) -> Site:
 
 
 def _log_factors(draws: Draw) -> Tensor | None:
-    """log p(z_sd), (S, D), where one site has a factorised prior."""
+    """log p(z_sd), (S, D), if one site has a factorised prior; otherwise None."""
     if not draws.structure.single:
         return None
     site = draws.model_traces[0].nodes[_only_site(draws.guide_traces[0])["name"]]
@@ -163,9 +164,9 @@ def _log_factors(draws: Draw) -> Tensor | None:
 
 
 def marginals(distribution: Any) -> Any:
-    """The univariate marginals p(z_d) of a distribution on R^D, with event shape ().
+    """Return the univariate marginals p(z_d) of a distribution on R^D, with event shape ().
 
-    None where they have no closed form.
+    Return None where they have no closed form.
     """
     if (
         isinstance(distribution, Independent)

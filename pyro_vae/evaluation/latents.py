@@ -1,4 +1,4 @@
-"""How the guide uses its latent space: posterior means, active units."""
+"""The guide's use of its latent space: posterior means, active units."""
 
 from typing import Any
 
@@ -42,9 +42,9 @@ def means_by_site(
 ) -> dict[str, Tensor]:
     """Return the mean of each continuous site of the guide, (B, D_l), by name.
 
-    The mean of a site that depends on others is that of one draw of the others. Then
-    ``active_units(means, again)`` counts units from two calls without the noise of the draws. The
-    arguments and errors are those of :func:`latent_means`.
+    The mean of a site that depends on other sites is its mean given one draw of the others, so two
+    calls differ. ``active_units(means, again)`` of the results of two calls removes the noise of
+    these draws. The arguments and errors are those of :func:`latent_means`.
 
     >>> {name: means.shape for name, means in means_by_site(vae.guide, torch.ones(3, 64)).items()}
     {'z': torch.Size([3, 2])}
@@ -76,7 +76,7 @@ def _means(trace: Trace, plate: Plate | None, num_samples: int) -> dict[str, Ten
 
 
 def _has_mean(site: Site, plate: Plate | None) -> bool:
-    """Whether a site's values are real numbers, one row per datum."""
+    """Whether the values of a site are real numbers, with one row per datum."""
     discrete = not site["value"].is_floating_point() or site["fn"].support.is_discrete
     latent = not site["is_observed"] and not is_auxiliary(site)
     return latent and not discrete and in_plate(site, plate)
@@ -85,8 +85,9 @@ def _has_mean(site: Site, plate: Plate | None) -> bool:
 def active_units(means: Tensor, again: Tensor | None = None, *, threshold: float = 0.01) -> int:
     """Count the latent dimensions that the guide uses: Var_x(E[z_d | x]) > ``threshold``.
 
-    ``means`` is (N, D). Means of a few draws also vary by the noise of the draws. In this case pass
-    the means of other draws as ``again``: Cov_x(means, again) estimates the variance without noise.
+    ``means`` is (N, D). If the means are those of a few draws, the noise of the draws adds to the
+    variance. In this case pass the means of other draws as ``again``, (N, D): Cov_x(means, again)
+    estimates the variance without this noise.
 
     Source: Burda, Grosse & Salakhutdinov, *Importance Weighted Autoencoders*, 2015, section 5.2.
 

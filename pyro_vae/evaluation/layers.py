@@ -1,4 +1,4 @@
-"""The KL of each latent site: what each layer of a hierarchical model tells of a datum."""
+"""The KL of each latent site: the information of each layer of a hierarchical model."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -12,7 +12,7 @@ from ..programs.rows import chunks
 from ..programs.sites import Program, Site, is_auxiliary, is_factor, stochastic_sites
 
 ROWS = 2048
-"""How many rows the programs see at once."""
+"""The number of rows (samples x data) in one run of the programs."""
 
 
 def kl_by_site(
@@ -25,9 +25,9 @@ def kl_by_site(
 ) -> dict[str, Tensor]:
     """Return E_q[log q(z_l | ...) - log p(z_l | ...)] of each latent site, (B,), in nats.
 
-    Each site is scored given its parents, in the guide and in the model. The terms of all sites add
-    up to the rate, KL(q(z | x) || p(z)). A term alone may be negative where the guide's parents of
-    a site are not the model's. The means are over ``num_samples`` draws of z ~ q(z | x).
+    Both densities of a site are conditional on its parents, in the guide and in the model. The sum
+    over all sites is the rate, KL(q(z | x) || p(z)). A single term may be negative where guide and
+    model give a site different parents. The means are over ``num_samples`` draws z ~ q(z | x).
 
     Source: Sønderby et al., *Ladder Variational Autoencoders*, 2016, section 3.
 

@@ -1,4 +1,4 @@
-"""Pareto smoothing: fit the tail of the importance weights, and replace it by its smooth version.
+"""Pareto smoothing: fit the tail of the importance weights, and replace it by fitted quantiles.
 
 The weights beyond a threshold follow a generalised Pareto distribution of shape k, whose moments of
 order 1/k and more are infinite. Below k = 0.5 the standard error is reliable. Above k = 0.7 the
@@ -25,13 +25,13 @@ class Smoothed(NamedTuple):
     """Weights with a smoothed tail, and the shape of that tail."""
 
     log_weight: Tensor
-    """(K, ...), sorted, with each datum's largest weights replaced by the fitted quantiles."""
+    """The log weights (K, ...), sorted; the largest of each datum are fitted quantiles."""
     pareto_k: Tensor
-    """(...); zero where the largest weights agree to 0.1 %, NaN where there are too few weights."""
+    """The shape k, (...); 0 where the largest weights agree to 0.1 %, NaN for too few weights."""
 
 
 def pareto_k(log_weight: Tensor) -> Tensor:
-    """The tail shape k of the weights (K, ...) of each datum: see :class:`Smoothed`.
+    """Return the tail shape k, (...), of the weights (K, ...) of each datum: see :class:`Smoothed`.
 
     >>> _ = torch.manual_seed(0)
     >>> uniform = torch.rand(100_000, dtype=torch.float64)
@@ -44,9 +44,10 @@ def pareto_k(log_weight: Tensor) -> Tensor:
 def pareto_smoothed(log_weight: Tensor) -> Smoothed:
     """Replace the M = min(K / 5, 3 sqrt(K)) largest weights of each datum by smooth ones.
 
-    They are the quantiles of the generalised Pareto distribution fitted to these weights, and no
-    weight exceeds the largest drawn weight. ``log_mean_exp`` of the result is the Pareto-smoothed
-    estimate of log p(x). It has less noise where k is between 0.5 and 0.7, and a small bias.
+    ``log_weight`` is (K, ...). The smooth weights are quantiles of the generalised Pareto
+    distribution that is fitted to the largest weights. No weight exceeds the largest drawn weight.
+    ``log_mean_exp`` of the result is the Pareto-smoothed estimate of log p(x). It has a small bias,
+    and less noise where k is between 0.5 and 0.7.
     """
     K = len(log_weight)
     tail = min(K // 5, math.ceil(3 * math.sqrt(K)))
@@ -74,8 +75,8 @@ def fit_generalized_pareto(exceedance: Tensor) -> tuple[Tensor, Tensor]:
     """Fit p(y) = 1/sigma (1 + k y / sigma)^(-1/k - 1) to sorted y >= 0; return k and sigma.
 
     y has shape (M, ...), k and sigma have shape (...). The estimate is the posterior mean over a
-    grid of b = k / sigma under a weak data-based prior. A prior on k that is worth ten observations
-    moves k towards 0.5.
+    grid of b = k / sigma under a weak data-based prior. A prior on k with the weight of ten
+    observations moves k towards 0.5.
 
     Source: Zhang & Stephens, *A New and Efficient Estimation Method for the Generalized Pareto
     Distribution*, 2009, with the prior on k of Vehtari et al., appendix G.
@@ -84,7 +85,7 @@ def fit_generalized_pareto(exceedance: Tensor) -> tuple[Tensor, Tensor]:
     grid = 30 + math.isqrt(M)
     step = 1 - (grid / (torch.arange(grid).to(exceedance) + 0.5)).sqrt()
     tiny = 1e6 * torch.finfo(exceedance.dtype).tiny
-    quartile = exceedance[int(M / 4 - 0.5)].clamp(min=tiny)  # it may have underflowed to zero
+    quartile = exceedance[int(M / 4 - 0.5)].clamp(min=tiny)  # zero after underflow
     b = step.reshape(-1, *[1] * quartile.ndim) / (3 * quartile) + 1 / exceedance[-1]  # (grid, ...)
     k = torch.stack([torch.log1p(-row * exceedance).mean(0) for row in b])
     log_posterior = M * (torch.log(-b / k) - k - 1)

@@ -15,7 +15,7 @@ from ..programs.sites import Program, is_factor, stochastic_sites
 
 @dataclass(frozen=True)
 class PredictiveCheck:
-    """A statistic of the data, and of data replicated from the posterior."""
+    """A statistic T of the data x, and of S data sets x_rep replicated from the posterior."""
 
     observed: Tensor
     """T(x), of shape () or (B,)."""
@@ -24,9 +24,9 @@ class PredictiveCheck:
 
     @property
     def p_value(self) -> Tensor:
-        """The share of replications with T(x_rep) >= T(x).
+        """The share of replications with T(x_rep) >= T(x), of shape () or (B,).
 
-        It is near 0 or 1 where the model does not reproduce what T measures.
+        It is near 0 or 1 where the model does not reproduce the statistic of the data.
         """
         return torch.mean((self.replicated >= self.observed).double(), 0)
 
@@ -69,7 +69,7 @@ def posterior_predictive_check(
 
 
 def _replicate(pair: Pair, call: Call, name: str) -> Tensor:
-    """One draw x_rep ~ p(x | z), z ~ q(z | x)."""
+    """Return one draw x_rep ~ p(x | z), z ~ q(z | x)."""
     args, kwargs = call
     free = poutine.replay(poutine.uncondition(pair.model), trace=pair.guide_trace(call))
     value: Tensor = poutine.trace(free).get_trace(*args, **kwargs).nodes[name]["value"]

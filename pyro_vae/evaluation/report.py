@@ -1,4 +1,4 @@
-"""The evaluation of a pair on held-out data: log p(x), its error, diagnostics, the KL's parts."""
+"""The evaluation of a pair on held-out data: log p(x), its error, diagnostics, parts of the KL."""
 
 import math
 from collections.abc import Iterable, Iterator, Sequence
@@ -21,43 +21,43 @@ from .pareto import pareto_smoothed
 Key = TypeVar("Key", int, str)
 
 MEANS_ROWS = 2048
-"""How many data the encoder sees at once for the posterior means."""
+"""The number of data in one run of the encoder for the posterior means."""
 
 
 @dataclass(frozen=True)
 class Evaluation:
     """The importance-weighted evaluation of B data with K samples each.
 
-    Tensors have shape (B,), are in nats and on the CPU.
+    Tensors have shape (B,) and are on the CPU. Log densities and their errors are in nats.
     """
 
     num_samples: int
-    """K."""
+    """The number of samples K."""
     num_observed: int
     """The number of observed values per datum, such as pixels."""
     bounds: dict[int, Tensor]
     """The importance-weighted bounds for 1, 2, 4, ..., K samples: see
     :func:`pyro_vae.evaluation.estimators.bounds`."""
     elbo: Tensor
-    """E_q[log p(x, z) - log q(z | x)], with the exact expectation over summed sites of the guide:
-    then below ``bounds[1]``, whose weights have the sum inside the logarithm."""
+    """E_q[log p(x, z) - log q(z | x)]. Where sites of the guide are summed out, their expectation
+    is exact and outside the logarithm, so this is below ``bounds[1]``."""
     distortion: Tensor
     """-E_q[log p(x | z)]."""
     standard_error: Tensor
     """The Monte Carlo standard error of ``log_px``."""
     bias: Tensor
-    """The jackknife estimate of the bias of ``log_px``; it is negative."""
+    """The jackknife estimate of the bias E[log_px] - log p(x), which is at most 0."""
     effective_sample_size: Tensor
-    """Between 1 and K."""
+    """The effective sample size 1 / sum_k W_k^2, between 1 and K."""
     pareto_k: Tensor
     """The shape k of the tail of the weights."""
     smoothed_log_px: Tensor
     """The Pareto-smoothed estimate of log p(x)."""
     active_units: int
-    """How many continuous latent dimensions the guide uses."""
+    """The number of continuous latent dimensions that the guide uses."""
     kl: KLDecomposition | None
-    """The parts of E_x KL(q(z | x) || p(z)); None where they were not asked for, or where sites are
-    summed out."""
+    """The parts of E_x KL(q(z | x) || p(z)); None for ``kl_draws=0``, or where sites are summed
+    out."""
 
     @property
     def log_px(self) -> Tensor:
@@ -74,12 +74,12 @@ class Evaluation:
 
     @property
     def jackknife_log_px(self) -> Tensor:
-        """The estimate of log p(x) minus its bias: closer to log p(x), but not a bound."""
+        """The estimate of log p(x) minus its bias. It is closer to log p(x), but not a bound."""
         return self.log_px - self.bias
 
     @property
     def bits_per_dimension(self) -> Tensor:
-        """-log2 p(x) per observed value; a code length only where p(x) is a probability."""
+        """-log2 p(x) / D for D observed values; a code length only if p(x) is a probability."""
         return -self.log_px / (self.num_observed * math.log(2))
 
     @property
@@ -91,7 +91,7 @@ class Evaluation:
         return self.pareto_k < min(1 - 1 / math.log10(max(self.num_samples, 2)), 0.7)
 
     def summary(self) -> dict[str, float]:
-        """Means over the data as numbers for a table or JSON, in nats per datum if not said.
+        """Return means over the data for a table or JSON, in nats per datum by default.
 
         ``log_px_standard_error`` is the Monte Carlo error of the mean over these data.
         ``log_px_data_error`` is the standard error of this mean as an estimate for all data.
@@ -140,12 +140,12 @@ def evaluate(
 ) -> Evaluation:
     """Evaluate any pair of programs on data.
 
-    The arguments and errors are those of :func:`pyro_vae.log_weights`. Only the weights of a few
-    data are in memory at a time, for any K and any number of data. The same seed gives the same
+    The arguments and errors are those of :func:`pyro_vae.log_weights`. For any K and any number of
+    data, only the weights of a few data are in memory at a time. The same seed gives the same
     result for any ``chunk_bytes``, except for rounding. The encoder runs on each datum once for the
     weights, once for the aggregate posterior and twice for the posterior means. The decomposition
-    of the KL computes the density of ``kl_draws`` draws under the posterior of every datum, which
-    is slow for autoregressive flows; 0 skips it. ``progress`` shows a bar.
+    of the KL computes the density of ``kl_draws`` draws under the posterior of every datum. This is
+    slow for autoregressive flows; ``kl_draws=0`` skips it. ``progress`` shows a bar.
 
     >>> result = evaluate(vae.model, vae.guide, torch.ones(3, 64), num_samples=100)
     >>> result.log_px.shape, result.pareto_k.shape, result.num_observed

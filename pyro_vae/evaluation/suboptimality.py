@@ -1,4 +1,4 @@
-"""The gap between log p(x) and the ELBO: how much is due to the family, how much to the encoder.
+"""The gap between log p(x) and the ELBO, divided into the parts of the family and the encoder.
 
 log p(x) - ELBO = [log p(x) - max_q ELBO(q)] + [max_q ELBO(q) - ELBO(q(z | x))]
                 =     approximation gap      +        amortisation gap
@@ -26,13 +26,13 @@ from ..programs.unconstrained import Unconstrained
 from .estimators import log_mean_exp
 from .importance import Scorer, columns
 
-START_DRAWS = 64  # draws from the guide, whose moments are the start of the local q
+START_DRAWS = 64  # draws from the guide; the local q starts from their moments
 
 
 class DiagonalLocal(nn.Module):
     """q_b = N(loc_b, diag(scale_b^2)) for each of B data, in the unconstrained latents.
 
-    It starts at the moments of ``draws`` (K, B, D).
+    It starts from the mean and standard deviation of ``draws`` (K, B, D).
     """
 
     def __init__(self, draws: Tensor) -> None:
@@ -47,7 +47,8 @@ class DiagonalLocal(nn.Module):
 class FullRankLocal(DiagonalLocal):
     """q_b = N(loc_b, L_b L_b') with L_b lower triangular.
 
-    L_b is the diagonal of scales of :class:`DiagonalLocal` times a unit lower triangle.
+    L_b is the diagonal matrix of scales of :class:`DiagonalLocal` times a unit lower triangular
+    matrix.
     """
 
     def __init__(self, draws: Tensor) -> None:
@@ -78,26 +79,26 @@ class Gaps:
 
     @property
     def approximation(self) -> Tensor:
-        """log p(x) - local ELBO: what the family cannot express."""
+        """log p(x) - local ELBO: the loss because the posterior is not in the family."""
         return self.log_px - self.local_elbo
 
     @property
     def amortisation(self) -> Tensor:
-        """Local ELBO - ELBO: what the encoder does not find.
+        """Local ELBO - ELBO: the loss because the encoder does not find the best q.
 
-        It is negative where the guide is richer than the family.
+        It may be negative where the guide is more flexible than the family.
         """
         return self.local_elbo - self.elbo
 
 
 @dataclass(frozen=True)
 class LocalFit:
-    """How the best q of a ``family`` is found for each datum.
+    """The optimisation that finds the best q of a ``family`` for each datum.
 
-    Adam starts from the guide's moments; its learning rate falls from ``lr`` to zero. The gradient
-    is the path derivative, whose noise vanishes where q is the posterior (Roeder, Wu & Duvenaud,
-    *Sticking the Landing*, 2017). Each step takes ``num_particles`` draws; the final ELBO takes
-    ``num_samples``.
+    Adam starts from the guide's moments; its learning rate decreases from ``lr`` to zero. The
+    gradient is the path derivative, which has no noise where q is the posterior (Roeder, Wu &
+    Duvenaud, *Sticking the Landing*, 2017). Each of ``num_steps`` steps takes ``num_particles``
+    draws; the final ELBO takes ``num_samples`` draws.
 
     Raises ``ValueError`` for counts below one, or latents that are not continuous.
     """
@@ -145,7 +146,7 @@ class LocalFit:
 
     @torch.enable_grad()
     def fit(self, space: Unconstrained) -> nn.Module:
-        """Return the family's module with the best q of each datum."""
+        """Return a module of the family, with the best q of each datum."""
         q = self.family(space.draw_guide(START_DRAWS).detach())
         optimiser = torch.optim.Adam(q.parameters(), lr=self.lr)
         schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, self.num_steps)
@@ -169,7 +170,7 @@ class LocalFit:
 
 
 def detached(module: nn.Module) -> Any:
-    """The module's output, with parameters that are constants for the gradient."""
+    """The module's output, computed with detached parameters."""
     return torch.func.functional_call(
         module, {name: p.detach() for name, p in module.named_parameters()}, ()
     )
@@ -188,9 +189,13 @@ def gaps(
 ) -> Gaps:
     """Decompose log p(x) - ELBO for each datum.
 
-    ``fit`` says which family the best q comes from, and how it is found. The guide's ELBO is the
-    mean of ``num_samples`` log weights. They also estimate log p(x), unless a better estimate
+    ``fit`` defines the family of the best q, and how it is found. The guide's ELBO is the mean of
+    ``num_samples`` log weights. These weights also estimate log p(x), unless a better estimate
     ``log_px`` (B,) is given (with more samples, or by :class:`pyro_vae.evaluation.ais.AIS`).
+
+    The errors are those of :class:`LocalFit` and :func:`pyro_vae.log_weights`.
+
+    Source: Cremer, Li & Duvenaud, *Inference Suboptimality in Variational Autoencoders*, 2018.
 
     >>> fit = LocalFit(FullRankLocal, num_steps=5)
     >>> gaps(vae.model, vae.guide, torch.ones(3, 64), fit=fit).amortisation.shape

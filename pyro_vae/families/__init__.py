@@ -1,4 +1,4 @@
-"""Families: modules whose call returns a distribution, as priors, likelihoods and posteriors.
+"""Families: modules whose call returns a distribution; priors, likelihoods and posteriors.
 
 A distribution and the module that builds it from a network are in one file. May import: nets.
 """

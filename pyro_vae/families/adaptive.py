@@ -1,4 +1,4 @@
-"""A categorical over very many classes, the frequent ones first."""
+"""A categorical distribution over very many classes, numbered by frequency."""
 
 from collections.abc import Sequence
 from typing import Any, ClassVar, Self
@@ -10,14 +10,14 @@ from torch import Tensor, nn
 
 
 class AdaptiveCategorical(nn.Module):
-    """p(x | h) over classes 0 to C - 1 in clusters: the cluster first, then the class in it.
+    """p(x | h) = p(cluster | h) p(x | cluster, h) over classes x = 0, ..., C - 1.
 
-    The classes below ``cutoffs[0]`` are in the head. Each further cluster has a projection of h to
-    half the size of the one before. A density costs the head and one cluster, so number the classes
-    by frequency.
+    Shapes: h is (..., ``features``), x is (...). The classes below ``cutoffs[0]`` are in the head.
+    Each further cluster uses a projection of h to half the size of the previous one. A density
+    costs the head and one cluster, so the most frequent classes should have the smallest numbers.
 
-    Source: Grave et al., *Efficient softmax approximation for GPUs*, 2017. It is no approximation
-    of a density: the probabilities of all classes sum to one.
+    Source: Grave et al., *Efficient softmax approximation for GPUs*, 2017. The density is exact:
+    the probabilities of all classes sum to one.
 
     >>> p = AdaptiveCategorical(8, 100, cutoffs=[10, 40])(torch.zeros(5, 8))
     >>> p.log_prob(torch.arange(100).unsqueeze(1)).exp().sum(0).round(decimals=3)

@@ -13,7 +13,7 @@ from .elementwise import Elementwise, unexpanded
 
 
 class Bernoulli(Conditional):
-    """Bernoulli(sigmoid(logits)), with logits = net(h), on binary values."""
+    """Bernoulli(sigmoid(logits)), with logits = net(h), on binary values x (..., D)."""
 
     layout = "logits"
     pixels = BINARY
@@ -23,7 +23,7 @@ class Bernoulli(Conditional):
 
 
 class ContinuousBernoulli(Conditional):
-    """p(x) proportional to exp(x logits) on [0, 1], with logits = net(h).
+    """p(x) proportional to exp(x logits) for x in [0, 1], (..., D), with logits = net(h).
 
     Source: Loaiza-Ganem & Cunningham, *The continuous Bernoulli*, 2019.
     """
@@ -50,7 +50,7 @@ class BernoulliDistribution(dist.Bernoulli):
             self._validate_sample(value)
         value = value.to(self.logits.dtype)
         logits, values = torch.broadcast_tensors(self.logits, value)
-        if not torch.is_grad_enabled():  # the same number in one temporary instead of four
+        if not torch.is_grad_enabled():  # the same value with one temporary tensor, not four
             return F.logsigmoid(logits).addcmul_(unexpanded(value) - 1, logits)
         return F.binary_cross_entropy_with_logits(logits, values, reduction="none").neg()
 
@@ -60,7 +60,7 @@ class ContinuousBernoulliDistribution(Elementwise):
 
     log p(x) = x logits - log((exp(logits) - 1) / logits)
 
-    In float32 torch's own is wrong for logits beyond -16 and 16.
+    In float32 torch's own distribution is wrong where |logits| > 16.
 
     Source: Loaiza-Ganem & Cunningham, *The continuous Bernoulli*, 2019.
 
@@ -76,9 +76,10 @@ class ContinuousBernoulliDistribution(Elementwise):
         super().__init__(validate_args, logits=logits)
 
     def _near_zero(self) -> tuple[Tensor, Tensor, Tensor]:
-        """Where |logits| < 0.1, the logits for the power series there, and those for the formulas.
+        """Return where |logits| < 0.1, the logits for the power series, and for the formulas.
 
-        The formulas are 0 / 0 at zero, so the other entries of each are replaced by a safe value.
+        The power series is used near zero, where the formulas are 0 / 0. In each of the two
+        results the entries that are not used are replaced by a safe value.
         """
         near = self.logits.abs() < 0.1
         return near, torch.where(near, self.logits, 0.0), torch.where(near, 1.0, self.logits)
@@ -94,8 +95,8 @@ class ContinuousBernoulliDistribution(Elementwise):
 
     def sample(self, sample_shape: Any = ()) -> Tensor:
         with torch.no_grad():
-            # the inverse of F(x) = (1 - exp(-s x)) / (1 - exp(-s)), s = |logits|: a density that
-            # falls with x; mirrored for positive logits
+            # the inverse of F(x) = (1 - exp(-s x)) / (1 - exp(-s)), s = |logits|: its density
+            # falls with x, so x becomes 1 - x for positive logits
             s = self.logits.abs().clamp(min=1e-30)
             x = -torch.log1p(self._uniform(sample_shape, s) * torch.expm1(-s)) / s
             return torch.where(self.logits < 0, x, 1 - x)

@@ -7,23 +7,24 @@ from torch import Tensor
 
 
 def log_bessel(order: float, x: Tensor) -> Tensor:
-    """log I_order(x) - x, for x > 0 and order >= 0.
+    """Return log I_order(x) - x, for x > 0 of any shape and order >= 0.
 
-    The uniform expansion gives it at a higher order, and the ratios lead down to ``order``.
+    It is computed at a higher order by the uniform expansion, then divided by ratios of successive
+    orders down to ``order``.
     """
     top, ratios = _ratios(order, x)
     return _olver(top, x) - torch.stack(ratios).log().sum(0)
 
 
 def bessel_ratio(order: float, x: Tensor) -> Tensor:
-    """I_(order+1)(x) / I_order(x)."""
+    """Return I_(order+1)(x) / I_order(x), for x > 0 of any shape and order >= 0."""
     return _ratios(order, x)[1][-1]
 
 
 def _ratios(order: float, x: Tensor, steps: int = 20) -> tuple[float, list[Tensor]]:
     """I_(v+1)/I_v for v = order + steps - 1 down to order.
 
-    By the stable recurrence I_(v-1) = I_(v+1) + 2v/x I_v.
+    They come from the stable recurrence I_(v-1) = I_(v+1) + 2v/x I_v.
     """
     top = order + steps
     ratio = (_olver(top + 1, x) - _olver(top, x)).exp()

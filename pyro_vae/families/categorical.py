@@ -1,4 +1,4 @@
-"""A categorical latent z, one-hot over C classes, and three ways to its gradient.
+"""A categorical latent z, one-hot over C classes, and three ways to compute its gradient.
 
 - Exact: ``pyro.infer.TraceEnum_ELBO`` with ``pyro.infer.config_enumerate(guide)`` sums over the
   classes.
@@ -50,7 +50,7 @@ class Categorical(Conditional):
 
 
 class OneHotCategorical(Conditional):
-    """Categorical(softmax(logits)), with logits = net(h); z is one-hot."""
+    """Categorical(softmax(logits)), with logits = net(h); z is one-hot, (..., C)."""
 
     layout = "logits"
 
@@ -61,12 +61,12 @@ class OneHotCategorical(Conditional):
 class GumbelSoftmax(Conditional):
     """A relaxed categorical: z = softmax((logits + g) / temperature), g ~ Gumbel, logits = net(h).
 
-    Its KL is the categorical's (the ELBO of Jang et al.), so use ``TraceMeanField_ELBO``: a relaxed
-    z has no probability under a one-hot prior. With ``hard`` the value of z is one-hot and its
-    gradient is that of the relaxed z (straight through).
+    z is (..., C). Its KL is that of the categorical (the ELBO of Jang et al.), so use
+    ``TraceMeanField_ELBO``: a relaxed z has no probability under a one-hot prior. With ``hard`` the
+    value of z is one-hot and its gradient is that of the relaxed z (straight through).
 
-    In ``eval`` mode z is one-hot: a draw from the categorical behind the relaxation. So
-    ``log_likelihood``, ``evaluate`` and the validation of ``fit`` report that categorical guide,
+    In ``eval`` mode z is a one-hot draw from Categorical(softmax(logits)), without relaxation. So
+    ``log_likelihood``, ``evaluate`` and the validation of ``fit`` evaluate this categorical guide,
     with exact weights, at any temperature.
 
     Source: Jang, Gu & Poole, *Categorical Reparameterization with Gumbel-Softmax*, 2017;
@@ -114,5 +114,5 @@ class RelaxedOneHot(dist.OneHotCategorical):
         if not self.hard:
             return soft
         one_hot = torch.zeros_like(soft).scatter(-1, soft.argmax(-1, keepdim=True), 1.0)
-        # the difference is zero: the sum is one-hot to the last digit
+        # the difference is exactly zero, so the sum is exactly one-hot
         return one_hot + (soft - soft.detach())

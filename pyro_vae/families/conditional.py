@@ -19,7 +19,8 @@ BINARY = frozenset({"static", "dynamic", "threshold"})
 class Conditional(nn.Module):
     """A family whose parameters are a network's outputs.
 
-    The last ``event_dim`` dimensions of a value are one event.
+    Shapes: parents are (..., features); values are (..., D), where the last ``event_dim``
+    dimensions are one event.
 
     Several parents are joined: ``Bernoulli(net)(z, y)`` runs the network on (z, y), concatenated
     along the last dimension after their leading dimensions are broadcast. One parent goes to the
@@ -27,11 +28,11 @@ class Conditional(nn.Module):
 
     ``Family.layout`` names the parts of the network's outputs, in order. ``Family.pixels`` names
     the kinds of pixels that the family is a density of: "static", "dynamic" and "threshold"
-    (binary), "grey" (reals in [0, 1]), "counts" (0 to n) and "8bit" (0 to 255); a likelihood on
-    other data is refused.
+    (binary), "grey" (reals in [0, 1]), "counts" (0 to n) and "8bit" (0 to 255). A likelihood of
+    other pixels is refused.
 
-    Non-finite outputs of the network reach the density unchanged, where Pyro's validation finds
-    them.
+    Outputs of the network that are not finite are not changed, so that Pyro's validation of the
+    distribution finds them.
 
     Raises ``ValueError`` for an ``event_dim`` below 1, for logits from a network that ends in a
     sigmoid or softmax, and for outputs of the wrong size; ``TypeError`` for a network that returns
@@ -53,10 +54,11 @@ class Conditional(nn.Module):
 
     @classmethod
     def over(cls, net: Callable[[int], nn.Module], dim: int, **options: Any) -> Self:
-        """Build the family of a variable of ``dim`` dimensions over the network that it needs.
+        """Build the family of a variable of ``dim`` dimensions, with a network of the right size.
 
-        ``net`` takes the number of outputs and returns the network; ``options`` are the family's.
-        Where ``event_dim`` is above 1, ``dim`` is the size of the first event dimension.
+        ``net`` is a function: it takes the number of outputs and returns the network. ``options``
+        are arguments of the family. For ``event_dim`` above 1, ``dim`` is the size of the first
+        event dimension.
 
         >>> from pyro_vae import DiagonalNormal, LowRankNormal, mlp
         >>> q = DiagonalNormal.over(lambda outputs: mlp(784, 400, outputs), 20)
@@ -87,7 +89,7 @@ class Conditional(nn.Module):
         return self.outputs(dim)
 
     def parameter(self, *parents: Tensor) -> Tensor:
-        """The network's outputs; those in half precision become float32, which densities need."""
+        """The network's outputs; half precision becomes float32, which densities need."""
         output: Tensor = self.net(_joined(parents))
         self._check(output)
         return output.float() if output.dtype in (torch.bfloat16, torch.float16) else output
@@ -104,7 +106,7 @@ class Conditional(nn.Module):
         return first, second
 
     def checked_dim(self, dim: int, outputs: int) -> int:
-        """Return ``dim``; raise ``ValueError`` where it does not need this many ``outputs``."""
+        """Return ``dim``; raise ``ValueError`` unless it needs exactly ``outputs`` outputs."""
         if dim < 1 or self.needs(dim) != outputs:
             sizes = ", ".join(str(self.needs(d)) for d in (1, 2, 3))
             raise ValueError(
@@ -131,7 +133,7 @@ class Conditional(nn.Module):
             )
 
     def _described(self) -> str:
-        """The family's name, with the options that it prints."""
+        """The family's name, with its options in brackets."""
         options = self.extra_repr()
         return f"{type(self).__name__}({options})" if options else type(self).__name__
 
@@ -145,7 +147,7 @@ def at_least_one(**value: int) -> int:
 
 
 def _network(net: Any, num_outputs: int) -> nn.Module:
-    """Build the network; a network in place of the function that builds it is a common mistake."""
+    """Build the network, and refuse ``net`` if it is not a function that builds one."""
     built = None if isinstance(net, nn.Module) or not callable(net) else net(num_outputs)
     if not isinstance(built, nn.Module):
         wrong = type(net).__name__ if built is None else f"one that returns {type(built).__name__}"
@@ -154,7 +156,7 @@ def _network(net: Any, num_outputs: int) -> nn.Module:
 
 
 def _refuse_probabilities(net: nn.Module) -> None:
-    """The family applies the sigmoid or softmax itself: one more would leave a narrow range."""
+    """Refuse a network that ends in a sigmoid or softmax, because the family applies it itself."""
     last = list(net.modules())[-1] if isinstance(net, nn.Module) else None
     if isinstance(last, (nn.Sigmoid, nn.Softmax)):
         raise ValueError(

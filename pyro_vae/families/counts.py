@@ -16,6 +16,8 @@ from .elementwise import Elementwise
 class Binomial(Conditional):
     """Binomial(total_count, sigmoid(logits)), logits = net(h), on counts from 0 to ``total_count``.
 
+    Counts are (..., D).
+
     Raises ``ValueError`` for a ``total_count`` below 1.
     """
 
@@ -36,8 +38,8 @@ class BinomialDistribution(Elementwise):
 
     log p(x) = x logits - n softplus(logits) + log(n! / (x! (n - x)!))
 
-    The last term is computed once for each datum, not once for each particle, so this is many times
-    faster than torch's.
+    The last term is computed once for each datum, not once for each particle. This makes it many
+    times faster than torch's own distribution.
 
     >>> BinomialDistribution(2, torch.tensor(0.0)).log_prob(torch.tensor([0.0, 1.0, 2.0])).exp()
     tensor([0.2500, 0.5000, 0.2500])
@@ -60,7 +62,7 @@ class BinomialDistribution(Elementwise):
         value = value.to(self.logits.dtype)
         n = self.total_count
         log_ways = math.lgamma(n + 1) - torch.lgamma(value + 1) - torch.lgamma(n - value + 1)
-        # above 40 softplus is the identity in float64; torch's default threshold, 20, loses digits
+        # in float64 softplus is the identity above 40; torch's default threshold 20 loses digits
         negative_log_normaliser = F.softplus(self.logits, threshold=40).mul_(-n)
         return torch.addcmul(negative_log_normaliser, value, self.logits) + log_ways
 

@@ -1,4 +1,4 @@
-"""A point: all mass at one value."""
+"""The Delta family: all mass at one value."""
 
 import pyro.distributions as dist
 from torch import Tensor
@@ -9,8 +9,8 @@ from .conditional import Conditional
 class Delta(Conditional):
     """All mass at z = net(h): a plain autoencoder, or maximum a posteriori where there is a prior.
 
-    By convention log q(z | x) = 0, so the ELBO becomes log p(x, z). This leaves out an infinite
-    constant: it is no bound on log p(x).
+    z is (..., D). By convention log q(z | x) = 0, so the ELBO becomes log p(x, z). This is not a
+    bound of log p(x): the true log q(z | x) is infinite.
 
     >>> import torch
     >>> from torch import nn

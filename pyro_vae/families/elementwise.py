@@ -1,4 +1,4 @@
-"""The base of distributions that are elementwise over their parameters."""
+"""The base class of distributions that are elementwise in their parameters."""
 
 import copy
 from typing import Any, Self
@@ -29,6 +29,6 @@ class Elementwise(dist.TorchDistribution):
 
 
 def unexpanded(value: Tensor) -> Tensor:
-    """The same values without the copies of expanded dimensions, which are computed only once."""
+    """Reduce expanded dimensions to size 1, so that equal values are computed only once."""
     once = [slice(0, 1) if stride == 0 else slice(None) for stride in value.stride()]
     return value[tuple(once)] if value.numel() else value

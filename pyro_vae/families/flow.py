@@ -20,7 +20,9 @@ from .flow_layers import AutoregressiveLayer, CouplingLayer, PlanarLayer
 
 
 class Flow(Conditional):
-    """A family from given layers; ``context`` is the number of the network's outputs that they see.
+    """z = loc + scale f(eps; context), eps ~ N(0, I), with f the chain of the given ``layers``.
+
+    ``context`` is the number of the network's outputs that the layers receive; z is (..., D).
 
     Raises ``ValueError`` for outputs of the wrong size.
 
@@ -61,7 +63,9 @@ class Flow(Conditional):
 
 
 class Planar(Flow):
-    """Layers z + u tanh(w'z + b), with (u, w, b) linear in the context: cheap and weak.
+    """Layers z + u tanh(w'z + b), with (u, w, b) linear in the context: cheap, not very flexible.
+
+    Shapes and errors are those of :class:`Flow`.
 
     Source: Rezende & Mohamed, *Variational Inference with Normalizing Flows*, 2015, appendix A.
     """
@@ -75,7 +79,7 @@ class IAF(Flow):
     """Inverse autoregressive layers: each dimension is shifted and scaled given those before it.
 
     A draw transforms all dimensions in parallel. The density of any other point takes D passes
-    through each layer, one per dimension.
+    through each layer, one per dimension. Shapes and errors are those of :class:`Flow`.
 
     Source: Kingma et al., *Improving Variational Inference with Inverse Autoregressive Flow*, 2016.
     """
@@ -98,7 +102,7 @@ class IAF(Flow):
 class RealNVP(Flow):
     """Affine coupling layers: one half of the dimensions is shifted and scaled given the other.
 
-    A draw and the density of any point cost the same.
+    A draw and the density of any point cost the same. Shapes and errors are those of :class:`Flow`.
 
     Source: Dinh, Sohl-Dickstein & Bengio, *Density Estimation Using Real NVP*, 2017.
     """
@@ -119,7 +123,7 @@ class RealNVP(Flow):
 class NeuralSpline(Flow):
     """Coupling layers of monotone rational-quadratic splines with ``bins`` bins on [-5, 5].
 
-    A draw and the density of any point cost the same.
+    A draw and the density of any point cost the same. Shapes and errors are those of :class:`Flow`.
 
     Source: Durkan et al., *Neural Spline Flows*, 2019.
     """
@@ -141,8 +145,9 @@ class NeuralSpline(Flow):
 class FlowDistribution(dist.TorchDistribution):
     """The distribution of loc + scale f(eps; context), eps ~ N(0, I).
 
-    It keeps the density of its latest draw. Autocast is off in the layers, so that their networks
-    run in the precision of the parameters and draws match densities.
+    It stores the log density of its latest draw, so ``log_prob`` of this draw needs no inversion.
+    Autocast is off in the layers: their networks run in the precision of the parameters, so that
+    draws and densities agree.
     """
 
     arg_constraints: ClassVar[dict[str, Any]] = {}
@@ -156,7 +161,7 @@ class FlowDistribution(dist.TorchDistribution):
         self.scale = scale
         self.context = context
         self.layers = layers
-        self._drawn: tuple[Any, ...] = (None, None, False)  # z, its log-density, with a gradient?
+        self._drawn: tuple[Any, ...] = (None, None, False)  # z, its log density, has a gradient
         super().__init__(loc.shape[:-1], loc.shape[-1:])
 
     def expand(self, batch_shape: Any, _instance: Any = None) -> Self:
@@ -194,9 +199,9 @@ class FlowDistribution(dist.TorchDistribution):
 
 
 class FlowPrior(nn.Module):
-    """z = f(eps), eps ~ N(0, I), through coupling layers.
+    """z = f(eps), eps ~ N(0, I), with f a chain of ``depth`` coupling layers; z is (``dim``,).
 
-    They are affine, or with ``bins`` rational-quadratic splines on [-5, 5].
+    The layers are affine. With ``bins`` they are rational-quadratic splines on [-5, 5].
 
     Source: Chen et al., *Variational Lossy Autoencoder*, 2017; Dinh et al., 2017; Durkan et al.,
     2019.

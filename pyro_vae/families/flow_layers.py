@@ -1,6 +1,7 @@
 """The layers of normalising flows.
 
 A layer is a module ``layer(z, context) -> (z', log|dz'/dz|)``; its ``inverse`` has the same form.
+Shapes: z and z' are (..., D), the context is (..., C), the log-determinant is (...).
 """
 
 from collections.abc import Sequence
@@ -14,25 +15,25 @@ from torch import Tensor, nn
 from ..nets.dense import mlp
 
 _validate_args = torch.distributions.Distribution._validate_args
-import zuko.flows  # noqa: E402  # importing zuko switches off the validation of every distribution
+import zuko.flows  # noqa: E402  # the import switches off the validation of all distributions
 import zuko.transforms  # noqa: E402
 
 torch.distributions.Distribution.set_default_validate_args(_validate_args)
 
 SLOPE = 1e-3
-"""The least slope of a layer; zuko's default changed from 1e-4 to 1e-3, and the density with it."""
+"""The least slope of a layer. It is fixed here because zuko's default changed from 1e-4 to 1e-3."""
 
 Affine = partial(zuko.transforms.MonotonicAffineTransform, slope=SLOPE)
 Spline = partial(zuko.transforms.MonotonicRQSTransform, slope=SLOPE)
 
 Pass = tuple[Tensor, Tensor]
-"""A point, and the log-determinant of the way there."""
+"""The transformed point, and the log-determinant of the Jacobian."""
 
 
 class PlanarLayer(nn.Module):
     """z' = z + u tanh(w'z + b), with u'w > -1 by construction, so that it is invertible.
 
-    The inverse is by bisection on w'z.
+    The inverse is computed by bisection on w'z.
     """
 
     def __init__(self, dim: int, context: int) -> None:
@@ -62,7 +63,7 @@ class PlanarLayer(nn.Module):
         return z - u * h, torch.log1p(gain * (1 - h.square())).squeeze(-1)
 
     def _planes(self, context: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """(u, w, b, u'w), with u moved along w so that u'w = softplus(.) - 0.999."""
+        """Return u, w, b and u'w; u is changed along w so that u'w = softplus(.) - 0.999."""
         u, w, b = torch.split_with_sizes(self.net(context), [self.dim, self.dim, 1], -1)
         product = (w * u).sum(-1, keepdim=True)
         gain = F.softplus(product) - 0.999
@@ -99,9 +100,9 @@ class AutoregressiveLayer(nn.Module):
 
 
 class CouplingLayer(nn.Module):
-    """One half of z is transformed given the other half and the context; then z is reversed.
+    """Transform one half of z given the other half and the context; then reverse z.
 
-    It is elementwise: affine, or with ``bins`` a monotone rational-quadratic spline.
+    The transform is elementwise: affine, or with ``bins`` a monotone rational-quadratic spline.
     """
 
     def __init__(

@@ -15,8 +15,9 @@ from .conditional import Conditional
 class FullRankNormal(Conditional):
     """N(loc, L L') with L = diag(scale) (I + B), from (loc, log scale, B) = net(h).
 
-    B is strictly lower triangular; the network gives its entries row by row. Each row of L is in
-    units of its own scale, so a posterior narrows in one dimension by its scale alone.
+    z is (..., D). B is strictly lower triangular; the network gives its entries row by row. Row d
+    of L is proportional to scale_d, so the posterior becomes narrower in one dimension by its scale
+    alone.
 
     >>> from torch import nn
     >>> q = FullRankNormal.over(lambda outputs: nn.Linear(8, outputs), 3)
@@ -43,7 +44,7 @@ class FullRankNormal(Conditional):
 
 
 class FullRank(dist.MultivariateNormal):
-    """Pyro's, but one matrix product serves all draws of a datum."""
+    """Pyro's ``MultivariateNormal``, with one matrix product for all draws of a datum."""
 
     def rsample(self, sample_shape: Any = ()) -> Tensor:
         shape = self._extended_shape(sample_shape)
@@ -64,7 +65,7 @@ class FullRank(dist.MultivariateNormal):
 def _columns(operation: Callable[[Tensor, Tensor], Tensor], matrix: Tensor, h: Tensor) -> Tensor:
     """``operation(matrix, h)`` for each vector of h, (..., D).
 
-    The leading dimensions that the matrix lacks become columns, side by side.
+    The leading dimensions of h that the matrix does not have become columns of one matrix.
     """
     lead = h.ndim + 1 - matrix.ndim
     columns = h.reshape(-1, *h.shape[lead:]).movedim(0, -1)

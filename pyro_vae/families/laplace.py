@@ -9,7 +9,7 @@ from .conditional import Conditional
 class DiagonalLaplace(Conditional):
     """prod_d Laplace(loc_d, scale_d), with (loc, log scale) = net(h).
 
-    It has a sharper peak and heavier tails than a Normal.
+    z is (..., D). It has a sharper peak and heavier tails than a Normal.
     """
 
     layout = "loc, log scale"

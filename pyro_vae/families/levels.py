@@ -1,4 +1,4 @@
-"""Values of few levels, seen through known Gaussian noise."""
+"""Values of a few levels, observed with known Gaussian noise."""
 
 import math
 
@@ -11,8 +11,8 @@ class NearestLevel(nn.Module):
     """p(x | z) for x = 0, ..., ``levels``, where z = alpha v(x) + sigma noise, v from -1 to 1.
 
     p(x | z) is proportional to N(z; alpha v(x), sigma^2), v(x) = 2 x / levels - 1, where
-    alpha^2 / sigma^2 = exp(``log_snr``) and alpha^2 + sigma^2 = 1: Bayes' rule for equally likely
-    levels. It has no parameters. Values are integers, of any type.
+    alpha^2 / sigma^2 = exp(``log_snr``) and alpha^2 + sigma^2 = 1. This is Bayes' rule for equally
+    likely levels. It has no parameters. z and x are (..., D); x holds integers, of any type.
 
     Source: Kingma et al., *Variational Diffusion Models*, 2021, equation 8.
 

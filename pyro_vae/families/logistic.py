@@ -15,7 +15,7 @@ from .elementwise import Elementwise, unexpanded
 class DiscretizedLogistic(Conditional):
     """A logistic density binned into x = 0, ..., 255, with (loc, log scale) = net(h).
 
-    loc and scale are in units of x / 255, where the 256 values span [0, 1].
+    x is (..., D). loc and scale are in units of x / 255, where the 256 values span [0, 1].
     """
 
     layout = "loc, log scale"
@@ -35,9 +35,9 @@ class DiscretizedLogisticDistribution(Elementwise):
 
     p(x) = S((x + 1/2) / 255) - S((x - 1/2) / 255),    S(t) = sigmoid((t - loc) / scale),
 
-    The outer bins reach to infinity, so the 256 probabilities sum to one. Log scales are clamped to
-    [-20, 60] (a millionth of a bin, and a flat density): beyond, the density would be NaN in
-    float32. The gradient passes through the clamp.
+    The two outer bins extend to infinity, so the 256 probabilities sum to one. Log scales are
+    clamped to [-20, 60], from a millionth of a bin to a flat density, because outside this range
+    the density would be NaN in float32. The gradient ignores the clamp.
 
     Source: Kingma et al., *Improving Variational Inference with Inverse Autoregressive Flow*, 2016;
     Salimans et al., *PixelCNN++*, 2017.
@@ -57,8 +57,8 @@ class DiscretizedLogisticDistribution(Elementwise):
     def log_prob(self, value: Tensor) -> Tensor:
         if self._validate_args:
             self._validate_sample(value)
-        # sigmoid(a) - sigmoid(b) = sigmoid(a) sigmoid(-b) (1 - exp(b - a)): this form subtracts no
-        # near-equal numbers, because the width a - b of a bin depends on neither x nor loc
+        # sigmoid(a) - sigmoid(b) = sigmoid(a) sigmoid(-b) (1 - exp(b - a)): this form does not
+        # subtract nearly equal numbers, as the width a - b of a bin depends on neither x nor loc
         value = value.to(self.loc.dtype)
         if not torch.is_grad_enabled():
             return self._log_prob_in_place(unexpanded(value))
@@ -69,7 +69,7 @@ class DiscretizedLogisticDistribution(Elementwise):
         return torch.where(value == 0, above, torch.where(value == 255, below, inner))
 
     def _log_prob_in_place(self, value: Tensor) -> Tensor:
-        """The same numbers in few temporaries: fresh memory costs more than the arithmetic."""
+        """The same values with few temporary tensors: allocation costs more than arithmetic."""
         precision = self.log_scale.clamp(-20, 60).neg_().exp_()
         above = F.logsigmoid(((value + 0.5) / 255 - self.loc).mul_(precision))
         below = F.logsigmoid((self.loc - (value - 0.5) / 255).mul_(precision))

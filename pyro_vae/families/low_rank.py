@@ -50,7 +50,7 @@ class LowRankNormal(Conditional):
 
 
 class LowRank(dist.TorchDistribution):
-    """N(loc, W W' + diag(scale^2)), the density by the Woodbury identity in O(D rank^2).
+    """N(loc, W W' + diag(scale^2)); the density uses the Woodbury identity and costs O(D rank^2).
 
     Unlike ``torch.distributions.LowRankMultivariateNormal`` it does not synchronise the device to
     check the Cholesky factor.

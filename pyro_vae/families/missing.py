@@ -1,4 +1,4 @@
-"""Distributions of data that were observed in part."""
+"""Distributions of partly observed data."""
 
 from typing import Any
 
@@ -7,7 +7,7 @@ from torch.distributions import Distribution, Independent
 
 
 def elements(p: Distribution) -> tuple[Any, int]:
-    """The distribution of single elements, and how many of its dimensions belong to one event.
+    """Return the distribution of single elements, and the number of its event dimensions.
 
     Raises ``ValueError`` where the elements of an event are not independent.
     """
@@ -21,10 +21,10 @@ def elements(p: Distribution) -> tuple[Any, int]:
 
 
 def masked(p: Distribution, observed: Tensor) -> Any:
-    """The distribution p of which only the elements where ``observed`` is true count.
+    """The distribution p restricted to the elements where ``observed`` is true.
 
-    log p(x) is the sum of log p(x_d) over these elements. ``observed`` is (B, ...), with the
-    elements of one event in any shape.
+    log p(x) is the sum of log p(x_d) over these elements. ``observed`` is boolean, (B, ...); the
+    elements of one event may have any shape.
 
     Raises ``ValueError`` where the elements of an event are not independent.
 

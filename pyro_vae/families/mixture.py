@@ -14,12 +14,12 @@ from .full_rank import FullRank
 class MixtureOfNormals(Conditional):
     """sum_j pi_j N(loc_j, diag(scale_j^2)), from (log pi, loc_1, ..., 2 log scale_1, ...) = net(h).
 
-    log pi is known up to a constant. Draws are reparameterised implicitly, through the mixture's
-    conditional distribution functions, so gradients are unbiased, also those of the weights pi. The
-    cost is one triangular (D, D) solve for each draw.
+    z is (..., D); log pi may have any additive constant. Draws are reparameterised implicitly,
+    through the mixture's conditional distribution functions. All gradients are unbiased, also those
+    of the weights pi. The cost is one triangular (D, D) solve for each draw.
 
-    Where components lie far apart, the variance makes these gradients useless: nearly all of the
-    gradient comes from draws in the gap, which are very rare. Train such a guide with
+    Where components are far apart, these gradients have a very large variance, because nearly all
+    of the gradient comes from the very rare draws between the components. Train such a guide with
     :class:`pyro_vae.objectives.stratified.Stratified_ELBO`, which takes one draw per component.
 
     Source: Figurnov, Mohamed & Mnih, *Implicit Reparameterization Gradients*, 2018, section 4.
@@ -62,15 +62,15 @@ class MixtureOfNormals(Conditional):
 class ImplicitMixture(dist.MixtureSameFamily):
     """A mixture of diagonal Normals with implicitly reparameterised draws.
 
-    u_d = F(z_d | z_<d) are independent uniforms whatever the parameters t are, so a draw moves with
-    t such that u stays constant: dz/dt = -(du/dz)^-1 du/dt, where du/dz is lower triangular. First
-    derivatives only.
+    u_d = F(z_d | z_<d) are independent uniforms for any parameters t. So a draw changes with t such
+    that u stays constant: dz/dt = -(du/dz)^-1 du/dt, where du/dz is lower triangular. Only first
+    derivatives are correct.
     """
 
     has_rsample = True
 
     @property
-    def support(self) -> Constraint:  # of torch: one that is tied to the components' values
+    def support(self) -> Constraint:  # torch's depends on the components' values
         support: Constraint = self.component_distribution.support
         return support
 
@@ -94,7 +94,7 @@ class ImplicitMixture(dist.MixtureSameFamily):
         before = log_density.cumsum(-1) - log_density
         weight = (self.mixture_distribution.logits.unsqueeze(-1) + before).softmax(-2)
         white = (z - normal.loc) / normal.scale
-        # the smaller tail keeps its digits; sum_j w_jd (Phi - 1) differs from u by a constant
+        # the smaller tail is more precise; sum_j w_jd (Phi - 1) differs from u by a constant
         above = (weight * torch.special.ndtr(white)).sum(-2, keepdim=True) > 0.5
         flip = 1 - 2 * above.to(z.dtype)
         cdf = flip * torch.special.ndtr(flip * white)
@@ -108,9 +108,10 @@ class ImplicitMixture(dist.MixtureSameFamily):
 
 
 class MixturePrior(nn.Module):
-    """sum_j pi_j N(loc_j, diag(scale_j^2)), with all parameters learned.
+    """sum_j pi_j N(loc_j, diag(scale_j^2)) with J = ``components``, all parameters learned.
 
-    It starts as ``components`` equal parts, with centres drawn from N(0, I).
+    z is (D,), D = ``dim``. At the start all weights are equal, and the means loc_j are draws from
+    N(0, I).
 
     Raises ``ValueError`` for a ``dim`` or ``components`` below 1.
 
@@ -151,8 +152,9 @@ class MixturePrior(nn.Module):
 class FullRankMixturePrior(MixturePrior):
     """sum_j pi_j N(loc_j, L_j L_j'), with L_j = diag(scale_j) (I + B_j), all parameters learned.
 
-    B_j is strictly lower triangular. Components that are turned and stretched follow the classes of
-    a latent space much better than diagonal ones. It starts as :class:`MixturePrior`, with B = 0.
+    B_j is strictly lower triangular. Components with a full covariance fit the classes of a latent
+    space much better than diagonal ones. It starts as :class:`MixturePrior`, with B = 0; shapes and
+    errors are the same.
 
     >>> FullRankMixturePrior(2, components=5)().sample((3,)).shape
     torch.Size([3, 2])

@@ -6,7 +6,7 @@ from torch import Tensor
 
 
 def mean(distribution: Any, num_samples: int = 64) -> Tensor:
-    """Return the mean of a distribution; without a closed form, that of ``num_samples`` draws."""
+    """Return the mean of a distribution, or without a closed form the mean of draws from it."""
     try:
         exact: Tensor = distribution.mean
     except (NotImplementedError, AttributeError):

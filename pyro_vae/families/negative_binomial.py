@@ -1,4 +1,4 @@
-"""Counts without an upper limit: the negative binomial, and with an excess of zeros."""
+"""Counts without an upper limit: the negative binomial, also with extra zeros."""
 
 import math
 from typing import ClassVar
@@ -16,10 +16,10 @@ from .elementwise import Elementwise
 class NegativeBinomial(Conditional):
     """Counts with mean mu = exp(net(h)) and variance mu + mu^2 / theta.
 
-    theta is a parameter that starts at ``theta``, one for each of ``dim`` elements (of the first
-    event dimension), or one for all without ``dim``. With ``library`` the last parent is the
-    library size l (..., 1), a positive number, and mu = l softmax(net(h)) over the elements:
-    net(h) is then the log of the expected shares.
+    theta is a learned parameter that starts at ``theta``. With ``dim`` there is one theta for each
+    of ``dim`` elements (of the first event dimension); without it, one for all. With ``library``
+    the last parent is the library size l (..., 1), a positive number, and mu = l softmax(net(h)),
+    where the softmax is over the elements and gives their expected shares.
 
     Source: Lopez et al., *Deep generative modeling for single-cell transcriptomics*, 2018.
 
@@ -55,7 +55,7 @@ class NegativeBinomial(Conditional):
         return NegativeBinomialDistribution(log_mean, self.log_theta).to_event(self.event_dim)
 
     def _split(self, parents: tuple[Tensor, ...]) -> tuple[tuple[Tensor, ...], Tensor | None]:
-        """The parents of the network, and the library size."""
+        """The parents that go to the network, and the library size."""
         if not self.library:
             return parents, None
         if len(parents) < 2:
@@ -128,7 +128,7 @@ class NegativeBinomialDistribution(Elementwise):
 
     @property
     def mean_of_counts(self) -> Tensor:
-        """mu."""
+        """The mean mu of the negative binomial, before zeros are added."""
         return self.log_mean.exp()
 
     def _log_counts(self, value: Tensor) -> Tensor:

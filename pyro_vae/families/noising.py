@@ -8,12 +8,12 @@ from torch import Tensor, nn
 class Noising(nn.Module):
     """q(z_t | v) = N(alpha_t v, sigma_t^2 I) for steps t = 1, ..., T, a Markov chain.
 
-    alpha_t^2 = sigmoid(log_snr_t), sigma_t^2 = 1 - alpha_t^2; ``log_snr`` is (T,) and falls. Steps
-    are given as t of shape (...), integers, for v of shape (..., D).
+    alpha_t^2 = sigmoid(log_snr_t), sigma_t^2 = 1 - alpha_t^2; ``log_snr`` is (T,) and decreases.
+    Steps t are integers of shape (...), for v of shape (..., D).
 
     Source: Kingma et al., *Variational Diffusion Models*, 2021.
 
-    Raises ``ValueError`` for fewer than two steps, or signal-to-noise ratios that do not fall.
+    Raises ``ValueError`` for fewer than two steps, or signal-to-noise ratios that do not decrease.
 
     >>> noising = Noising(torch.linspace(5, -5, 10))
     >>> noising(torch.zeros(3, 2), torch.tensor([1, 5, 10])).variance[:, 0]
@@ -32,7 +32,7 @@ class Noising(nn.Module):
         self.register_buffer("log_snr", log_snr)
 
     def __len__(self) -> int:
-        """T."""
+        """Return the number of steps T."""
         return len(self.log_snr)
 
     def level(self, t: Tensor) -> Tensor:
@@ -46,7 +46,10 @@ class Noising(nn.Module):
     def before(
         self, z: Tensor, t: Tensor, mean: Tensor, variance: Tensor | float = 0.0
     ) -> dist.Distribution:
-        """The moments of q(z_{t-1} | z_t, v), where v has a mean and a variance given z_t."""
+        """The Normal with the mean and variance of q(z_{t-1} | z_t, v), averaged over v.
+
+        ``mean`` and ``variance`` are those of v given z_t; without ``variance`` v is known.
+        """
         snr_t, snr_s = self.level(t), self.level(t - 1)
         c = -torch.expm1(snr_t - snr_s)  # 1 - SNR_t / SNR_s
         alpha_s = snr_s.sigmoid().sqrt()
@@ -55,5 +58,5 @@ class Noising(nn.Module):
 
 
 def normal(loc: Tensor, variance: Tensor) -> dist.Distribution:
-    """The Normal of a mean (..., D) and a variance."""
+    """The diagonal Normal with mean (..., D) and this variance."""
     return dist.Normal(loc, variance.sqrt()).to_event(1)

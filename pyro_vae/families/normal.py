@@ -1,4 +1,4 @@
-"""Normal families: the standard Normal, one scale for all dimensions, one scale for each."""
+"""Normal families: standard, with one scale for all dimensions, with one scale for each."""
 
 import math
 from typing import Any
@@ -11,7 +11,7 @@ from .conditional import Conditional
 
 
 class StandardNormal(nn.Module):
-    """N(0, I) on R^``dim``.
+    """N(0, I) on R^``dim``; z is (``dim``,).
 
     Raises ``ValueError`` for a ``dim`` below 1.
 
@@ -33,7 +33,7 @@ class StandardNormal(nn.Module):
 
 
 class DiagonalNormal(Conditional):
-    """N(loc, diag(scale^2)), with (loc, 2 log scale) = net(h).
+    """N(loc, diag(scale^2)), with (loc, 2 log scale) = net(h); z is (..., D).
 
     In float32 the scale is finite for |2 log scale| < 174.
 
@@ -56,7 +56,8 @@ class DiagonalNormal(Conditional):
 class Normal(Conditional):
     """N(loc, scale^2 I), with loc = net(h) and one ``scale`` for all dimensions.
 
-    The scale is fixed, or a parameter that starts there where ``learned``.
+    Values are (..., D). The scale is fixed. With ``learned`` it is a parameter that starts at
+    ``scale``.
 
     Raises ``ValueError`` for a scale that is not positive and finite.
     """
@@ -87,7 +88,7 @@ class NormalDistribution(dist.Normal):
 
     log p(x) = -1/2 ((x - loc) / scale)^2 - log scale - 1/2 log 2 pi
 
-    With few latents the number of operations is the cost.
+    With few latents the cost depends mainly on the number of operations.
 
     >>> NormalDistribution(torch.tensor(0.0), torch.tensor(1.0)).log_prob(torch.tensor(0.0))
     tensor(-0.9189)
@@ -106,6 +107,8 @@ def product(first: Any, second: Any) -> dist.Distribution:
 
     1 / scale^2 = 1 / s_1^2 + 1 / s_2^2,    loc = scale^2 (m_1 / s_1^2 + m_2 / s_2^2)
 
+    All parameters are (..., D).
+
     Raises ``TypeError`` for other distributions.
 
     >>> p = NormalDistribution(torch.zeros(3), torch.ones(3)).to_event(1)
@@ -123,7 +126,7 @@ def product(first: Any, second: Any) -> dist.Distribution:
 
 
 def _diagonal(distribution: Any) -> dist.Normal:
-    """The Normals of each dimension."""
+    """The univariate Normals of the dimensions."""
     base = getattr(distribution, "base_dist", None)
     if not isinstance(base, torch.distributions.Normal):
         raise TypeError(f"expected diagonal Normals, got a {type(base or distribution).__name__}")

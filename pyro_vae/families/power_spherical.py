@@ -11,7 +11,9 @@ from .spherical import AboutMean, Spherical, Uniform, kl_to_uniform
 
 
 class PowerSpherical(Spherical):
-    """p(z) proportional to (1 + mu'z)^kappa, from (mu before normalisation, kappa before softplus).
+    """p(z) proportional to (1 + mu'z)^kappa on the unit sphere of R^D; z is (..., D).
+
+    The network gives (mu before normalisation, kappa before softplus).
 
     Raises ``ValueError`` for fewer than two dimensions.
 
@@ -52,7 +54,7 @@ class PowerSphericalDistribution(AboutMean):
 
     def _log_normaliser(self) -> Tensor:
         a, b = self._beta()
-        a = a.double()  # the terms are of size kappa log kappa: float32 would lose the difference
+        a = a.double()  # terms of size kappa log kappa: their difference is inexact in float32
         log_normaliser = torch.lgamma(a + b) - torch.lgamma(a) - b * math.log(4 * math.pi)
         return log_normaliser.to(self.concentration.dtype)
 

@@ -1,7 +1,7 @@
-"""Latents on the unit sphere S^(D-1) of R^D: the uniform prior, and what the posteriors share.
+"""Latents on the unit sphere S^(D-1) of R^D: the uniform prior and the base of the posteriors.
 
 A draw is z = t mu + sqrt(1 - t^2) v, with t = mu'z and v uniform among the unit vectors orthogonal
-to the mean mu. When mu moves, v moves by parallel transport: the gradient needs no reference
+to the mean mu. When mu changes, v changes by parallel transport. So the gradient needs no reference
 direction and has no singular point.
 """
 
@@ -19,7 +19,7 @@ from .conditional import Conditional
 
 
 class UniformSphere(nn.Module):
-    """The uniform distribution on the unit sphere of R^``dim``.
+    """The uniform distribution on the unit sphere of R^``dim``; z is (``dim``,).
 
     Raises ``ValueError`` for a ``dim`` below 2.
 
@@ -38,9 +38,9 @@ class UniformSphere(nn.Module):
 
 
 class Spherical(Conditional):
-    """The base of families with (mu before normalisation, kappa before softplus) = net(h).
+    """The base class of families with (mu before normalisation, kappa before softplus) = net(h).
 
-    mu is the direction of the mean, and kappa the concentration.
+    mu is the direction of the mean, and kappa is the concentration.
     """
 
     layout = "mu before normalisation, kappa before softplus"
@@ -59,7 +59,7 @@ class Spherical(Conditional):
 class Uniform(dist.TorchDistribution):
     """Uniform on the unit sphere of R^D.
 
-    ``loc``, zeros of shape (..., D), gives the shape, precision and device.
+    ``loc`` is a tensor of zeros (..., D). It sets the shape, precision and device.
     """
 
     arg_constraints: ClassVar[dict[str, Any]] = {}
@@ -91,7 +91,7 @@ class Uniform(dist.TorchDistribution):
 
 
 class AboutMean(dist.TorchDistribution):
-    """A density on the sphere that depends on t = mu'z alone; subclasses give the law of t."""
+    """A density on the sphere that depends only on t = mu'z; subclasses define how t is drawn."""
 
     arg_constraints: ClassVar[dict[str, Any]] = {}
     support = constraints.sphere
@@ -124,7 +124,7 @@ class AboutMean(dist.TorchDistribution):
     def log_prob(self, value: Tensor) -> Tensor:
         if self._validate_args:
             self._validate_sample(value)
-        # t - 1 = -|mu - z|^2 / 2 on the sphere: mu'z - 1 loses its digits near mu
+        # t - 1 = -|mu - z|^2 / 2 on the sphere; computed as mu'z - 1 it is imprecise near mu
         less = -0.5 * (self.direction - value).square().sum(-1)
         return self._log_density(less) + self._log_normaliser()
 
@@ -137,11 +137,11 @@ class AboutMean(dist.TorchDistribution):
         raise NotImplementedError
 
     def _log_density(self, less: Tensor) -> Tensor:
-        """The log-density at t = 1 + ``less``, without its normaliser."""
+        """The log density at t = 1 + ``less``, without its normaliser."""
         raise NotImplementedError
 
     def _log_normaliser(self) -> Tensor:
-        """What is added to ``_log_density``."""
+        """The term to add to ``_log_density`` to get the log density; it does not depend on t."""
         raise NotImplementedError
 
     def _mean_cosine(self) -> Tensor:
@@ -150,13 +150,13 @@ class AboutMean(dist.TorchDistribution):
 
 
 def kl_to_uniform(q: Any, p: Uniform) -> Tensor:
-    """KL(q || uniform) = E_q[log q] + log area."""
+    """KL(q || uniform) = E_q[log q] + log(area of the sphere)."""
     kl: Tensor = q.mean_log_density() + log_area(p.event_shape[-1])
     return kl
 
 
 def log_area(dim: int) -> float:
-    """The log-area of the unit sphere of R^dim: log(2 pi^(dim/2) / Gamma(dim/2))."""
+    """The log area of the unit sphere of R^dim: log(2 pi^(dim/2) / Gamma(dim/2))."""
     return math.log(2) + dim / 2 * math.log(math.pi) - math.lgamma(dim / 2)
 
 

@@ -12,8 +12,8 @@ from .conditional import Conditional
 class StudentT(Conditional):
     """Student's t for each dimension, with (loc, scale, degrees of freedom) from net(h).
 
-    scale = softplus(s) + ``min_scale``, degrees of freedom = softplus(d) + 3, (loc, s, d) = net(h):
-    the variance is finite, and a density on few data stays bounded.
+    scale = softplus(s) + ``min_scale``, degrees of freedom = softplus(d) + 3, (loc, s, d) = net(h).
+    So the variance is finite and the density is bounded. Values are (..., D).
 
     Source: Mattei & Frellsen, *MIWAE: Deep Generative Modelling and Imputation of Incomplete Data*,
     2019.

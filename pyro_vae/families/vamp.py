@@ -6,11 +6,11 @@ from torch import Tensor, nn
 
 
 class VampPrior(nn.Module):
-    """1/J sum_j q(z | u_j): the guide's own family at J learned pseudo-inputs u in [0, peak].
+    """1/J sum_j q(z | u_j): the guide's distributions at J learned pseudo-inputs u in [0, peak].
 
-    ``pseudo_inputs`` (J, ...) are the starting points: a few data, or noise in [0, ``peak``]. The
-    guide shares the encoder. Its family must know the density of any point: a Delta does not, and
-    an inverse autoregressive flow is slow at it.
+    ``pseudo_inputs`` (J, ...) are the initial values: a few data, or noise in [0, ``peak``]. Prior
+    and guide share the ``encoder``. Its family must compute the density of any point: a Delta
+    cannot, and an inverse autoregressive flow is slow at it.
 
     Source: Tomczak & Welling, *VAE with a VampPrior*, 2018.
 

@@ -1,7 +1,7 @@
-"""Vectors of a codebook: a guide that takes the nearest ones, and priors over their codes.
+"""Vectors of a codebook: a guide that chooses the nearest vectors, and priors over their codes.
 
-A value is (..., N, E): N vectors of E dimensions, each a row of the codebook, whose number is its
-code. Densities are probabilities of the N codes.
+A value is (..., N, E): N vectors of E dimensions. Each is a row of the codebook, and the row's
+number is its code. Densities are probabilities of the N codes.
 
 Source: van den Oord, Vinyals & Kavukcuoglu, *Neural Discrete Representation Learning*, 2017.
 """
@@ -19,9 +19,9 @@ from .conditional import Conditional, at_least_one
 
 
 class Codebook(nn.Module):
-    """``number`` = K vectors of ``dim`` = E dimensions, (K, E).
+    """A table (K, E) of K = ``number`` learned vectors of E = ``dim`` dimensions.
 
-    Raises ``ValueError`` for fewer than 1 of either.
+    Raises ``ValueError`` for a ``number`` or ``dim`` below 1.
 
     >>> book = Codebook(8, 3)
     >>> book.nearest(book(torch.tensor([5, 0])))
@@ -45,9 +45,9 @@ class Codebook(nn.Module):
 
     @torch.no_grad()
     def restart(self, h: Tensor) -> int:
-        """Move the vectors that no row of h (R, E) is nearest to onto random rows of h.
+        """Replace each vector that no row of h (R, E) has as its nearest by a random row of h.
 
-        Return how many there were.
+        Return the number of vectors that were replaced.
         """
         used = torch.bincount(self.nearest(h), minlength=len(self.vectors)) > 0
         idle = (~used).nonzero().squeeze(-1)
@@ -56,10 +56,12 @@ class Codebook(nn.Module):
 
 
 class NearestCode(Conditional):
-    """All mass at the vectors that are nearest to net(h), E channels of N positions.
+    """All mass at the vectors nearest to net(h), whose outputs are E channels of N positions.
 
-    A draw has the gradient of net(h): straight through. The codebook itself gets its gradient from
-    ``NearestCodeDistribution.cost``. Raises ``ValueError`` where E does not divide the outputs.
+    Values are (..., N, E). The gradient of a draw is that of net(h) (straight through). The
+    codebook gets its gradient from ``NearestCodeDistribution.cost``.
+
+    Raises ``ValueError`` where E does not divide the number of outputs.
 
     >>> q = NearestCode(nn.Linear(6, 4 * 3), Codebook(8, 3))
     >>> q(torch.randn(5, 6)).sample().shape
@@ -83,7 +85,7 @@ class NearestCode(Conditional):
 
 
 class CodeDistribution(dist.TorchDistribution):
-    """A distribution of N vectors of a codebook; children define ``sample`` and ``log_prob``."""
+    """A distribution of N vectors of a codebook; subclasses define ``sample`` and ``log_prob``."""
 
     arg_constraints: ClassVar[dict[str, Any]] = {}
 
@@ -118,7 +120,7 @@ class VectorsOf(constraints.Constraint):
 
 
 class NearestCodeDistribution(CodeDistribution):
-    """All mass at the vectors nearest to h (..., N, E), with probability one."""
+    """The codebook vectors nearest to h (..., N, E), with probability one."""
 
     has_rsample = True
 
@@ -144,7 +146,10 @@ class NearestCodeDistribution(CodeDistribution):
         return torch.where(same, 0.0, -math.inf).to(self.h)
 
     def cost(self, commitment: float) -> Tensor:
-        """|sg(h) - e|^2 + ``commitment`` |h - sg(e)|^2, summed over an event, (...)."""
+        """|sg(h) - e|^2 + ``commitment`` |h - sg(e)|^2, summed over an event, (...).
+
+        sg stops the gradient.
+        """
         vectors = self.mean
         of_codebook = (self.h.detach() - vectors).square()
         of_encoder = (self.h - vectors.detach()).square()
@@ -157,7 +162,9 @@ class NearestCodeDistribution(CodeDistribution):
 
 
 class UniformCodes(nn.Module):
-    """p(z) = K^-N: all codes equally likely at each of ``positions`` = N positions.
+    """p(z) = K^-N: all codes are equally likely at each of N = ``positions``; z is (N, E).
+
+    Raises ``ValueError`` for fewer than 1 position.
 
     >>> UniformCodes(Codebook(8, 3), 4)().sample((5,)).shape
     torch.Size([5, 4, 3])
@@ -187,11 +194,12 @@ class UniformCodesDistribution(CodeDistribution):
 
 
 class AutoregressiveCodes(nn.Module):
-    """p(z) = prod_n p(k_n | k_1, ..., k_{n-1}), the codes k of an image row by row.
+    """p(z) = prod_n p(k_n | k_1, ..., k_{n-1}), with the codes k of an image in row order.
 
-    ``net`` maps what came before, (R, N, 2 E), to logits (R, N, K): at position n the vectors of
-    k_{n-1} and, of the row above, k_{n-``width``}; zeros where there are none. It is causal along
-    N, as :class:`pyro_vae.nets.RecurrentLogits` is.
+    ``net`` maps inputs (R, N, 2 E) to logits (R, N, K). Its inputs at position n are the vectors of
+    the code before, k_{n-1}, and of the code above, k_{n-``width``}; they are zeros where there is
+    no such code. It must be causal along N, such as :class:`pyro_vae.nets.RecurrentLogits`.
+    Raises ``ValueError`` for fewer than 1 position or a width below 1.
 
     >>> from pyro_vae.nets import RecurrentLogits
     >>> prior = AutoregressiveCodes(Codebook(8, 3), RecurrentLogits(6, 16, 8), 4, width=2)
@@ -210,7 +218,7 @@ class AutoregressiveCodes(nn.Module):
         return AutoregressiveDistribution(self)
 
     def logits(self, z: Tensor) -> Tensor:
-        """Of every position, given those before it, (R, N, E) -> (R, N, K)."""
+        """The logits of each position given the positions before it, (R, N, E) -> (R, N, K)."""
         before = [nn.functional.pad(z, (0, 0, lag, 0))[:, : z.shape[1]] for lag in (1, self.width)]
         logits: Tensor = self.net(torch.cat(before, -1))
         return logits

@@ -13,7 +13,9 @@ from .spherical import AboutMean, Spherical, Uniform, kl_to_uniform
 
 
 class VonMisesFisher(Spherical):
-    """p(z) proportional to exp(kappa mu'z), from (mu before normalisation, kappa before softplus).
+    """p(z) proportional to exp(kappa mu'z) on the unit sphere of R^D; z is (..., D).
+
+    The network gives (mu before normalisation, kappa before softplus).
 
     Raises ``ValueError`` for fewer than two dimensions.
 
@@ -33,8 +35,8 @@ class VonMisesFisherDistribution(AboutMean):
     """exp(kappa mu'z) / Z, Z = (2 pi)^(D/2) I_(D/2-1)(kappa) kappa^(1-D/2).
 
     t is drawn by rejection (Wood 1994) from ``PROPOSALS`` proposals at once, so no loop depends on
-    the data and a draw compiles. Each proposal is accepted with a probability above 0.65: all of
-    them fail once in 10^14 draws, and then the first one is taken. The gradient in kappa is
+    the data and a draw can be compiled. Each proposal is accepted with a probability above 0.65.
+    All are rejected once in 10^14 draws; the first one is taken then. The gradient in kappa is
     implicit, dt/dkappa = -(dF(t)/dkappa) / p(t) (Figurnov et al. 2018).
     """
 
@@ -67,7 +69,7 @@ class VonMisesFisherDistribution(AboutMean):
     def _slope(self, t: Tensor, kappa: Tensor) -> Tensor:
         """dt/dkappa = int_t^1 (s - E[s]) p(s) ds / p(t), by Gauss-Legendre quadrature in the angle.
 
-        In float64, because the terms of the integral cancel.
+        It is computed in float64, because the terms of the integral cancel.
         """
         D = self.event_shape[-1]
         dtype = t.dtype

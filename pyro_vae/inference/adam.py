@@ -12,7 +12,7 @@ FLAGS = ("betas", "eps", "weight_decay", "amsgrad", "maximize", "decoupled_weigh
 
 
 def adam_state(optim: Optimizer, p: Tensor, amsgrad: bool) -> list[Tensor]:
-    """Adam's step count and moments of one parameter, in torch's own state; created if missing."""
+    """Adam's step count and moments of one parameter in torch's state; they are created once."""
     state = optim.state[p]
     names = ["exp_avg", "exp_avg_sq"] + ["max_exp_avg_sq"] * amsgrad
     if not state:
@@ -27,7 +27,8 @@ def adam_rates(states: Sequence[Sequence[Tensor]], lr: Any, flags: dict[str, Any
     """The numbers of the coming update of n parameters, (3, n): lr and the bias corrections.
 
     lr / (1 - beta1^t),   1 / sqrt(1 - beta2^t),   lr,   where t is the step count after the update.
-    They are computed outside the graph. Inside, the compiler repeats the powers every 16 elements.
+    They are computed outside the graph: inside, the compiler would repeat the powers for every 16
+    elements.
     """
     first, second = (math.log(beta) if beta else -math.inf for beta in flags["betas"])
     t = torch.stack([state[0] for state in states]).double() + 1
@@ -38,7 +39,7 @@ def adam_rates(states: Sequence[Sequence[Tensor]], lr: Any, flags: dict[str, Any
 def adam_update(
     p: Tensor, grad: Tensor, state: Sequence[Tensor], rates: Tensor, flags: dict[str, Any]
 ) -> None:
-    """Torch's Adam and AdamW for one parameter; ``rates`` are its numbers of :func:`adam_rates`.
+    """Torch's Adam and AdamW for one parameter; ``rates`` is its column of :func:`adam_rates`.
 
     Torch's functional form divides by a learning rate that is a tensor. This gives NaN where a
     warm-up starts at 0.

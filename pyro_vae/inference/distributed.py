@@ -1,4 +1,4 @@
-"""One or several processes, each with its own data, all with the same weights."""
+"""One or several processes with the same weights, each with its own share of the data."""
 
 import gc
 import os
@@ -17,8 +17,8 @@ T = TypeVar("T")
 def processes() -> Iterator[None]:
     """Join the processes that ``torchrun`` started, on one machine or several.
 
-    Without ``torchrun`` it does nothing. All code inside (data shards, gradients, records, files)
-    asks ``torch.distributed`` itself.
+    Without ``torchrun`` it does nothing. Code inside this context needs no other argument: data
+    shards, gradients, records and files ask ``torch.distributed``.
     """
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
         yield
@@ -63,7 +63,7 @@ def all_reduce_sum(tensor: Tensor) -> Tensor:
 
 
 def broadcast(tensors: Iterable[Tensor]) -> None:
-    """Give every process the first one's values of some tensors."""
+    """Copy the values of some tensors from the first process to all processes."""
     if _running():
         for tensor in tensors:
             dist.broadcast(tensor.detach(), 0)

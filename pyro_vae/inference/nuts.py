@@ -18,13 +18,13 @@ def posterior_draws(
     """Draw from the exact posterior p(z | x) by the No-U-Turn sampler, as a reference for a guide.
 
     Returns the draws by site, of shape (num_samples, B, D). One chain moves the latents of all data
-    together. It mixes well up to some dozens of dimensions in total, so pass few data. It runs
+    together. It mixes well for up to some tens of dimensions in total, so pass few data. It runs
     eagerly in ``eval`` mode and is slow; latents must be continuous. The draws are autocorrelated:
     check ``pyro.ops.stats.effective_sample_size``.
 
     Source: Hoffman & Gelman, *The No-U-Turn Sampler*, 2014.
 
-    Raises ``ValueError`` for fewer than one sample.
+    Raises ``ValueError`` for fewer than one sample or warm-up step.
     """
     at_least(1, num_samples=num_samples, warmup_steps=warmup_steps)
     with looking(modules_of(model)), torch.enable_grad():

@@ -14,18 +14,21 @@ from ..programs.sites import Program
 
 
 class SemiAmortised(PyroModule):
-    """A guide whose encoder gives a first value, which a few steps of SVI improve for each datum.
+    """A guide whose encoder gives initial parameters, improved for each datum by steps of SVI.
 
     h_0 = net(x),   h_(t+1) = h_t + rate_t d ELBO(h_t)/dh_t,   q(z | x) = family(h_T)
 
-    ``family`` is a conditional over ``nn.Identity()`` that takes the network's outputs h. The steps
-    maximise the ELBO of ``model``, estimated with ``num_particles`` new draws each. ``rate_t`` is
-    learned and starts at ``rate``. Each step costs a forward and a backward pass of the decoder.
-    Gradients go through the steps exactly, by second derivatives, so the encoder learns a good
-    start. The steps use new draws at every run, so the guide is not deterministic given z: DReG and
-    STL refuse it.
+    ``net`` maps x (B, ...) to h (B, outputs), the parameters of the ``family``, which is a
+    conditional over ``nn.Identity()``. There are T = ``steps`` steps. They maximise the ELBO of
+    ``model``, estimated with ``num_particles`` new draws in each step. ``rate_t`` is learned and
+    starts at ``rate``. Each step costs a forward and a backward pass of the decoder. Gradients go
+    through the steps exactly, with second derivatives, so the encoder learns a good start. The
+    steps use new draws in every run, so q(z | x) is random: DReG and STL refuse this guide.
 
     Source: Kim et al., *Semi-Amortized Variational Autoencoders*, 2018.
+
+    Raises ``ValueError`` for ``steps`` or ``num_particles`` below 1, or a rate that is not
+    positive.
 
     >>> guide = SemiAmortised(vae.model, vae.encoder.net, DiagonalNormal(nn.Identity()))
     >>> Trace_ELBO().estimate(vae.model, guide, torch.ones(3, 64)).loss.shape
@@ -56,7 +59,7 @@ class SemiAmortised(PyroModule):
         """q(z | x) after the steps."""
         h = self.net(x)
         rates = self.log_rate.exp()
-        # the draws of the steps are no part of the program
+        # the draws of the steps are not sites of the program
         with own_parameters(), poutine.block(expose_types=["param"]):
             for rate in rates:
                 h = h - rate * cast(Any, torch.func.grad)(self._loss)(h, x)
@@ -67,7 +70,7 @@ class SemiAmortised(PyroModule):
             pyro.sample("z", self.family(h))
 
     def _loss(self, h: Tensor, x: Tensor) -> Tensor:
-        """Minus the ELBO, summed over the data; each draw is a copy of the rows."""
+        """Minus the ELBO, summed over the data; the rows are copied for each draw."""
         h, x = (torch.cat([rows] * self.num_particles) for rows in (h, x))
         guide = poutine.trace(self._guide).get_trace(h)
         model = poutine.trace(poutine.replay(self._model, trace=guide)).get_trace(x)

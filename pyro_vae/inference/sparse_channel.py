@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 MAX_TAPS = 10
-"""The most taps whose 2^L supports are enumerated."""
+"""The largest number of taps L whose 2^L supports are enumerated."""
 
 
 class ChannelPrior(NamedTuple):
@@ -30,10 +30,10 @@ class ChannelPrior(NamedTuple):
 
 
 class ChannelPosterior(NamedTuple):
-    """What is known of the taps of each datum."""
+    """Moments of the posterior of the taps h of each datum, or of its mean field."""
 
     log_evidence: Tensor
-    """log p(y), (B,); of the mean field, the ELBO."""
+    """log p(y), (B,); for the mean field, the ELBO."""
     active: Tensor
     """P(s_l = 1 | y), (B, L)."""
     mean: Tensor
@@ -43,7 +43,7 @@ class ChannelPosterior(NamedTuple):
     residual: Tensor
     """E[|y - A h|^2 | y], (B,)."""
     supports: Tensor | None = None
-    """p(s | y), (B, 2^L); None for the mean field."""
+    """p(s | y), (B, 2^L), in the order of :func:`all_supports`; None for the mean field."""
 
 
 def all_supports(taps: int) -> Tensor:
@@ -63,7 +63,7 @@ def all_supports(taps: int) -> Tensor:
 
 
 def exact_posterior(A: Tensor, y: Tensor, prior: ChannelPrior) -> ChannelPosterior:
-    """Return the posterior of y (B, M) given A (M, L), a sum over all 2^L supports.
+    """Return the posterior p(s, h | y) for y (B, M) and A (M, L), by a sum over all 2^L supports.
 
     Given s, with D = diag(s) and precision C = D A' A D / noise^2 + I / tap^2,
     log p(y | s) = log N(y; 0, noise^2 I) + 1/2 b' C^-1 b - 1/2 log det(tap^2 C), where
@@ -111,16 +111,17 @@ def mean_field(
     sweeps: int = 50,
     start: ChannelPosterior | None = None,
 ) -> ChannelPosterior:
-    """Return the mean field q(h) = prod_l q(s_l, g_l), one factor updated at a time.
+    """Return the mean field q(s, g) = prod_l q(s_l, g_l), updating one factor at a time.
 
     q(g_l | s_l = 1) = N(m_l, v_l), with v_l = 1 / (|a_l|^2 / noise^2 + 1 / tap^2),
     m_l = v_l a_l' (y - sum_{j != l} a_j E[h_j]) / noise^2,
     logit q(s_l = 1) = logit rate + 1/2 log(v_l / tap^2) + m_l^2 / (2 v_l).
 
-    Each update raises the ELBO, which is ``log_evidence`` of the result. The first sweep starts
-    from h = 0, or from the E[h] of ``start``; the optimum that is found is a local one.
+    a_l is column l of A (M, L); y is (B, M). No update lowers the ELBO, which is ``log_evidence``
+    of the result. The first sweep starts from h = 0, or from E[h] of ``start``. The optimum is a
+    local one. There is no limit to the number of taps.
 
-    Raises ``ValueError`` where :func:`exact_posterior` does, but for the number of taps.
+    Raises ``ValueError`` for shapes or hyper-parameters that do not fit.
     """
     _check(A, y, prior)
     rate, tap, noise = prior
@@ -144,8 +145,8 @@ def mean_field(
 def em_step(A: Tensor, y: Tensor, posterior: ChannelPosterior) -> ChannelPrior:
     """Return the hyper-parameters that maximise E[log p(y, s, h)] under a posterior.
 
-    With the exact posterior this is EM and log p(y) never falls; with the mean field the ELBO never
-    falls.
+    A is (M, L), y is (B, M). With the exact posterior this is EM, and log p(y) never decreases;
+    with the mean field the ELBO never decreases.
     """
     number = posterior.active.sum()
     return ChannelPrior(

@@ -1,8 +1,8 @@
-"""One optimisation step, in one of three ways; :class:`pyro_vae.SVI` chooses when it is built.
+"""One optimisation step, in one of three ways, which :class:`pyro_vae.SVI` chooses at its creation.
 
-It runs eagerly, or as one compiled graph that includes the update of Adam, or on several processes
-whose gradients are summed. Everything that changes from step to step is a tensor input of the
-graph: parameters, buffers, the optimiser's state, learning rates, beta, the data.
+The step runs eagerly, or as one compiled graph that includes the update of Adam, or on several
+processes whose gradients are summed. Everything that changes from step to step is a tensor input of
+the graph: parameters, buffers, the optimiser's state, learning rates, beta, the data.
 """
 
 from collections.abc import Callable, Sequence
@@ -58,7 +58,7 @@ class EagerGradients:
 
 
 class SeparateStep:
-    """Gradients, summed over the processes where there are several; then the torch optimiser."""
+    """Compute gradients, sum them over the processes, and then step with the torch optimiser."""
 
     def __init__(
         self, pair: Pair, gradients: Gradients, optim: Optimizer, clip_norm: float | None
@@ -83,7 +83,7 @@ class SeparateStep:
         return estimate
 
     def _make_alike(self) -> None:
-        """Give all processes the first one's weights, once."""
+        """Copy the weights of the first process to all processes, once."""
         if not self._alike:
             modules = self.pair.modules
             broadcast([*trained(self.optim), *(b for m in modules for b in m.buffers())])
@@ -101,7 +101,7 @@ class _Graph:
 
     @property
     def graphs(self) -> Graphs:
-        """Built at the first step, once the pair's modules are known."""
+        """The compiled graphs; they are built at the first step, when the modules are known."""
         if self._graphs is None:
             self._graphs = Graphs(self.pair.modules)
         return self._graphs
@@ -121,7 +121,7 @@ class _Graph:
         rates: Sequence[Tensor] = (),
         key: Any = None,
     ) -> list[Tensor]:
-        """Run the objective, its gradient, and then ``then``; return tensors."""
+        """Run the objective and its gradient, then the function ``then``; return its tensors."""
         if not self._numbers.belong_to(objective):
             self._numbers = Numbers(objective)
         self._numbers.check()
@@ -129,7 +129,7 @@ class _Graph:
         beta = getattr(objective, "beta", None)
         device = self.graphs.modules.tensors()[names[0]].device
         scalars = [*rates] if beta is None else [*rates, _scalar(beta, device)]
-        data = (*scalars, *call[0], *([call[1]] if call[1] else []))  # flat, if it can be
+        data = (*scalars, *call[0], *([call[1]] if call[1] else []))  # flat where possible
 
         def function(tensors: dict[str, Tensor], slots: Any, data: Any) -> list[Tensor]:
             scalars_, args = data[: len(scalars)], data[len(scalars) :][: len(call[0])]
@@ -161,7 +161,7 @@ class GraphGradients(_Graph):
 
         loss, log_likelihood, kl, *grads = self.run(objective, call, list(names), keep)
         for p, grad in zip(names.values(), grads, strict=True):
-            p.grad = grad if grad.shape == p.shape else None  # as torch does: None for what is idle
+            p.grad = grad if grad.shape == p.shape else None  # None for unused ones, as in torch
         return Estimate(loss, log_likelihood, kl)
 
 
@@ -195,7 +195,7 @@ class FusedStep(_Graph):
             numbers = [column for each in rates for column in each.unbind(1)]
             each = zip(names, grads, slots, which, numbers, strict=True)
             for name, grad, slot, group, number in each:
-                if grad is not None:  # as in torch: a parameter without gradient does not move
+                if grad is not None:  # as in torch: no update without a gradient
                     adam_update(tensors[name], grad, slot, number, flags[group])
             return []
 
@@ -223,9 +223,9 @@ def objective_key(objective: Objective) -> Any:
 
 
 def _sum_gradients(parameters: Sequence[Tensor]) -> None:
-    """Sum the gradients over the processes, in one transfer: losses are sums over the data.
+    """Sum the gradients over the processes in one transfer, because losses are sums over the data.
 
-    What is idle in all processes keeps no gradient, as in one process.
+    A parameter that no process uses keeps the gradient None, as with one process.
     """
     used = torch.tensor([float(p.grad is not None) for p in parameters])
     used = all_reduce_sum(used.to(parameters[0].device))

@@ -28,16 +28,16 @@ class SVI(pyro.infer.SVI):
     the optimiser, or the optimiser holds parameters of other modules. Later steps run without
     validation and do not synchronise with the device.
 
-    Tensor arguments of a step whose first dimension is the size of the data plate are rows. They
-    are copied where an objective takes several draws. ``rows`` names them where this rule is not
-    enough.
+    Tensor arguments of a step whose first dimension is the size of the data plate have one row per
+    datum. Their rows are copied where an objective takes several draws. ``rows`` names these
+    arguments where this rule is not enough.
 
     Where ``torch.distributed`` runs, each process steps on its own share of a batch, and all
     processes use the gradient of the whole batch. With ``compile`` the objective, its gradient and,
     for Adam and AdamW, the update are one compiled graph, which uses the compiler's own random
-    numbers. A number that programs read becomes part of the graph. A later change of this number is
-    refused; a tensor may change. With ``clip_norm`` the gradient of all parameters together is
-    scaled down to this Euclidean norm.
+    numbers. Python numbers that the programs read become constants of the graph; a later change of
+    them is refused. Tensors may change. With ``clip_norm`` the gradient of all parameters together
+    is scaled down to at most this Euclidean norm.
 
     Source: Hoffman et al., *Stochastic Variational Inference*, 2013.
 

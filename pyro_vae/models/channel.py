@@ -14,11 +14,12 @@ class SparseChannel(PyroModule):
 
     s_l ~ Bernoulli(rate),  g_l ~ N(0, tap_scale^2),  n ~ N(0, noise_scale^2 I).
 
-    Shapes: y is (B, M), ``A`` is (M, L), g is (B, L). The site "s" is one of the 2^L supports, in
-    the order of ``supports`` (2^L, L), as a one-hot vector; the guide marks it to be summed out.
-    ``support_encoder(y)`` is a categorical over them, ``tap_encoder(y, bits)`` is q(g | y, s) given
-    the L bits of s. The three hyper-parameters are trained with the guide: variational EM. The
-    posterior without networks is :func:`pyro_vae.inference.exact_posterior`.
+    Shapes: y is (B, M), ``A`` is (M, L), g is (B, L). The site "s" is a one-hot vector: it chooses
+    one of the 2^L rows of ``supports`` (2^L, L). The guide marks it to be summed out.
+    ``support_encoder(y)`` is q(s | y), a categorical over the supports, and
+    ``tap_encoder(y, bits)`` is q(g | y, s), given the L bits of the support. The rate and the two
+    scales are trained with the guide (variational EM). :func:`pyro_vae.inference.exact_posterior`
+    computes the posterior without networks.
 
     Source: the Bernoulli-Gaussian prior of Soussen et al., *From Bernoulli-Gaussian Deconvolution
     to Sparse Signal Restoration*, 2011.

@@ -9,10 +9,10 @@ from torch import Tensor, nn
 class CVAE(PyroModule):
     """A conditional VAE: p(z | x) p(y | x, z), with q(z | x, y).
 
-    Of each datum one part x is given, another part y is predicted. ``baseline(x)`` is a network's
-    own prediction p(y | x), without a latent. It is trained first, by :meth:`regression`; its mean
-    g(x) is then an input of the other parts, and gets no gradient from them: ``prior(x, g)`` is
-    p(z | x), ``decoder(x, g, z)`` is p(y | x, z) and ``encoder(x, g, y)`` is q(z | x, y).
+    One part x of each datum is given, and the other part y is predicted. ``baseline(x)`` is a
+    prediction p(y | x) without a latent. It is trained first, by :meth:`regression`. Its mean g(x)
+    is then an input of the other parts and gets no gradient from them: ``prior(x, g)`` is p(z | x),
+    ``decoder(x, g, z)`` is p(y | x, z) and ``encoder(x, g, y)`` is q(z | x, y).
 
     Shapes: ``x`` is ``(B, D_x)``, ``y`` is ``(B, D_y)`` and g has the shape of y.
 

@@ -10,13 +10,13 @@ from torch import Tensor, nn
 class DeepMarkovModel(PyroModule):
     """prod_t p(z_t | z_{t-1}) p(x_t | z_t) and q(z | x) = prod_t q(z_t | z_{t-1}, x_t, ..., x_T).
 
-    ``transition(z)`` is p(z_t | z_{t-1}), with a learned z_0; ``emission(z)`` is p(x_t | z_t).
-    ``future(x, lengths)`` is a network, h_t of (B, T, H) from x_t to the end of the sequence. The
-    guide joins it with z_{t-1}: ``posterior(1/2 (tanh(W z_{t-1} + b) + h_t))`` is q(z_t | ...), a
-    diagonal normal or a flow.
+    ``transition(z)`` is p(z_t | z_{t-1}), with a learned z_0; ``emission(z)`` is p(x_t | z_t). The
+    network ``future(x, lengths)`` returns h (B, T, H), where h_t depends on x_t, ..., x_T. The
+    guide combines it with z_{t-1}: ``posterior(1/2 (tanh(W z_{t-1} + b) + h_t))`` is
+    q(z_t | z_{t-1}, x_t, ..., x_T), a diagonal normal or a flow.
 
-    Shapes: ``x`` is (B, T, F), ``lengths`` (B,), ``z_t`` is (B, D). Steps after the end of a
-    sequence have no probability in either program.
+    Shapes: ``x`` is (B, T, F), ``lengths`` is (B,), ``z_t`` is (B, D). Both programs mask the steps
+    after the end of a sequence: they add nothing to the densities.
 
     Source: Krishnan, Shalit & Sontag, *Structured Inference Networks for Nonlinear State Space
     Models*, 2017.

@@ -13,15 +13,15 @@ from ..families.noising import Noising
 class Diffusion(PyroModule):
     """p(z_T) prod_t p(z_{t-1} | z_t) p(x | z_1), with q(z_T | x) prod_t q(z_{t-1} | z_t, x) fixed.
 
-    The guide is the ``noising`` of v = embed(x), of D = ``dim`` dimensions.
-    ``denoiser(z_t, log_snr_t)`` is an approximation of p(v | z_t), and p(z_{t-1} | z_t) the Normal
-    with the moments of q(z_{t-1} | z_t, v) under it: a variance of zero gives Ho et al.'s lower
-    choice. ``decoder(z_1)`` is p(x | z_1).
+    The guide adds noise (``noising``) to v = embed(x) of shape (B, D), D = ``dim``.
+    ``denoiser(z_t, log_snr_t)`` approximates p(v | z_t). p(z_{t-1} | z_t) is the Normal with the
+    mean and variance of q(z_{t-1} | z_t, v) when v follows the denoiser; a denoiser with variance
+    zero gives the smaller variance of Ho et al. ``decoder(z_1)`` is p(x | z_1).
 
-    ``step_model`` and ``step_guide`` have the same ELBO in expectation, its sum over t replaced by
-    T - 1 times one random term for each datum; one u for the batch makes the steps even, as in
-    Kingma et al. Train them with ``TraceMeanField_ELBO``; importance weights are refused, as u is
-    global. ``model`` and ``guide`` are the whole chain, with log p(x).
+    ``model`` and ``guide`` are the whole chain; they give log p(x). ``step_model`` and
+    ``step_guide`` have the same ELBO in expectation: T - 1 times one random term for each datum
+    replaces the sum over t. One u for the batch spreads the steps evenly, as in Kingma et al. Train
+    this pair with ``TraceMeanField_ELBO``. Its importance weights are refused, because u is global.
 
     Source: Ho, Jain & Abbeel, *Denoising Diffusion Probabilistic Models*, 2020; Kingma et al.,
     *Variational Diffusion Models*, 2021.
@@ -57,7 +57,7 @@ class Diffusion(PyroModule):
 
     @pyro_method
     def guide(self, x: Tensor) -> None:
-        """The same order, given x."""
+        """The whole chain given x, in the same order."""
         T = len(self.noising)
         v = self.embed(x)
         with pyro.plate("data", len(x)):
@@ -67,7 +67,7 @@ class Diffusion(PyroModule):
 
     @pyro_method
     def step_model(self, x: Tensor) -> None:
-        """The ends of the chain, and one step; u, z1 and zt have the same density as in q."""
+        """Both ends of the chain and one step; u, z1 and zt have the same density as in q."""
         v = self.embed(x)
         t = self.random_steps(x)
         with pyro.plate("data", len(x)):
@@ -80,7 +80,7 @@ class Diffusion(PyroModule):
 
     @pyro_method
     def step_guide(self, x: Tensor) -> None:
-        """q of the ends of the chain and of one step."""
+        """q of both ends of the chain and of one step."""
         v = self.embed(x)
         t = self.random_steps(x)
         with pyro.plate("data", len(x)):
@@ -95,7 +95,7 @@ class Diffusion(PyroModule):
         return dist.Normal(self.noising.log_snr.new_zeros(self.dim), 1.0).to_event(1)
 
     def random_steps(self, x: Tensor) -> Tensor:
-        """Draw steps from 2, ..., T, (B,), equally likely for each datum, evenly over the batch."""
+        """Draw steps t (B,), uniform on 2, ..., T for each datum and evenly spread in the batch."""
         u = pyro.sample("u", dist.Uniform(self.noising.log_snr.new_zeros(()), 1.0))
         even: Tensor = (u + torch.arange(len(x), device=x.device) / len(x)) % 1
         return 2 + (even * (len(self.noising) - 1)).long().clamp(max=len(self.noising) - 2)

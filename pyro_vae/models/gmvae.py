@@ -14,10 +14,10 @@ class GMVAE(PyroModule):
     p(x, y, z) = p(y) p(z | y) p(x | z),    q(z | x)
 
     ``prior`` holds p(y) and p(z | y), ``decoder(z)`` is p(x | z), ``encoder(x)`` is q(z | x). The
-    guide does not draw y: it is summed out of ``model``, which is exact. With the ELBO this is
-    VaDE, whose q(y | z) = p(y | z) is the optimum. As x depends on y through z alone, the sum has
-    a closed form, p(z) = sum_y p(y) p(z | y). ``collapsed`` is that model, the same density with
-    one run of the decoder in place of one for each y: train with it.
+    guide does not draw y: ``model`` marks y to be summed out exactly. With the ELBO this is VaDE
+    with its optimal q(y | z) = p(y | z). Because x depends on y through z alone, the sum has the
+    closed form p(z) = sum_y p(y) p(z | y). ``collapsed`` is this form of the model: it has the same
+    density, and runs the decoder once instead of once for each y. Use it for training.
 
     Shapes: ``x`` is ``(B, ...)``; y is ``(B,)``, one of C clusters; ``z`` is ``(B, D)``.
 

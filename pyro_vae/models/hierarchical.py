@@ -1,4 +1,4 @@
-"""A VAE of several stochastic layers, whose guide climbs from the data to the top layer."""
+"""A VAE of several stochastic layers, whose guide goes from the data up to the top layer."""
 
 from collections.abc import Sequence
 
@@ -16,14 +16,14 @@ class HierarchicalVAE(PyroModule):
 
     ``prior()`` is p(z_L) and ``decoder(z_1)`` is p(x | z_1). ``layers[l - 1](z_{l+1})`` is
     p(z_l | z_{l+1}) for l = 1, ..., L - 1. ``encoders[0](x)`` is q(z_1 | x), and
-    ``encoders[l](z_l)`` is q(z_{l+1} | z_l). One layer is the plain VAE.
+    ``encoders[l](z_l)`` is q(z_{l+1} | z_l). With L = 1 this is the plain VAE.
 
     Shapes: ``x`` is ``(B, ...)``; ``z_l``, the site "zl", is ``(B, D_l)``.
 
     Source: Rezende, Mohamed & Wierstra, *Stochastic Backpropagation*, 2014; Burda, Grosse &
     Salakhutdinov, *Importance Weighted Autoencoders*, 2015.
 
-    Raises ``ValueError`` unless there is one encoder more than there are layers.
+    Raises ``ValueError`` unless there is one encoder more than ``layers``.
 
     >>> from pyro_vae import Bernoulli, DiagonalNormal, StandardNormal, mlp
     >>> decoder, layers = Bernoulli(mlp(3, 16, 64)), [DiagonalNormal(mlp(2, 16, 6))]

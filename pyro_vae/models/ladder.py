@@ -1,4 +1,4 @@
-"""The ladder VAE: several stochastic layers, whose guide comes down as the model does."""
+"""The ladder VAE: several stochastic layers; guide and model both go from the top layer down."""
 
 from collections.abc import Sequence
 
@@ -16,18 +16,19 @@ class LadderVAE(HierarchicalVAE):
     p(x, z) = p(z_L) p(z_{L-1} | z_L) ... p(z_1 | z_2) p(x | z_1)
     q(z | x) = q(z_L | x) q(z_{L-1} | z_L, x) ... q(z_1 | z_2, x)
 
-    The data climb without noise: d_0 = x, d_l = ``up[l - 1](d_{l-1})``. ``encoders[l - 1](d_l)`` is
-    N(m_l, s_l^2), what the data say of z_l. On the way down q(z_l | z_{l+1}, x) is proportional to
-    N(z_l; m_l, s_l^2) p(z_l | z_{l+1}): the means weighted by their precisions. So the guide uses
-    the model's own layers, and each layer adds only what the data tell beyond the layer above.
+    The upward pass is deterministic: d_0 = x, d_l = ``up[l - 1](d_{l-1})``, and
+    ``encoders[l - 1](d_l)`` is N(m_l, s_l^2), the evidence of the data about z_l. In the downward
+    pass q(z_l | z_{l+1}, x) is proportional to N(z_l; m_l, s_l^2) p(z_l | z_{l+1}): the two means
+    are weighted by their precisions. So the guide shares the layers of the model, and the encoders
+    need to learn only what the layer above does not tell about z_l.
 
-    ``prior``, ``layers`` and ``decoder`` are those of :class:`HierarchicalVAE`; layers and encoders
-    are diagonal Normals.
+    ``prior``, ``layers``, ``decoder`` and the shapes are those of :class:`HierarchicalVAE`; layers
+    and encoders are diagonal Normals.
 
     Source: Sønderby, Raiko, Maaløe, Sønderby & Winther, *Ladder Variational Autoencoders*, 2016.
 
-    Raises ``ValueError`` unless there are as many networks ``up`` as encoders, one more than
-    layers; ``TypeError`` for layers or encoders that are no diagonal Normals.
+    Raises ``ValueError`` unless there are as many networks ``up`` as encoders, and one encoder more
+    than ``layers``; ``TypeError`` for layers or encoders that are not diagonal Normals.
 
     >>> from pyro_vae import Bernoulli, DiagonalNormal, StandardNormal, mlp
     >>> decoder, layers = Bernoulli(mlp(3, 16, 64)), [DiagonalNormal(mlp(2, 16, 6))]

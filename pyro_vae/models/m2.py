@@ -12,11 +12,11 @@ class M2(PyroModule):
     """The semi-supervised VAE M2: p(y) p(z) p(x | y, z), with q(y | x) q(z | x, y).
 
     ``prior_y()`` is p(y), ``prior_z()`` is p(z), ``decoder(y, z)`` is p(x | y, z), ``encoder_y(x)``
-    is q(y | x) and ``encoder_z(x, y)`` is q(z | x, y). A call ``(x)`` is about data without labels:
-    y is latent, and its C values are summed out. A call ``(x, y)`` is about data with labels.
-    There the encoder q(y | x) does not occur in the ELBO. With ``auxiliary`` = alpha it is trained
-    on the labels too: alpha log q(y | x) is added to the ELBO (equation 9 of the paper) as a factor
-    of the guide, which is part of no importance weight.
+    is q(y | x) and ``encoder_z(x, y)`` is q(z | x, y). A call ``(x)`` is for data without labels:
+    y is latent, and its C values are summed out. A call ``(x, y)`` is for data with labels: the
+    encoder q(y | x) does not occur in their ELBO. With ``auxiliary`` = alpha it is also trained on
+    the labels: alpha log q(y | x) is added to the ELBO (equation 9 of the paper). This term is a
+    factor of the guide and is not part of the importance weights.
 
     Shapes: ``x`` is ``(B, ...)``; ``y`` is one-hot, ``(B, C)``; ``z`` is ``(B, D)``.
 
@@ -69,7 +69,7 @@ class M2(PyroModule):
             if y is None:
                 y = pyro.sample("y", self.encoder_y(x), infer={"enumerate": "parallel"})
             elif self.auxiliary:
-                # the ELBO subtracts what the guide scores
+                # the minus sign: the ELBO subtracts the guide's log density
                 loss = -self.auxiliary * self.encoder_y(x).log_prob(y)
                 pyro.factor("auxiliary", loss, has_rsample=True)
             pyro.sample("z", self.encoder_z(x, y))

@@ -1,4 +1,4 @@
-"""A VAE of data with missing entries: the likelihood counts what was observed."""
+"""A VAE of data with missing entries: only observed entries are in the likelihood."""
 
 import pyro
 import torch
@@ -9,13 +9,13 @@ from ..families.missing import masked
 
 
 class MIWAE(PyroModule):
-    """p(z) prod_{d observed} p(x_d | z), and q(z | x) that sees 0 for missing entries.
+    """p(z) prod_{d observed} p(x_d | z), and q(z | x), whose input has 0 at missing entries.
 
     ``model`` and ``guide`` take ``(x, observed)``: data (B, D) and a boolean mask of their shape.
     The values of x at missing entries do not matter, but they must be finite and in the support.
-    With entries missing at random, :class:`pyro_vae.IWAE` of this pair is a lower bound of
+    If entries are missing at random, :class:`pyro_vae.IWAE` of this pair is a lower bound of
     log p(x_observed); :func:`pyro_vae.evaluation.impute` with ``with_mask=True`` gives
-    E[x_missing | x_observed]. The likelihood's elements are independent given z.
+    E[x_missing | x_observed]. The elements of the likelihood must be independent given z.
 
     Source: Mattei & Frellsen, *MIWAE: Deep Generative Modelling and Imputation of Incomplete Data*,
     2019.

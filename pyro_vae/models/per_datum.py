@@ -1,4 +1,4 @@
-"""A VAE without amortisation: a guide with parameters of its own for each datum."""
+"""A VAE without amortisation: the guide has separate parameters for each datum."""
 
 import pyro
 from pyro.nn import pyro_method
@@ -10,10 +10,10 @@ from .vae import VAE
 class PerDatumVAE(VAE):
     """A VAE without amortisation: q_b(z) has its own parameters for each datum b.
 
-    ``model`` and ``guide`` take ``(x, rows)``, where ``rows`` are the row numbers of the data. The
-    encoder is a family over a table, such as
+    ``model`` and ``guide`` take ``(x, rows)``: data (B, ...), and their row numbers (B,) in the
+    data set, integers. The encoder is a family over a table, such as
     ``DiagonalNormal(nn.Embedding(num_data, DiagonalNormal.outputs(dim)))``; any family works. New
-    data need new rows and training.
+    data need new rows in the table and training.
 
     >>> import torch
     >>> from torch import nn

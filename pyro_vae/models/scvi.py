@@ -8,14 +8,15 @@ from torch import Tensor, nn
 
 
 class SCVI(PyroModule):
-    """p(z) p(l) p(x | z, l), and q(z | x) q(l | x): counts x of D kinds in a library of size l.
+    """p(z) p(l) p(x | z, l) and q(z | x) q(l | x): counts x of D kinds, with library size l.
 
     ``decoder(z, l)`` is a likelihood whose mean is proportional to l, such as
-    :class:`pyro_vae.families.NegativeBinomial` with ``library``. log l ~ N(loc, scale^2) with the
-    ``library`` (loc, scale), and ``library_encoder(x)`` is q(log l | x), of one dimension.
+    :class:`pyro_vae.families.NegativeBinomial` with ``library=True``. The prior of the library size
+    is log l ~ N(loc, scale^2), where ``library`` = (loc, scale). ``library_encoder(x)`` is
+    q(log l | x), of one dimension.
 
-    ``model`` and ``guide`` take x (B, D), and the library sizes (B, 1) where they are known: they
-    then stand for themselves, and the bound is one of log p(x | l).
+    ``model`` and ``guide`` take x (B, D). Where the library sizes are known, they take them as a
+    second argument (B, 1); l is then not latent, and the ELBO is a bound of log p(x | l).
 
     Source: Lopez et al., *Deep generative modeling for single-cell transcriptomics*, 2018.
 

@@ -1,4 +1,4 @@
-"""The variational autoencoder of sequences: one latent vector, one symbol after another."""
+"""A VAE of sequences: one latent vector, and an autoregressive decoder."""
 
 import pyro
 import pyro.distributions as dist
@@ -13,8 +13,8 @@ class SequenceVAE(PyroModule):
     ``decoder(x, z)`` is a network whose output at step t, (B, T, H), depends on the steps before t
     only. ``symbol(h)`` is p(x_t | h_t), ``prior()`` is p(z), ``encoder(x)`` is q(z | x).
 
-    Shapes: ``x`` is (B, T), classes from 1; ``z`` is (B, D). The class 0 ends a sequence. It is the
-    last symbol of a sequence that is shorter than T; what follows it has no probability.
+    Shapes: ``x`` is (B, T), integers; ``z`` is (B, D). The classes of symbols start at 1. The class
+    0 is the end symbol of a sequence that is shorter than T; the symbols after it are masked.
 
     Source: Bowman et al., *Generating Sentences from a Continuous Space*, 2016.
 
@@ -50,7 +50,7 @@ class SequenceVAE(PyroModule):
             pyro.sample("z", self.encoder(x))
 
     def likelihood(self, x: Tensor, z: Tensor) -> dist.Distribution:
-        """prod_t p(x_t | x_<t, z), up to the end of the sequence."""
+        """prod_t p(x_t | x_<t, z) up to the end of each sequence, a distribution of (B, T)."""
         each = self.symbol(self.decoder(x, z))
         return each.mask(until_end(x)).to_event(1)
 
@@ -65,7 +65,7 @@ class SequenceVAE(PyroModule):
 
 
 def until_end(x: Tensor) -> Tensor:
-    """Whether each step belongs to its sequence, the 0 that ends it included; (B, T).
+    """True for each step up to the end of its sequence, including the 0 that ends it; (B, T).
 
     >>> until_end(torch.tensor([[3, 2, 0, 0], [3, 2, 5, 4]])).int()
     tensor([[1, 1, 1, 0],

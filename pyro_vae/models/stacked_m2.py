@@ -11,12 +11,12 @@ class StackedM2(PyroModule):
 
     ``prior_y()`` is p(y), ``prior_z2()`` is p(z2), ``middle(y, z2)`` is p(z1 | y, z2) and
     ``decoder(z1)`` is p(x | z1); ``encoder_z1(x)``, ``encoder_y(z1)`` and ``encoder_z2(z1, y)`` are
-    the factors of the guide. A call ``(x)`` sums y out, a call ``(x, y)`` observes it.
+    the factors of the guide. A call ``(x)`` sums y out; a call ``(x, y)`` observes it.
 
     The paper trains it layer by layer: a :class:`~pyro_vae.models.VAE` M1 with ``decoder`` and
     ``encoder_z1``, then a :class:`~pyro_vae.models.M2` with the rest, on draws z1 ~ q(z1 | x).
 
-    Shapes: ``x`` is ``(B, ...)``; ``y`` is one-hot, ``(B, C)``.
+    Shapes: ``x`` is ``(B, ...)``; ``y`` is one-hot, ``(B, C)``; z1 is (B, D1), z2 is (B, D2).
 
     Source: Kingma, Rezende, Mohamed & Welling, *Semi-Supervised Learning with Deep Generative
     Models*, 2014.

@@ -60,7 +60,7 @@ class VAE(PyroModule):
     def encode(self, x: Tensor, *, mean: bool = True) -> Tensor:
         """Return the mean of q(z | x), ``(B, D)``, or without ``mean`` one draw from it.
 
-        Raises ``TypeError`` where ``x`` is no tensor.
+        Raises ``TypeError`` where ``x`` is not a tensor.
         """
         if not isinstance(x, Tensor):
             raise TypeError(f"expected x as a tensor, got {type(x).__name__}")
@@ -69,6 +69,9 @@ class VAE(PyroModule):
 
     @torch.no_grad()
     def reconstruct(self, x: Tensor, *, mean: bool = True) -> Tensor:
-        """Return E[x | z] at z = E_q[z | x], or without ``mean`` x' ~ p(x' | z), z ~ q(z | x)."""
+        """Return E[x | z] at z = E_q[z | x]; without ``mean`` a draw x' ~ p(x' | z), z ~ q(z | x).
+
+        Raises ``TypeError`` where ``x`` is not a tensor.
+        """
         p = self.decoder(self.encode(x, mean=mean))
         return cast(Tensor, p.mean if mean else p.sample())

@@ -11,12 +11,13 @@ from .vae import VAE
 class VQVAE(VAE):
     """p(k) p(x | e_k), and q(k | x) with all mass at the codes k nearest to the encoder's output.
 
-    ``prior()`` is p(k), uniform in training and learned afterwards, ``decoder(z)`` the likelihood
-    given the vectors z = e_k, (B, N, E), and ``encoder(x)`` a
-    :class:`pyro_vae.families.NearestCode` with the prior's codebook. As q is certain, log q = 0 and
-    log p(x | e_k) + log p(k) is a lower bound of log p(x), with any prior: N log K nats of rate for
-    the uniform one. In ``train`` mode the guide has a factor more, the distance between encoder and
-    codebook, ``commitment`` of it for the encoder. It is no part of the bound in ``eval`` mode.
+    ``prior()`` is p(k): uniform while encoder and decoder are trained, and learned afterwards.
+    ``decoder(z)`` is p(x | z) given the vectors z = e_k, (B, N, E), and ``encoder(x)`` is a
+    :class:`pyro_vae.families.NearestCode` with the prior's codebook. q has all its mass at one
+    code, so log q = 0, and log p(x | e_k) + log p(k) is a lower bound of log p(x) for any prior.
+    The uniform prior gives a rate of N log K nats. In ``train`` mode the guide has one more factor,
+    the squared distance between encoder and codebook; its gradient for the encoder has the weight
+    ``commitment``. In ``eval`` mode there is no such factor, and the ELBO is a bound.
 
     Source: van den Oord, Vinyals & Kavukcuoglu, *Neural Discrete Representation Learning*, 2017.
 
@@ -41,7 +42,7 @@ class VQVAE(VAE):
 
     @pyro_method
     def guide(self, x: Tensor) -> None:
-        """q(k | x), and in training the distance between encoder and codebook."""
+        """q(k | x), and in ``train`` mode the distance between encoder and codebook."""
         with pyro.plate("data", len(x)):
             q = self.encoder(x)
             pyro.sample("z", q)

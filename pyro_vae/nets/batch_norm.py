@@ -7,7 +7,7 @@ from torch import Tensor, nn
 class BatchNormMean(nn.Module):
     """A network whose first ``dim`` outputs, the posterior means, are normalised over the batch.
 
-    mu_d -> spread (mu_d - mean) / std + shift_d, with a learned shift and a fixed spread
+    mu_d -> spread (mu_d - mean_d) / std_d + shift_d, with a learned shift and a fixed spread
 
     With a diagonal Normal and the prior N(0, I), the mean KL of the batch is then at least
     D spread^2 / 2, whatever the decoder is.

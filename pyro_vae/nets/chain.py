@@ -1,4 +1,4 @@
-"""Networks of a latent chain: its transition, and what the guide knows of the future."""
+"""Networks of a latent chain: its transition, and the guide's summary of later observations."""
 
 import torch
 import torch.nn.functional as F
@@ -10,7 +10,7 @@ class GatedTransition(nn.Module):
 
     loc = (1 - g) (W z + b) + g h(z),  scale = softplus(V relu(h(z)) + c),  g = sigmoid(f(z))
 
-    f and h have one hidden layer. At the start W is the identity.
+    f and h have one hidden layer. W starts as the identity. Shapes: (..., D) -> (..., 2 D).
 
     Source: Krishnan, Shalit & Sontag, *Structured Inference Networks for Nonlinear State Space
     Models*, 2017.
@@ -41,7 +41,8 @@ class GatedTransition(nn.Module):
 class FutureGRU(nn.Module):
     """A GRU from the end of each sequence to its start: (B, T, F) and lengths (B,) -> (B, T, H).
 
-    The output at step t depends on x_t to the end; after the end it is of no use.
+    The output at step t depends on x_t and all later steps. Outputs after the end of a sequence
+    have no meaning.
 
     >>> FutureGRU(5, 8)(torch.zeros(3, 4, 5), torch.tensor([4, 2, 3])).shape
     torch.Size([3, 4, 8])
@@ -59,7 +60,7 @@ class FutureGRU(nn.Module):
 
 
 def reversed_within(x: Tensor, lengths: Tensor) -> Tensor:
-    """The steps of each sequence in the reverse order; those after its end stay, (B, T, F).
+    """Reverse the steps of each sequence and keep the steps after its end in place, (B, T, F).
 
     >>> x = torch.tensor([1.0, 2.0, 3.0]).view(1, 3, 1)
     >>> reversed_within(x, torch.tensor([2])).flatten()

@@ -5,7 +5,7 @@ from torch import Tensor, nn
 
 
 class SupportLogits(nn.Module):
-    """Log odds of L bits (..., L) -> logits of the S supports (..., S): independent bits.
+    """Log odds of L independent bits (..., L) -> logits of the S supports (..., S).
 
     ``supports`` is (S, L), with a row of bits for each support.
 
@@ -24,10 +24,10 @@ class SupportLogits(nn.Module):
 
 
 class FactorisedTaps(nn.Module):
-    """(y, bits) -> (loc, 2 log scale) of taps that each depend on their own bit alone.
+    """(y, bits) -> (loc, 2 log scale) of L taps, each of which depends only on its own bit.
 
-    ``net(y)`` gives both where the bit is 1; where it is 0 loc is 0, and 2 log scale is a parameter
-    that all taps share.
+    Where the bit is 1, ``net(y)`` gives loc and 2 log scale. Where it is 0, loc is 0 and
+    2 log scale is one parameter for all taps. Shapes: (..., M + L) -> (..., 2 L).
 
     >>> FactorisedTaps(nn.Linear(5, 6), taps=3)(torch.zeros(2, 8)).shape
     torch.Size([2, 6])

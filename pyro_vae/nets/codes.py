@@ -1,4 +1,4 @@
-"""Networks of images of codes: convolutions around a bottleneck, and a causal network."""
+"""Networks for images of codes: convolutions down to the codes and up again, a causal network."""
 
 from torch import Tensor, nn
 
@@ -7,7 +7,9 @@ from .dense import Flat
 
 
 def code_encoder(shape: Shape, dim: int, hidden: int = 64) -> Flat:
-    """Convolutions that halve an image twice, to ``dim`` channels: flat, channels first.
+    """Convolutions that halve an image twice, to ``dim`` channels.
+
+    (..., C H W) -> (..., ``dim`` H/4 W/4), flat, channels first.
 
     Raises ``ValueError`` for images below 4 x 4, or sides that 4 does not divide.
 
@@ -28,7 +30,10 @@ def code_encoder(shape: Shape, dim: int, hidden: int = 64) -> Flat:
 
 
 def code_decoder(dim: int, shape: Shape, hidden: int = 64) -> nn.Sequential:
-    """The mirror of :func:`code_encoder`, from vectors (..., N, ``dim``) to pixels."""
+    """The mirror of :func:`code_encoder`: vectors (..., H/4 W/4, ``dim``) -> pixels (..., C H W).
+
+    The errors are those of :func:`code_encoder`.
+    """
     channels, height, width = _check(shape)
     convolutions = Flat(
         nn.Conv2d(dim, hidden, 3, padding=1),
@@ -49,7 +54,7 @@ class ChannelsFirst(nn.Module):
 
 
 class RecurrentLogits(nn.Module):
-    """A GRU: inputs (R, N, in) -> logits (R, N, out), each from the inputs up to its position.
+    """A GRU: inputs (R, N, in) -> logits (R, N, out), each given the inputs up to its position.
 
     >>> import torch
     >>> RecurrentLogits(6, 16, 8)(torch.zeros(2, 4, 6)).shape

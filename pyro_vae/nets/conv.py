@@ -14,6 +14,8 @@ Shape = tuple[int, int, int]
 def conv_encoder(shape: Shape, outputs: int) -> Flat:
     """Two convolutions (32 and 64 channels) that each halve the image, then 16 dense units.
 
+    (..., C H W) -> (..., outputs).
+
     Raises ``ValueError`` for images below 4 x 4.
 
     >>> import torch
@@ -37,10 +39,11 @@ def conv_encoder(shape: Shape, outputs: int) -> Flat:
 def conv_decoder(latent: int, shape: Shape, outputs: int | None = None) -> Flat:
     """The mirror of :func:`conv_encoder`, with transposed convolutions that double the image.
 
-    A dense layer makes a 64-channel image of a quarter of the side. ``outputs``, one per pixel by
-    default, is a multiple of H * W.
+    (..., latent) -> (..., outputs). A dense layer first makes an image of 64 channels, with a
+    quarter of the height and width. ``outputs`` must be a multiple of H * W; by default it is one
+    per pixel.
 
-    Raises ``ValueError`` for images below 4 x 4, or other outputs.
+    Raises ``ValueError`` for images below 4 x 4, or ``outputs`` that are not such a multiple.
     """
     _, height, width = check_shape(shape, least=4)
     small = (64, halved(height, 2), halved(width, 2))
@@ -66,7 +69,7 @@ def _doubling(channels_in: int, channels_out: int, height: int, width: int) -> n
 
 
 def halved(side: int, times: int) -> int:
-    """The side of an image after some convolutions of stride 2, which round up."""
+    """The side of an image after ``times`` convolutions of stride 2, which round up."""
     return math.ceil(side / (1 << times))
 
 

@@ -1,4 +1,4 @@
-"""Networks that take away noise of a known level."""
+"""Networks that remove noise of a known level."""
 
 import math
 
@@ -13,8 +13,8 @@ class Denoiser(nn.Module):
     """(z, log SNR) -> (loc, 2 log scale) of x, where z = alpha x + sigma noise.
 
     alpha^2 = sigmoid(log SNR), sigma^2 = 1 - alpha^2. The ``body`` maps z and ``frequencies``
-    sines and cosines of log SNR, (..., D + 2 frequencies), to (v, g) of 2 D outputs, which are
-    about as large at every level of noise:
+    sines and cosines of log SNR, (..., D + 2 frequencies), to (v, g), (..., 2 D). The size of v is
+    about the same at every level of noise:
 
     loc = alpha z - sigma v,    2 log scale = 2 log sigma + g,    |g| < 8.
 
@@ -43,7 +43,9 @@ class Denoiser(nn.Module):
 
 
 class ResidualMLP(nn.Module):
-    """A linear layer, ``depth`` residual blocks with two layers each, a linear layer from zero.
+    """A linear layer, ``depth`` residual blocks of two layers, and a linear layer that starts at 0.
+
+    (..., size_in) -> (..., size_out).
 
     >>> ResidualMLP(4, 16, 6)(torch.zeros(3, 4))[0]
     tensor([0., 0., 0., 0., 0., 0.], grad_fn=<SelectBackward0>)

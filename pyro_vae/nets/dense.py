@@ -42,7 +42,7 @@ class Flat(nn.Sequential):
 def mlp(*sizes: int, activation: type[nn.Module] = nn.ReLU) -> Flat:
     """A multilayer perceptron: ``mlp(784, 400, 40)`` has one hidden layer of 400 units.
 
-    ``activation`` follows every layer but the last.
+    ``activation`` follows every layer except the last. (..., sizes[0]) -> (..., sizes[-1]).
 
     Raises ``ValueError`` for fewer than two sizes, or one below 1.
 

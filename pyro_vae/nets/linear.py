@@ -13,11 +13,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 WORTHWHILE = 1 << 23
-"""From this number of multiplications a product gains more than the call of oneDNN costs."""
+"""The smallest number of multiplications for which oneDNN saves more time than its call costs."""
 
 aten: Any = torch.ops.aten
 
-# an operator of our own, because TorchInductor takes oneDNN's only for constant weights
+# our own operator, because TorchInductor uses oneDNN's only for constant weights
 _library = torch.library.Library("pyro_vae", "DEF")
 _library.define("mm(Tensor a, Tensor b, Tensor? bias=None) -> Tensor")
 _library.impl(
@@ -31,7 +31,7 @@ _library.impl("mm", lambda a, b, bias=None: a.new_empty(a.shape[0], b.shape[1]),
 
 
 def applies(x: Tensor) -> bool:
-    """Whether oneDNN can take the products of this tensor."""
+    """Whether oneDNN can compute products of this tensor."""
     return (
         x.device.type == "cpu" and x.dtype == torch.float32 and torch.backends.mkldnn.is_available()
     )
@@ -62,7 +62,7 @@ class Product(torch.autograd.Function):
 
 
 def product(a: Tensor, b: Tensor, bias: Tensor | None = None) -> Tensor:
-    """a b' + bias; where gradients are not recorded, without the cost of recording them."""
+    """a b' + bias; without the autograd function where gradients are not recorded."""
     function = Product.apply if torch.is_grad_enabled() else Product.forward
     return cast(Tensor, function(a, b, bias))
 
@@ -95,4 +95,4 @@ def _addmm(bias: Tensor, a: Tensor, b: Tensor, *, beta: float = 1, alpha: float 
 
 
 DECOMPOSITIONS: dict[Any, Callable[..., Any]] = {aten.mm.default: _mm, aten.addmm.default: _addmm}
-"""What replaces torch's products in a compiled graph."""
+"""The replacements of torch's products in a compiled graph."""

@@ -1,7 +1,7 @@
-"""Networks on sequences of integers: encoders to one vector, decoders to one vector each step.
+"""Networks for sequences of integers: encoders to one vector, decoders to one vector each step.
 
-A decoder's output at step t depends on x_1 to x_{t-1} and on z: it sees each sequence one step
-late, with the number 0 in front.
+A decoder's output at step t depends on x_1, ..., x_{t-1} and on z: its input is the sequence
+shifted by one step, with the number 0 in front.
 """
 
 import torch
@@ -14,7 +14,7 @@ from .linear import Linear
 class RecurrentEncoder(nn.Module):
     """A bidirectional GRU over embedded classes: (B, T) -> (B, outputs).
 
-    A sequence ends at its first 0; what follows is not seen.
+    A sequence ends at its first 0; the steps after it have no effect.
 
     >>> RecurrentEncoder(30, 4, hidden=8)(torch.ones(5, 7, dtype=torch.long)).shape
     torch.Size([5, 4])
@@ -39,11 +39,11 @@ class RecurrentEncoder(nn.Module):
 
 
 class RecurrentDecoder(nn.Module):
-    """A GRU whose initial state and inputs are given z: (B, T) and (B, D) -> (B, T, hidden).
+    """A GRU with z in its initial state and in every input: (B, T) and (B, D) -> (B, T, hidden).
 
-    In training each input is replaced by 1, the unknown class, with the probability
-    ``word_dropout``, and outputs are dropped with the probability ``dropout``. Without latents
-    (``latent`` = 0) it is the network of a language model.
+    In training each input is replaced by 1, the unknown class, with probability ``word_dropout``,
+    and outputs are dropped with probability ``dropout``. Without latents (``latent`` = 0) it is the
+    network of a language model.
 
     Source: Bowman et al., *Generating Sentences from a Continuous Space*, 2016.
 
@@ -117,7 +117,7 @@ class DilatedDecoder(nn.Module):
 
 
 class CausalLayer(nn.Module):
-    """h + W relu(conv(h)), where step t of the convolution sees no later step; (B, C, T).
+    """h + W relu(conv(h)), where step t of conv(h) depends on no later step of h; (B, C, T).
 
     >>> CausalLayer(4, dilation=2)(torch.zeros(5, 4, 7)).shape
     torch.Size([5, 4, 7])
@@ -136,7 +136,7 @@ class CausalLayer(nn.Module):
 
 
 def _embedded(decoder: RecurrentDecoder | DilatedDecoder, x: Tensor, z: Tensor) -> Tensor:
-    """What a decoder sees at each step: x_{t-1}, embedded and perhaps dropped, beside z."""
+    """The decoder's input at each step: z, and the embedding of x_{t-1} after word dropout."""
     previous = F.pad(x[:, :-1], (1, 0))
     if decoder.training and decoder.word_dropout:
         dropped = torch.rand(previous.shape, device=x.device) < decoder.word_dropout

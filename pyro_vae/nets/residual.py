@@ -13,7 +13,7 @@ from .linear import Linear
 def residual_encoder(shape: Shape, outputs: int) -> Flat:
     """Four convolutions (4, 8, 16, 32 channels) that each halve the image, and a linear layer.
 
-    Batch normalisation and a leaky ReLU follow each convolution.
+    Batch normalisation and a leaky ReLU follow each convolution. (..., C H W) -> (..., outputs).
 
     Raises ``ValueError`` for images below 8 x 8.
 
@@ -33,10 +33,11 @@ def residual_encoder(shape: Shape, outputs: int) -> Flat:
 
 
 def residual_decoder(latent: int, shape: Shape, outputs: int | None = None) -> Flat:
-    """A dense 8-channel image of a quarter of the side, upsampled, then residual blocks.
+    """A dense layer to a small image of 8 channels, bilinear upsampling, then residual blocks.
 
-    Upsampling is bilinear; the blocks go from 8 channels to 32, 16 and 8. ``outputs`` and errors
-    are those of :func:`conv_decoder`, but for images of at least 8 x 8.
+    The small image has a quarter of the height and width. The blocks go from 8 channels to 32, 16
+    and 8. Shapes, ``outputs`` and errors are those of :func:`conv_decoder`, but images must be at
+    least 8 x 8.
 
     Source of the blocks: He et al., *Deep Residual Learning for Image Recognition*, 2015.
     """
@@ -57,7 +58,10 @@ def residual_decoder(latent: int, shape: Shape, outputs: int | None = None) -> F
 
 
 class ResidualBlock(nn.Module):
-    """h -> LeakyReLU(skip(h) + F(h)): two convolutions in F, and a 1 x 1 skip."""
+    """h -> LeakyReLU(skip(h) + F(h)) with two convolutions in F and a 1 x 1 convolution as skip.
+
+    (B, channels_in, H, W) -> (B, channels_out, H, W).
+    """
 
     def __init__(self, channels_in: int, channels_out: int) -> None:
         super().__init__()
@@ -75,6 +79,6 @@ class ResidualBlock(nn.Module):
 
 
 def _normalised(channels_in: int, channels_out: int, stride: int = 1) -> nn.Sequential:
-    """Convolution, batch normalisation and leaky ReLU; no bias, it would cancel."""
+    """Convolution without a bias (it would cancel), batch normalisation and leaky ReLU."""
     conv = nn.Conv2d(channels_in, channels_out, 3, stride=stride, padding=1, bias=False)
     return nn.Sequential(conv, nn.BatchNorm2d(channels_out), nn.LeakyReLU())

@@ -1,10 +1,10 @@
-"""Inputs on a scale that suits networks."""
+"""Modules that scale the inputs of networks."""
 
 from torch import Tensor, nn
 
 
 class Divide(nn.Module):
-    """h -> h / divisor: pixels of any kind reach the encoder in [0, 1]."""
+    """h -> h / divisor, for any shape; it scales pixels of any kind to [0, 1]."""
 
     def __init__(self, divisor: float) -> None:
         super().__init__()
@@ -15,14 +15,14 @@ class Divide(nn.Module):
 
 
 class Log1p(nn.Module):
-    """h -> log(1 + h): counts of any size."""
+    """h -> log(1 + h), for counts h of any size and shape."""
 
     def forward(self, h: Tensor) -> Tensor:
         return h.log1p()
 
 
 class Symmetric(nn.Module):
-    """h from 0 to ``levels`` -> h from -1 to 1."""
+    """h -> 2 h / levels - 1: values from 0 to ``levels`` become values from -1 to 1."""
 
     def __init__(self, levels: int = 1) -> None:
         super().__init__()

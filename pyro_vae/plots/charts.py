@@ -1,4 +1,4 @@
-"""Figures: numbers against each other, with a title, named axes and a key of colours.
+"""Figures: lines, histograms and points, with a title, axis labels and a legend.
 
 Every function returns a ``matplotlib.figure.Figure`` and changes no global state of matplotlib.
 """
@@ -15,7 +15,7 @@ from ..evaluation.report import Evaluation
 from .ticks import plain_ticks
 
 Reference = tuple[str, float]
-"""The name and the value of a line to compare with."""
+"""The name and the value of a reference line."""
 
 
 def lines(
@@ -28,10 +28,10 @@ def lines(
     log: str = "",
     reference: Reference | None = None,
 ) -> Figure:
-    """Draw curves over common points ``x``; a shorter curve covers the first of them.
+    """Draw curves over common points ``x``; a shorter curve has values at the first points only.
 
-    ``log`` names the logarithmic axes: "", "x", "y" or "xy". ``reference`` is a dashed line, which
-    lies inside the axes whatever the curves are.
+    ``log`` names the logarithmic axes: "", "x", "y" or "xy". ``reference`` is a horizontal dashed
+    line; the axes always include it.
 
     Raises ``ValueError`` where there is no curve, or one is longer than ``x``.
 
@@ -67,7 +67,7 @@ def histograms(
     limits: tuple[float, float] | None = None,
     reference: Reference | None = None,
 ) -> Figure:
-    """Draw the distribution of several samples, one colour each; dotted lines are their means.
+    """Draw the histograms of several samples, one colour each; dotted lines are their means.
 
     Raises ``ValueError`` where there is no sample.
 
@@ -101,9 +101,9 @@ def scatter(
     ylabel: str,
     threshold: Reference | None = None,
 ) -> Figure:
-    """Draw one point for each datum; ``threshold`` is a vertical line at some x.
+    """Draw one point for each datum, x and y of shape (N,); ``threshold`` is a vertical line.
 
-    Raises ``ValueError`` unless x and y are of equal length.
+    Raises ``ValueError`` unless x and y have this shape, with equal N.
 
     >>> scatter(torch.rand(3), torch.rand(3), title="", xlabel="a", ylabel="b").axes[0].get_ylabel()
     'b'
@@ -125,10 +125,10 @@ def scatter(
 def comparison(evaluations: Mapping[str, Evaluation]) -> Figure:
     """Draw ELBO and log p(x) of several pairs on the same data, one row for each.
 
-    The bar of a row is two standard errors of its mean difference from the first row, datum by
-    datum: that error is what a comparison needs, and much smaller than that of the mean itself.
+    The error bar of a row is two standard errors of its mean difference from the first row, paired
+    by datum. A comparison needs this error; it is much smaller than the error of the mean itself.
 
-    Raises ``ValueError`` where there is no evaluation, or they are of unequal numbers of data.
+    Raises ``ValueError`` where there is no evaluation, or their numbers of data differ.
     """
     sizes = {len(evaluation.log_px) for evaluation in evaluations.values()}
     if len(sizes) != 1:
@@ -163,6 +163,6 @@ def _reference(axes: Axes, reference: Reference, kind: str) -> None:
 
 
 def _key(axes: Axes) -> None:
-    """A key of colours where there is more than one name."""
+    """Add a legend if there is more than one name."""
     if len(axes.get_legend_handles_labels()[1]) > 1:
         axes.legend(frameon=False, fontsize=9)

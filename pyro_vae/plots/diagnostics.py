@@ -21,8 +21,9 @@ from .ticks import plain_ticks
 def convergence(evaluation: Evaluation) -> Figure:
     """Draw the mean importance-weighted bound against the number of samples k.
 
-    The right panel shows, on log axes, how far the bound is below the jackknife estimate of all K
-    samples. The band is two standard errors of the mean difference to k = K on the same data.
+    The right panel shows, on log axes, how far the bound is below the jackknife estimate from all K
+    samples. The band is two standard errors of the mean difference from the bound with k = K on the
+    same data.
     """
     figure = Figure(figsize=(9, 3.4), layout="constrained")
     left, right = figure.subplots(1, 2)
@@ -57,15 +58,15 @@ def convergence(evaluation: Evaluation) -> Figure:
 
 
 def _spread(values: Tensor) -> float:
-    """The standard deviation; 0 of one value, of which it is not known."""
+    """The standard deviation; 0 for a single value."""
     return float(values.std()) if len(values) > 1 else 0.0
 
 
 def pareto(evaluation: Evaluation) -> Figure:
     """Draw histograms of Pareto k and of the effective sample size over the data.
 
-    The line is the k below which an estimate of K samples can be trusted: 0.7, and less for K below
-    2200. To the left of it lies the share of :attr:`Evaluation.trustworthy` data.
+    The line is at :func:`trusted_below`: an estimate from K samples can be trusted where k is
+    smaller. Data to the left of the line are :attr:`Evaluation.trustworthy`.
     """
     figure = Figure(figsize=(9, 3.2), layout="constrained")
     left, right = figure.subplots(1, 2)
@@ -101,7 +102,7 @@ def trusted_below(num_samples: int) -> float:
 
 
 def weight_tails(log_weight: Tensor, labels: list[str]) -> Figure:
-    """Draw the share of weights above each size; ``log_weight`` is (K, B), with one line per datum.
+    """Draw the share of weights larger than each value; one line per datum of log weights (K, B).
 
     On these axes a Pareto tail of shape k is a straight line of slope -1/k.
     Raises ``ValueError`` unless there are B labels.
@@ -140,7 +141,7 @@ def weight_tails(log_weight: Tensor, labels: list[str]) -> Figure:
 def ranks(calibration: Calibration, num_bins: int = 10, *, limit: int = 12) -> Figure:
     """Draw the rank histogram of each of the first ``limit`` latents.
 
-    For a true posterior, the band holds 99 % of the bars.
+    If the guide is the exact posterior, 99 % of the bars end inside the band.
     """
     counts = calibration.histogram(num_bins).cpu().numpy()
     p_values = calibration.p_values(num_bins).numpy()
@@ -176,7 +177,7 @@ def _rank_panel(
 def extremes(
     x: Tensor, log_px: Tensor, shape: Shape, *, count: int = 10, peak: float = 1.0
 ) -> Figure:
-    """Draw the ``count`` likeliest pictures of x (B, D) above the ``count`` least likely."""
+    """Draw the ``count`` most likely pictures of x (B, D) above the ``count`` least likely."""
     count = min(count, len(x) // 2) or 1
     order = log_px.argsort(descending=True).to(x.device)
     chosen = torch.cat([order[:count], order[-count:]])

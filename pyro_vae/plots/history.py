@@ -41,7 +41,8 @@ def compared(
 ) -> Figure:
     """Draw the validation ELBO and KL of several runs by epoch, or against their ``seconds``.
 
-    In nats per datum, or where ``divide`` is the mean number of steps of a datum, per step.
+    Values are divided by ``divide``: 1 gives nats per datum, and the mean number of steps of a
+    datum gives nats per step.
     Raises ``ValueError`` where there is no run, or for another ``against``.
     """
     if not histories or against not in ("epoch", "seconds"):
@@ -74,14 +75,14 @@ def _plot(axes: Axes, x: Any, values: Numbers, label: str, style: str = "-") -> 
 
 
 def _label(axes: Axes, title: str, xlabel: str) -> None:
-    """The title, and a horizontal axis of whole numbers."""
+    """Set the title and a horizontal axis with whole numbers."""
     axes.set(title=title, xlabel=xlabel)
     axes.xaxis.set_major_locator(MaxNLocator(5, integer=True, min_n_ticks=1))
     axes.grid(alpha=0.3)
 
 
 def _settle(axes: Axes) -> None:
-    """Set the range to all but the first tenth of the epochs, whose values are far off."""
+    """Set the range to the values after the first tenth of the epochs, which would hide them."""
     lines = [np.asarray(line.get_ydata(), float) for line in axes.lines]
     values = np.concatenate([line[len(line) // 10 :] for line in lines] or [np.empty(0)])
     values = values[np.isfinite(values)]

@@ -1,4 +1,4 @@
-"""Figures: a quantity of training and test set against the number of samples seen."""
+"""Figures: a quantity on training and test set against the number of training samples."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -9,7 +9,7 @@ from matplotlib.ticker import NullFormatter
 
 
 class LearningCurve(NamedTuple):
-    """A quantity in nats per datum after so many training samples."""
+    """A quantity in nats per datum on training and test set, by the number of training samples."""
 
     samples: Sequence[float]
     train: Sequence[float]
@@ -29,7 +29,7 @@ def learning_curves(
     vertical axis starts at ``low``.
     Raises ``ValueError`` where there are no panels.
 
-    Source: the figures 2 and 3 of Kingma & Welling, *Auto-Encoding Variational Bayes*, 2013.
+    Source: Kingma & Welling, *Auto-Encoding Variational Bayes*, 2013, figures 2 and 3.
 
     >>> curve = LearningCurve([1e5, 1e6, 1e7], [-150, -120, -100], [-150, -121, -103])
     >>> figure = learning_curves({"z = 3": {"Adam": curve}})

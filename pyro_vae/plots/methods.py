@@ -7,7 +7,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 Table = Mapping[str, Mapping[str, float]]
-"""A number for each group and, within it, each method."""
+"""A number for each group and each method in it."""
 
 
 def bars(means: Table, errors: Table | None = None, *, ylabel: str, title: str = "") -> Figure:
@@ -37,9 +37,10 @@ def bars(means: Table, errors: Table | None = None, *, ylabel: str, title: str =
 
 
 def recovered(truth: Mapping[str, Tensor], estimates: Mapping[str, Tensor]) -> Figure:
-    """Draw estimates against the parameters that data were simulated with, a panel for each name.
+    """Draw estimates against the true parameters of a simulation, one panel for each name.
 
-    ``estimates`` are (R, D), of R repetitions: the error bar is one standard deviation of them.
+    ``truth`` holds (D,) and ``estimates`` (R, D) from R repetitions by name. Points are the means
+    over repetitions, and error bars are one standard deviation.
 
     >>> import torch
     >>> recovered({"mean": torch.ones(3)}, {"mean": torch.rand(2, 3)}).axes[0].get_title()
@@ -58,7 +59,7 @@ def recovered(truth: Mapping[str, Tensor], estimates: Mapping[str, Tensor]) -> F
 
 
 def points(sets: Mapping[str, Tensor], *, limit: float | None = None) -> Figure:
-    """Draw sets of points of the plane, (N, 2), a panel for each, on axes from -limit to limit.
+    """Draw sets of points (N, 2) in the plane, one panel each, on axes from -limit to limit.
 
     Raises ``ValueError`` for points of other dimensions.
 

@@ -1,4 +1,4 @@
-"""Pictures laid out in one picture, shown pixel by pixel, and written to a file."""
+"""Several pictures arranged in one picture, shown pixel by pixel, and written to a file."""
 
 import math
 from pathlib import Path
@@ -19,7 +19,7 @@ Shape = tuple[int, int, int]
 Pixels = npt.NDArray[np.float32]
 
 GAP = 1
-"""Pixels between two pictures."""
+"""The number of pixels between two pictures."""
 
 GAP_GREY = 0.3
 
@@ -45,7 +45,7 @@ def pad(tiles: Pixels, count: int) -> Pixels:
 
 
 def lay_out(tiles: Pixels, columns: int, gap: int) -> Pixels:
-    """Lay pictures out row by row in one picture, ``gap`` pixels apart and from the edge."""
+    """Arrange pictures row by row in one picture, with ``gap`` pixels around each."""
     rows = -(-len(tiles) // columns)
     framed = np.pad(
         pad(tiles, rows * columns), ((0, 0), (gap, 0), (gap, 0), (0, 0)), constant_values=GAP_GREY

@@ -1,4 +1,4 @@
-"""Figures: what a trained VAE generates, and its latent space.
+"""Figures: pictures that a trained VAE generates, and its latent space.
 
 Every function returns a ``matplotlib.figure.Figure`` and changes no global state of matplotlib (no
 pyplot, no backend). Pictures ``x`` are (B, D), flattened from ``shape`` = (C, H, W) with one or
@@ -55,7 +55,7 @@ def images(
 
 
 def samples(vae: VAE, shape: Shape, n: int = 64, *, mean: bool = True, peak: float = 1.0) -> Figure:
-    """Draw ``n`` samples of the model: z ~ p(z), then the means E[x | z].
+    """Draw ``n`` samples of the model: the means E[x | z] at z ~ p(z).
 
     Without ``mean`` the pictures are draws x ~ p(x | z).
     """

@@ -8,10 +8,10 @@ from torch import Tensor
 
 
 def piano_rolls(rolls: Mapping[str, Tensor], lowest: int = 21) -> Figure:
-    """Draw piano rolls (T, keys) below each other, under their titles; a step is a quarter note.
+    """Draw piano rolls (T, keys) below each other, with their titles; a step is a quarter note.
 
     ``lowest`` is the MIDI number of the first key. Only the range of keys in use is shown.
-    Raises ``ValueError`` where there is none, or one that is not (T, keys).
+    Raises ``ValueError`` where there is no piano roll, or one is not (T, keys).
 
     >>> len(piano_rolls({"a": torch.eye(88), "b": torch.eye(88)}).axes)
     2

@@ -17,7 +17,7 @@ from torch import Tensor
 from .mosaic import Shape, as_tiles
 
 MASSES = (0.5, 0.9, 0.99)
-"""Regions of so much mass are drawn."""
+"""The probability masses of the regions that are drawn."""
 
 Density = npt.NDArray[np.float64]
 
@@ -31,10 +31,10 @@ def posteriors(
     *,
     peak: float = 1.0,
 ) -> Figure:
-    """Draw the posterior of each datum, a row, and over it each guide, a column.
+    """Draw the posterior of each datum, with a guide over it: a row per datum, a column per guide.
 
-    Blue: the posterior's regions of 50, 90 and 99 % mass. Red lines: the same regions of a guide;
-    or dots, where draws are given.
+    Blue: the posterior's regions of 50, 90 and 99 % mass. Red: the same regions of a guide as
+    lines, or its draws as dots.
 
     - ``axis`` (n,): the points of the grid in each of the two dimensions;
     - ``log_posterior`` (B, n, n): log p(z | x) on the grid, z1 first, up to a constant;
@@ -124,7 +124,7 @@ def _panel(axes: Axes, axis: Tensor, density: Density, other: Tensor) -> None:
 
 
 def _density(log_density: Tensor) -> Density:
-    """A log density on a grid as probabilities that sum to 1."""
+    """Convert a log density on a grid to probabilities that sum to 1."""
     log = log_density.detach().double().cpu()
     density: Density = torch.softmax(log.flatten(), 0).reshape(log.shape).numpy()
     return density

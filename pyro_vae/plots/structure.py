@@ -1,4 +1,4 @@
-"""Figures: latent spaces with a structure, of layers or of clusters."""
+"""Figures: latent spaces with layers or clusters."""
 
 from collections.abc import Mapping
 
@@ -11,9 +11,9 @@ from .mosaic import GAP, Shape, as_tiles, lay_out, show
 
 
 def layers(kl: Mapping[str, Mapping[str, float]]) -> Figure:
-    """Draw the KL of each layer as bars, one on top of the other, for several models.
+    """Draw the KL of each layer as stacked bars, one bar for each model.
 
-    ``kl`` gives for each model's name the KL of each site in nats: the means of
+    ``kl`` maps the name of a model to the KL of each site in nats: the mean over the data of
     :func:`pyro_vae.evaluation.kl_by_site`.
 
     Raises ``ValueError`` where there is no model.

@@ -6,13 +6,13 @@ from matplotlib.axis import Axis
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 FEW_DECADES = 2.5
-"""Below so many powers of ten, an axis also has labels between them."""
+"""An axis over fewer powers of ten than this also has labels between the powers."""
 
 
 def plain_ticks(axis: Axis) -> None:
     """Label a logarithmic axis with plain numbers: 4 and 20, not 4x10^0 and 2x10^1.
 
-    Matplotlib writes powers of ten, and for a short range multiples of them.
+    Matplotlib's default labels are powers of ten, or multiples of them for a short range.
     """
     low, high = axis.get_view_interval()
     short = low > 0 and math.log10(high / low) < FEW_DECADES

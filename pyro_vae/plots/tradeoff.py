@@ -10,7 +10,7 @@ from ..evaluation.disentanglement import FactorInformation
 
 
 class RatePoint(NamedTuple):
-    """The two terms of the bound of a pair that was trained with a weight beta of the KL."""
+    """The two terms of the ELBO of a pair that was trained with the weight beta of the KL."""
 
     beta: float
     rate: float
@@ -23,7 +23,7 @@ class RatePoint(NamedTuple):
 def rate_distortion(points: Sequence[RatePoint]) -> Figure:
     """Draw distortion against rate, and rate, distortion and active units against beta.
 
-    On the dotted line -ELBO = rate + distortion is that of the best point.
+    The dotted line is the set of points with the same rate + distortion = -ELBO as the best point.
     Raises ``ValueError`` where there are no points.
 
     Source: Alemi et al., *Fixing a Broken ELBO*, 2018.
@@ -66,7 +66,7 @@ def rate_distortion(points: Sequence[RatePoint]) -> Figure:
 def factor_maps(found: dict[str, FactorInformation], names: Sequence[str]) -> Figure:
     """Draw I(z_d; v_k) / H(v_k) of each guide, a row for a latent and a column for a factor.
 
-    ``names`` are those of the factors. Latents are sorted by what they tell at most.
+    ``names`` are the names of the factors. Latents are sorted by their largest value.
     Raises ``ValueError`` where there are no guides.
     """
     if not found:

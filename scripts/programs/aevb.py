@@ -1,7 +1,7 @@
-"""Auto-Encoding Variational Bayes (Kingma & Welling 2013): the bound against the samples seen.
+"""Auto-Encoding Variational Bayes (Kingma & Welling 2013): the bound against training samples.
 
-One curve for each size of the latent space, on binarised MNIST. ``aevb_figure.py`` draws the curves
-of several runs in one figure.
+One run gives one curve for each size of the latent space, on binarised MNIST. ``aevb_figure.py``
+draws the curves of several runs in one figure.
 """
 
 from collections.abc import Sequence
@@ -35,10 +35,10 @@ from pyro_vae.objectives import ReweightedWakeSleep
 from pyro_vae.training import seeded
 
 RECORDED = {round(10 ** (i / 10)) for i in range(41)}
-"""The epochs after which the bound is recorded, at equal distances on a log axis."""
+"""The epochs after which the bound is recorded, equally spaced on a log axis."""
 
 Point = dict[str, float]
-"""What is recorded after an epoch, in nats per image, and the number of samples seen so far."""
+"""The bounds after an epoch, in nats per image, and the number of training samples so far."""
 
 
 @dataclass(frozen=True)
@@ -46,24 +46,24 @@ class Options(ProgramOptions):
     """The options of a run."""
 
     epochs: int = 200
-    """Of 50,000 samples: 10^7 in all."""
+    """The number of epochs; 200 epochs of 50,000 samples are 10^7 samples."""
     dataset: str = "mnist"
     latent_dims: tuple[int, ...] = (3, 5, 10, 20, 200)
     hidden: int = 500
-    """Units of the encoder, and of the decoder."""
+    """The number of hidden units of the encoder, and of the decoder."""
     algorithm: Literal["aevb", "wake-sleep"] = "aevb"
     optimiser: Literal["adam", "adagrad"] = "adam"
     lr: float = 1e-3
-    """Adam's is divided by 1 + epoch / 20."""
+    """The learning rate; for Adam it is divided by 1 + epoch / 20."""
     num_train: int = 50_000
-    """How many images there are to train on."""
+    """The number of training images."""
     epoch_samples: int = 50_000
-    """Samples of an epoch, as far as the images go into it without a rest."""
+    """The number of samples in an epoch, rounded down to a multiple of the number of images."""
     pixels: Literal["dynamic", "static"] = "dynamic"
     num_samples: int = 0
-    """K for log p(x) of 1000 training and 1000 test images; 0 records the bound alone."""
+    """K for log p(x) of 1000 training and 1000 test images; with 0 only the bound is recorded."""
     precision: Literal["float32", "bf16"] = "float32"
-    """Of the networks' products; bf16 takes two thirds of the time."""
+    """The precision of the networks' matrix products; bf16 takes two thirds of the time."""
     compile: bool = True
 
 
@@ -84,7 +84,7 @@ def main(args: Sequence[str] | None = None) -> None:
 def train_curve(
     options: Options, train: Images, test: Images, latent_dim: int, folder: Path
 ) -> list[Point]:
-    """Train on ``train``; return what was recorded on a part of it and on ``test``."""
+    """Train on ``train``; return the bounds on a part of it and on ``test``."""
     path = folder / "curve.json"
     curve: list[Point] = load_json(path)["curve"] if path.is_file() else []
     with seeded(options.seed, latent_dim):
@@ -112,7 +112,7 @@ def train_curve(
 
 
 def build(options: Options, num_pixels: int, latent_dim: int) -> tuple[SVI, LambdaLR]:
-    """The VAE of the paper, tanh and one hidden layer, and its inference."""
+    """Build the VAE of the paper, with one hidden layer of tanh units, its SVI and scheduler."""
 
     def network(inputs: int, outputs: int) -> nn.Module:
         net = mlp(inputs, options.hidden, outputs, activation=nn.Tanh)
@@ -127,7 +127,7 @@ def build(options: Options, num_pixels: int, latent_dim: int) -> tuple[SVI, Lamb
     if options.optimiser == "adam":
         optim = Adam(vae.parameters(), lr=options.lr)
     loss: Objective = TraceMeanField_ELBO()
-    if options.algorithm == "wake-sleep":  # one draw; the guide learns from dreams alone
+    if options.algorithm == "wake-sleep":  # one draw; the guide is trained only on simulated data
         loss = ReweightedWakeSleep(num_particles=1, insomnia=0.0)
     svi = SVI(vae.model, vae.guide, optim, loss, compile=options.compile)
     decays = options.optimiser == "adam"
@@ -135,7 +135,7 @@ def build(options: Options, num_pixels: int, latent_dim: int) -> tuple[SVI, Lamb
 
 
 def measure(svi: SVI, name: str, x: torch.Tensor, num_samples: int) -> Point:
-    """The bound of x, from one draw for each image; log p(x) of the first 1000 images."""
+    """Return the bound of x from one draw for each image, and log p(x) of 1000 images."""
     with torch.no_grad(), seeded(0):
         loss = TraceMeanField_ELBO().estimate(svi.model, svi.guide, x).loss
         point = {name: -float(loss) / len(x)}

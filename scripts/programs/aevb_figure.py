@@ -1,4 +1,4 @@
-"""The curves of several runs of ``aevb.py`` in one figure, a panel for each latent space."""
+"""Draw the curves of several runs of ``aevb.py`` in one figure, a panel for each latent space."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -48,7 +48,7 @@ def curves_of(run: Path) -> dict[str, list[dict[str, float]]]:
 
 
 def read(points: Sequence[dict[str, float]], suffix: str) -> LearningCurve:
-    """A curve of what ``aevb.py`` recorded."""
+    """Convert the recorded points of a run of ``aevb.py`` to a curve."""
     columns = ("samples", f"train{suffix}", f"test{suffix}")
     return LearningCurve(*([point[column] for point in points] for column in columns))
 

@@ -1,9 +1,9 @@
-"""Channel estimation, y = A h + n with sparse taps: SVI and EM beside the exact posterior.
+"""Channel estimation, y = A h + n with sparse taps: SVI and EM against the exact posterior.
 
-The channel is a convolution with known pilots of +-1. The normalised squared error of E[h | y] at
-each signal-to-noise ratio, for two guides trained by SVI, the mean field by coordinate ascent, the
-linear estimators and the exact posterior, a sum over all supports. At ``learn_snr`` the rate of
-active taps, their scale and the noise are estimated too: by EM and by SVI.
+The channel is a convolution with known pilots of +-1. The script computes the normalised squared
+error of E[h | y] at each signal-to-noise ratio, for two guides trained by SVI, the mean field by
+coordinate ascent, linear estimators, and the exact posterior (a sum over all supports). At
+``learn_snr`` EM and SVI also estimate the rate of active taps, their scale and the noise.
 """
 
 import math
@@ -35,12 +35,12 @@ class Options(ProgramOptions):
     pilots: int = 8
     rate: float = 0.3
     snr: tuple[float, ...] = (0.0, 5.0, 10.0, 15.0, 20.0)
-    """Signal-to-noise ratios of one active tap, in decibel."""
+    """The signal-to-noise ratios of one active tap, in decibels."""
     learn_snr: float = 10.0
     num_train: int = 2000
     num_test: int = 1000
     num_iterations: int = 100
-    """Of EM."""
+    """The number of iterations of EM."""
     hidden: int = 64
     batch_size: int = 100
     lr: float = 3e-3
@@ -69,7 +69,7 @@ def main(args: Sequence[str] | None = None) -> None:
 
 
 def pilots(options: Options) -> Tensor:
-    """The convolution with a random sequence of +-1, (M, L), its columns of length about 1."""
+    """The convolution with a random sequence of +-1, (M, L); its columns have norm 1."""
     with seeded(options.seed):
         sequence = 2 * torch.randint(2, (options.pilots + options.taps - 1,)).float() - 1
     convolution: Tensor = sequence.unfold(0, options.taps, 1).flip(-1)
@@ -77,14 +77,14 @@ def pilots(options: Options) -> Tensor:
 
 
 def simulate(A: Tensor, prior: ChannelPrior, number: int) -> tuple[Tensor, Tensor]:
-    """Taps h (B, L) and observations y (B, M)."""
+    """Draw taps h (B, L) and observations y (B, M)."""
     size = number, A.shape[1]
     h = torch.bernoulli(torch.full(size, prior.rate)) * prior.tap_scale * torch.randn(size)
     return h, h @ A.T + prior.noise_scale * torch.randn(number, len(A))
 
 
 def compare(options: Options, A: Tensor, snr: float, folder: Path) -> dict[str, float]:
-    """The error of every estimator, given the true hyper-parameters."""
+    """Return the error of every estimator, given the true hyper-parameters."""
     prior = ChannelPrior(options.rate, 1.0, 10 ** (-snr / 20))
     with seeded(options.seed, 1):
         y_train = simulate(A, prior, options.num_train)[1]
@@ -107,7 +107,10 @@ def compare(options: Options, A: Tensor, snr: float, folder: Path) -> dict[str, 
 
 
 def learn(options: Options, A: Tensor, folder: Path) -> dict[str, dict[str, float]]:
-    """Hyper-parameters by EM and SVI from a wrong start, and their exact log p(y) on test data."""
+    """Estimate hyper-parameters by EM and SVI; return them with their exact log p(y) on test data.
+
+    Both start from the same wrong values.
+    """
     truth = ChannelPrior(options.rate, 1.0, 10 ** (-options.learn_snr / 20))
     start = ChannelPrior(0.5, 0.5, 1.0)
     with seeded(options.seed, 2):
@@ -137,7 +140,7 @@ def learn(options: Options, A: Tensor, folder: Path) -> dict[str, dict[str, floa
 
 
 def build(options: Options, A: Tensor, prior: ChannelPrior, guide: str) -> SparseChannel:
-    """The mean field of the bits and taps, or any distribution of both."""
+    """Build the channel with a guide: a mean field of bits and taps, or a joint distribution."""
     supports, (M, L) = all_supports(options.taps), A.shape
     if guide == "SVI, mean field":
         q_s = OneHotCategorical(
@@ -162,7 +165,7 @@ def train(
     *,
     learned: bool,
 ) -> SparseChannel:
-    """SVI from a prior, whose three numbers are learned too where ``learned``."""
+    """Train a channel by SVI, starting from a prior; with ``learned`` the prior is learned too."""
     with seeded(options.seed, 3):
         channel = build(options, A, prior, guide)
     own = (channel.logit_rate, channel.log_tap_scale, channel.log_noise_scale)

@@ -1,7 +1,7 @@
 """Cluster images without labels by a mixture of Gaussians in latent space.
 
-Labels are only counted at the end: the accuracy is that of the best one-to-one matching of
-clusters and classes. Every seed is reported, and their mean.
+Labels are used only at the end, for the accuracy of the best one-to-one matching of clusters and
+classes. The script reports the accuracy of each seed and their mean.
 """
 
 from collections.abc import Sequence
@@ -41,12 +41,12 @@ class Options(ProgramOptions):
     """The options."""
 
     seeds: tuple[int, ...] = (0, 1, 2, 3, 4)
-    """One run for each, which takes the place of ``seed``."""
+    """The seeds, one run for each; ``seed`` is not used."""
     data: str = "mnist"
-    """The data set; its pixels are drawn anew at each visit."""
+    """The data set; its pixels are drawn again in each batch."""
     epochs: int = 14
     pretrain: int = 0
-    """Epochs of a plain VAE, at the first beta, before the mixture starts from a fit by EM."""
+    """The epochs of a plain VAE, with ``beta_start``, before EM fits the initial mixture."""
     batch_size: int = 256
     learning_rate: float = 2e-3
     prior_learning_rate: float = 1e-2
@@ -54,16 +54,16 @@ class Options(ProgramOptions):
     dim: int = 10
     hidden: int = 500
     beta_start: float = 0.05
-    """The weight of the KL at the start."""
+    """The weight beta of the KL at the start."""
     beta_stop: float = 0.3
-    """At the end: below 1 the posteriors stay narrow, and the clusters apart."""
+    """The weight beta at the end; below 1 the posteriors stay narrow and the clusters separate."""
     warm_up: int = 10
-    """Epochs in which beta grows."""
+    """The number of epochs in which beta grows."""
     compile: bool = True
 
 
 def build(options: Options, pixels: int) -> tuple[GMVAE, FullRankMixturePrior]:
-    """Networks pixels-hidden-hidden-dim, and the prior, of equal p(y)."""
+    """Build the VAE with networks pixels-hidden-hidden-dim, and its prior with equal p(y)."""
     H, D = options.hidden, options.dim
     prior = FullRankMixturePrior(D, options.components)
     prior.logits.requires_grad_(False)
@@ -75,7 +75,7 @@ def build(options: Options, pixels: int) -> tuple[GMVAE, FullRankMixturePrior]:
 def pretrain(
     vae: GMVAE, data: Images, options: Options, seed: int, folder: Folder
 ) -> GaussianMixture:
-    """Train the networks with p(z) = N(0, I); return the mixture that EM fits to draws of q."""
+    """Train the networks with p(z) = N(0, I); return a mixture that EM fits to draws of q."""
     plain = VAE(StandardNormal(options.dim), vae.decoder, vae.encoder)
     optim = torch.optim.Adam(plain.parameters(), lr=options.learning_rate)
     loss = Trace_ELBO(beta=options.beta_start)
@@ -105,7 +105,7 @@ def set_prior(prior: Any, loc: Tensor, covariance: Tensor) -> None:
 
 
 def train(vae: GMVAE, data: Splits, options: Options, seed: int, folder: Folder) -> float:
-    """Maximise the ELBO with beta growing; print and return the accuracy on the test set."""
+    """Maximise the ELBO with a growing beta; print and return the accuracy on the test set."""
     networks = [*vae.decoder.parameters(), *vae.encoder.parameters()]
     prior = [p for p in vae.prior.parameters() if p.requires_grad]
     groups = [
@@ -134,14 +134,14 @@ def train(vae: GMVAE, data: Splits, options: Options, seed: int, folder: Folder)
 
 
 def accuracy(vae: GMVAE, data: Images) -> float:
-    """Of the most probable cluster of each image."""
+    """Return the accuracy of the most probable cluster of each image."""
     if data.labels is None:
         raise ValueError("expected labels to count with, got a data set without them")
     return cluster_accuracy(vae.cluster(data.all()).argmax(-1), data.labels)
 
 
 def main(args: Sequence[str] | None = None) -> None:
-    """One run for each seed."""
+    """Make one run for each seed."""
     with program(Options, args, __doc__) as (options, folder):
         data = load_data(options.data, options.data_dir, pixels="dynamic", validation_size=0)
         found = {}

@@ -1,9 +1,9 @@
-"""Counts with scVI's likelihoods (Lopez et al. 2018): recovery of what was simulated, and digits.
+"""Counts with scVI's likelihoods (Lopez et al. 2018): recovery of true parameters, and digits.
 
-Counts of several kinds are simulated from a linear decoder with a library size for each datum,
-zero-inflated negative binomial; the same model is fitted to each of several simulations, once with
-the library size known and once with it as a latent. The digits' pixels are counts from 0 to 16:
-log p(x) under each likelihood.
+Counts of several kinds are simulated from a zero-inflated negative binomial with a linear decoder
+and a library size for each datum. The same model is fitted to each of several simulations, once
+with known library sizes and once with latent ones. The pixels of the digits are counts from 0 to
+16; the script computes their log p(x) under each likelihood.
 """
 
 from collections.abc import Sequence
@@ -46,7 +46,7 @@ class Options(ProgramOptions):
 
     epochs: int = 60
     kinds: int = 20
-    """How many kinds of things are counted."""
+    """The number of kinds that are counted, D."""
     latent_dim: int = 2
     num_data: int = 3000
     num_simulations: int = 5
@@ -60,7 +60,7 @@ class Options(ProgramOptions):
 
 @dataclass(frozen=True)
 class Truth:
-    """What data are simulated with."""
+    """The true parameters of the simulations."""
 
     weight: Tensor
     bias: Tensor
@@ -68,7 +68,7 @@ class Truth:
     gate: Tensor
 
     def simulate(self, number: int) -> tuple[Tensor, Tensor]:
-        """Counts (N, D) and library sizes (N, 1)."""
+        """Draw counts (N, D) and library sizes (N, 1)."""
         z = torch.randn(number, self.weight.shape[1])
         library = (LIBRARY[0] + LIBRARY[1] * torch.randn(number, 1)).exp()
         log_mean = (z @ self.weight.T + self.bias).log_softmax(-1) + library.log()
@@ -76,7 +76,7 @@ class Truth:
         return counts.sample(), library
 
     def parameters(self, z: Tensor) -> dict[str, Tensor]:
-        """The log of theta, the log of the mean share, and the probability of a dropout."""
+        """The log of theta, the log of the mean share, and the probability of an extra zero."""
         shares = (z @ self.weight.T + self.bias).softmax(-1).mean(0)
         return {
             "log theta": self.log_theta,
@@ -86,7 +86,7 @@ class Truth:
 
 
 def main(args: Sequence[str] | None = None) -> None:
-    """Fit every simulation twice, then the digits with three likelihoods."""
+    """Fit every simulation twice, then fit the digits with three likelihoods."""
     with program(Options, args, __doc__) as (options, folder):
         with seeded(options.seed):
             truth = draw_truth(options)
@@ -109,7 +109,7 @@ def main(args: Sequence[str] | None = None) -> None:
 
 
 def draw_truth(options: Options) -> Truth:
-    """Parameters of all kinds."""
+    """Draw the true parameters of all kinds."""
     D = options.kinds
     return Truth(
         0.5 * torch.randn(D, options.latent_dim),
@@ -120,11 +120,11 @@ def draw_truth(options: Options) -> Truth:
 
 
 def summary(true: dict[str, Tensor], estimates: dict[str, Tensor]) -> dict[str, float]:
-    """Root mean squared error and mean error of each group of parameters, and the mean's error."""
+    """Root mean squared error, mean error and its standard error of each group of parameters."""
     result = {}
     for name, values in estimates.items():
         gaps = values - true[name]
-        means = gaps.mean(-1)  # of each simulation
+        means = gaps.mean(-1)  # one for each simulation
         result[f"{name}, rms error"] = gaps.square().mean().sqrt().item()
         result[f"{name}, mean error"] = means.mean().item()
         result[f"{name}, its standard error"] = (means.std() / len(means) ** 0.5).item()
@@ -134,7 +134,7 @@ def summary(true: dict[str, Tensor], estimates: dict[str, Tensor]) -> dict[str, 
 def fit_simulation(
     options: Options, truth: Truth, z: Tensor, seed: int, known: bool, folder: Path
 ) -> dict[str, Tensor]:
-    """The parameters that were found, in the order of the simulated ones."""
+    """Return the estimated parameters, named and ordered like the true ones."""
     with seeded(options.seed, seed):
         x, library = truth.simulate(options.num_data)
         scvi, decoder = build(options)
@@ -150,7 +150,7 @@ def fit_simulation(
 
 
 def build(options: Options) -> tuple[SCVI, ZeroInflatedNegativeBinomial]:
-    """The simulated decoder's family, and encoders of log(1 + x)."""
+    """Build a model of the family of the simulations, with encoders of log(1 + x)."""
     D, hidden, dim = options.kinds, options.hidden, options.latent_dim
     decoder = ZeroInflatedNegativeBinomial.over(
         lambda outputs: nn.Linear(dim, outputs), D, library=True
@@ -161,7 +161,7 @@ def build(options: Options) -> tuple[SCVI, ZeroInflatedNegativeBinomial]:
 
 
 def train(options: Options, module: SCVI | VAE, data: object, epochs: int, folder: Path) -> None:
-    """Adam with a learning rate that falls to zero."""
+    """Train by Adam with a learning rate that decreases to zero."""
     adam = torch.optim.Adam(module.parameters(), lr=options.lr)
     fit(
         *(SVI(module.model, module.guide, adam, loss=Trace_ELBO()), data),
@@ -176,7 +176,7 @@ def train(options: Options, module: SCVI | VAE, data: object, epochs: int, folde
 
 
 def digits(options: Options, folder: Path) -> dict[str, float]:
-    """log p(x) of the test digits under each likelihood, in nats per digit."""
+    """Return log p(x) of the test digits under each likelihood, in nats per digit."""
     data = load_data("digits")
     result = {}
     for family in (Binomial, NegativeBinomial, ZeroInflatedNegativeBinomial):

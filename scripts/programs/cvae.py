@@ -1,7 +1,7 @@
 """Complete images from one, two and three quadrants by a conditional VAE and by its baseline.
 
-Prints the negative conditional log-likelihood of the hidden pixels, in nats per image, beside the
-figures of Pyro's tutorial.
+The script prints the negative conditional log-likelihood of the hidden pixels, in nats per image,
+beside the results of Pyro's tutorial.
 """
 
 from collections.abc import Sequence
@@ -39,16 +39,16 @@ class Options(ProgramOptions):
     epochs: int = 15
     data: str = "mnist"
     observed: tuple[int, ...] = (1, 2, 3)
-    """How many quadrants are observed; a CVAE is trained for each."""
+    """The numbers of observed quadrants; a CVAE is trained for each."""
     baseline_epochs: int = 12
     patience: int = 4
-    """Training stops after so many epochs without a better bound on the validation set."""
+    """Training stops after this many epochs without a better bound on the validation set."""
     hidden: int = 500
     latents: int = 50
     batch_size: int = 200
     learning_rate: float = 1e-3
     num_samples: int = 100
-    """K, of the conditional log-likelihood."""
+    """K for the conditional log-likelihood."""
     num_test: int = 10_000
     compile: bool = True
 
@@ -59,7 +59,7 @@ class Quadrants:
 
     images: Images
     number: int
-    """How many quadrants are observed: lower left, upper left, upper right, in this order."""
+    """The number of observed quadrants: lower left, upper left, upper right, in this order."""
 
     def __len__(self) -> int:
         return len(self.images)
@@ -79,14 +79,14 @@ class Quadrants:
         return x[:, ~hidden], x[:, hidden]
 
     def joined(self, x: Tensor, y: Tensor) -> Tensor:
-        """Whole images again."""
+        """Return whole images from their observed and hidden pixels."""
         whole, hidden = x.new_empty(len(x), x.shape[1] + y.shape[1]), self.hidden()
         whole[:, ~hidden], whole[:, hidden] = x, y
         return whole
 
 
 def networks(options: Options, seen: int, hidden: int) -> CVAE:
-    """The CVAE with its baseline, for so many observed and hidden pixels."""
+    """Build the CVAE and its baseline, for the numbers of observed and hidden pixels."""
     units, dim = options.hidden, options.latents
     return CVAE(
         DiagonalNormal.over(lambda outputs: mlp(seen + hidden, units, outputs), dim),
@@ -101,7 +101,7 @@ def no_latents(x: Tensor, y: Tensor) -> None:
 
 
 def train(options: Options, train: Quadrants, validation: Quadrants, folder: Path) -> CVAE:
-    """First the baseline, then, with its weights fixed, the CVAE; the best of each by epochs."""
+    """Train the baseline, then the CVAE with a fixed baseline; keep the best epoch of each."""
     x, y = train.batch(torch.arange(1))
     cvae = networks(options, x.shape[1], y.shape[1])
     stages = (
@@ -130,7 +130,7 @@ def train(options: Options, train: Quadrants, validation: Quadrants, folder: Pat
 
 @torch.no_grad()
 def scores(cvae: CVAE, x: Tensor, y: Tensor, num_samples: int) -> dict[str, float]:
-    """-log p(y | x) of the baseline and of the CVAE, and its bound by one draw, in nats."""
+    """Return -log p(y | x) of baseline and CVAE, and the CVAE's bound from one draw, in nats."""
     ours = log_likelihood(cvae.model, cvae.guide, x, y, num_samples=num_samples)
     bound = log_likelihood(cvae.model, cvae.guide, x, y, num_samples=1)
     gain = ours - cvae.baseline(x).log_prob(y)
@@ -144,7 +144,7 @@ def scores(cvae: CVAE, x: Tensor, y: Tensor, num_samples: int) -> dict[str, floa
 
 
 def completions(cvae: CVAE, data: Quadrants, number: int = 10, draws: int = 5) -> Figure:
-    """Rows: what is observed, the baseline's mean, means of draws of z, and the images."""
+    """Draw rows: observed pixels, the baseline's mean, E[y | x, z] for draws of z, the images."""
     x, y = data.batch(torch.arange(number))
     grey = torch.full_like(y, 0.4)
     several = [cvae.complete(x, mean=True) for _ in range(draws)]
@@ -170,7 +170,7 @@ def main(args: Sequence[str] | None = None) -> None:
 def one(
     options: Options, observed: int, train_set: Images, validation: Images, test: Images, to: Folder
 ) -> dict[str, float]:
-    """The figures for one number of observed quadrants."""
+    """Train and score the models for one number of observed quadrants; draw completions."""
     data = Quadrants(test, observed)
     parts = [replace(data, images=part) for part in (train_set, validation)]
     cvae = train(options, parts[0], parts[1], to.path / f"observed-{observed}")

@@ -21,7 +21,7 @@ from pyro_vae.programs.isolation import looking
 from pyro_vae.training.checkpoint import BEST, load_weights
 
 PUBLISHED = {0: 6.87, 1: 6.82, 2: 6.80}
-"""-ELBO per time step of the test set, by IAF layers: Pyro's example after 5,000 epochs."""
+"""-ELBO per time step of the test set, by number of IAF layers, after 5,000 epochs (Pyro)."""
 
 
 @dataclass(frozen=True)
@@ -30,24 +30,24 @@ class Options(ProgramOptions):
 
     epochs: int = 160
     data: str = "chorales"
-    """chorales (of the folder of data) or scales (made here)."""
+    """chorales (in the folder of data) or scales (generated, without a file)."""
     layers: tuple[int, ...] = (0, 1)
-    """Of the inverse autoregressive flow of each run's guide; 0 is a diagonal normal."""
+    """The number of IAF layers of the guide, one run for each; 0 is a diagonal normal."""
     dim: int = 64
-    """The dimensions of z_t."""
+    """The number of dimensions of z_t."""
     hidden: int = 200
     dropout: float = 0.1
-    """Of the guide's recurrent outputs."""
+    """The dropout rate of the guide's recurrent outputs."""
     batch_size: int = 20
     learning_rate: float = 2e-3
     decay: float = 0.99
-    """The learning rate falls by this factor after each epoch."""
+    """The learning rate is multiplied by this factor after each epoch."""
     warm_up: float = 0.2
-    """The part of the steps in which beta grows from 0.2 to 1."""
+    """The fraction of the steps in which beta grows from 0.2 to 1."""
     num_samples: int = 100
-    """K of log p(x)."""
+    """K for log p(x)."""
     length: int = 48
-    """Quarter notes of the generated chorales."""
+    """The length of the generated chorales, in quarter notes."""
 
 
 def load(options: Options) -> tuple[Rolls, Rolls, Rolls]:
@@ -60,7 +60,7 @@ def load(options: Options) -> tuple[Rolls, Rolls, Rolls]:
 
 
 def build(options: Options, train: Rolls, layers: int) -> DeepMarkovModel:
-    """The model and its guide, which starts at the mean of each key."""
+    """Build the model, whose emission starts at the mean of each key, and its guide."""
     dim, hidden, keys = options.dim, options.hidden, train.x.shape[-1]
     emission = mlp(dim, hidden // 2, hidden // 2, keys)
     mean = train.x.sum((0, 1)) / train.lengths.sum()
@@ -84,7 +84,7 @@ def build(options: Options, train: Rolls, layers: int) -> DeepMarkovModel:
 def train_one(
     options: Options, train: Rolls, validation: Rolls, layers: int, path: Path
 ) -> tuple[DeepMarkovModel, list[Any]]:
-    """Train one run; return it at its best epoch, with its history."""
+    """Train one model; return it with the weights of its best epoch, and its history."""
     dmm = build(options, train, layers)
     buckets = Buckets(train, options.batch_size)
     beta = linear(max(1, round(options.warm_up * options.epochs * len(buckets))), start=0.2)
@@ -105,7 +105,7 @@ def train_one(
 
 
 def score(options: Options, dmm: DeepMarkovModel, test: Rolls, layers: int) -> dict[str, float]:
-    """The test sequences, in nats per time step."""
+    """Evaluate the test sequences, in nats per time step."""
     result = evaluate(*(dmm.model, dmm.guide, *test), num_samples=options.num_samples, kl_draws=0)
     steps = float(test.lengths.sum())
     known = options.data == "chorales" and layers in PUBLISHED
@@ -120,7 +120,7 @@ def score(options: Options, dmm: DeepMarkovModel, test: Rolls, layers: int) -> d
 
 
 def main(args: Sequence[str] | None = None) -> None:
-    """Train and evaluate each run; then generate a chorale and draw the course of training."""
+    """Train and evaluate each run; then generate a chorale and draw the training curves."""
     with program(Options, args, __doc__) as (options, folder):
         train, validation, test = load(options)
         scores, histories, chorales = {}, {}, {"of the test set": test.x[0, : test.lengths[0]]}

@@ -1,8 +1,9 @@
 """A diffusion model as a VAE with a fixed guide (Ho et al. 2020; Kingma et al. 2021).
 
-First Gaussian data, for which the best denoiser is known: the bound with it, by number of steps,
-beside log p(x). Then images: digits of 8 x 8 counts, or binary MNIST. The bound is the sum of all
-terms, each step drawn at random, in nats per image and bits per dimension, with its standard error.
+The first part uses Gaussian data, for which the best denoiser is known: it compares the bound with
+log p(x), by number of steps. The second part trains on images: digits of 8 x 8 counts, or binary
+MNIST. The bound is estimated from random steps and reported in nats per image and bits per
+dimension, with its standard error.
 """
 
 import math
@@ -32,7 +33,7 @@ class Options(ProgramOptions):
     epochs: int = 20
     dataset: str = "mnist"
     num_steps: int = 200
-    """T."""
+    """The number of steps T."""
     highest: float = 4.0
     """The log signal-to-noise ratio of the first step; 4 suits binary pixels, 8 the digits."""
     lowest: float = -8.0
@@ -40,7 +41,7 @@ class Options(ProgramOptions):
     depth: int = 3
     frequencies: int = 16
     passes: int = 20
-    """Draws of the bound for each test image."""
+    """The number of draws of the bound for each test image."""
     num_pictures: int = 64
     batch_size: int = 128
     lr: float = 1e-3
@@ -48,7 +49,7 @@ class Options(ProgramOptions):
 
 
 def main(args: Sequence[str] | None = None) -> None:
-    """Check the bound on Gaussian data; train on images; draw samples."""
+    """Check the bound on Gaussian data; train on images; generate samples."""
     with program(Options, args, __doc__) as (options, folder):
         gaps = gaussian_gaps(options.seed)
         data = load_data(options.dataset, options.data_dir)
@@ -82,7 +83,7 @@ def main(args: Sequence[str] | None = None) -> None:
 
 
 def train(options: Options, diffusion: Diffusion, data: Splits, folder: Folder) -> None:
-    """One random step of the chain for each batch; the learning rate falls to zero."""
+    """Train on one random step of the chain for each datum; the learning rate falls to zero."""
     adam = torch.optim.Adam(diffusion.parameters(), lr=options.lr)
     svi = SVI(
         *(diffusion.step_model, diffusion.step_guide, adam),
@@ -102,7 +103,7 @@ def train(options: Options, diffusion: Diffusion, data: Splits, folder: Folder) 
 
 
 def build(options: Options, dim: int, levels: int) -> Diffusion:
-    """A residual network for the noise, and Bayes' rule for the levels of the pixels."""
+    """Build the model: a residual network as denoiser, Bayes' rule as likelihood of the pixels."""
     levels = 1 if levels == 255 else levels
     noising = Noising(torch.linspace(options.highest, options.lowest, options.num_steps))
     body = ResidualMLP(dim + 2 * options.frequencies, options.hidden, 2 * dim, options.depth)
@@ -124,7 +125,7 @@ def bound(diffusion: Diffusion, x: Tensor, passes: int) -> tuple[float, float]:
 
 
 class BestDenoiser(nn.Module):
-    """p(v | z_t) for v ~ N(loc, scale^2), with its variance or, where not ``spread``, without."""
+    """p(v | z_t) for v ~ N(loc, scale^2); without ``spread`` the variance is nearly zero."""
 
     def __init__(self, loc: Tensor, scale: Tensor, spread: bool) -> None:
         super().__init__()
@@ -133,7 +134,7 @@ class BestDenoiser(nn.Module):
         self.spread = spread
 
     def forward(self, z: Tensor, log_snr: Tensor) -> dist.Distribution:
-        """The product of the prior and the Gaussian likelihood of z."""
+        """The normalised product of the prior and the Gaussian likelihood of z."""
         precision = self.scale**-2 + log_snr.exp()
         shift = z * log_snr.sigmoid().sqrt() / (-log_snr).sigmoid()
         mean = (self.loc / self.scale**2 + shift) / precision
@@ -142,7 +143,7 @@ class BestDenoiser(nn.Module):
 
 
 class AtLevel(nn.Module):
-    """A denoiser at one level, as a decoder."""
+    """A denoiser at one fixed level of noise, as a decoder."""
 
     def __init__(self, denoiser: nn.Module, log_snr: Tensor) -> None:
         super().__init__()
@@ -156,7 +157,7 @@ class AtLevel(nn.Module):
 
 
 def gaussian_gaps(seed: int, dim: int = 4, rows: int = 500) -> dict[str, list[float]]:
-    """How far the bound is below log p(x), in bits per dimension, by number of steps."""
+    """Return log p(x) - bound, in bits per dimension, for each number of steps."""
     with seeded(seed):
         loc, scale = torch.randn(dim).double(), torch.rand(dim).double() + 0.5
         x = loc + scale * torch.randn(rows, dim).double()

@@ -1,4 +1,4 @@
-"""Train a VAE of one stochastic layer, one of two, and a ladder; compare log p(x).
+"""Train a VAE of one stochastic layer, one of two layers, and a ladder; compare log p(x).
 
 The sizes are those of Burda, Grosse & Salakhutdinov (2015): tanh networks 784-200-200-50 with one
 layer; 784-200-200-100 and 100-100-100-50 with two. The ladder (Sønderby et al. 2016) has the same
@@ -33,7 +33,7 @@ from pyro_vae.models import HierarchicalVAE, LadderVAE
 from pyro_vae.plots import layers
 
 PUBLISHED = {"one": 86.76, "two": 85.33}
-"""-log p(x) in nats: Burda et al., table 1, K = 1, 3280 epochs, 5000 samples."""
+"""-log p(x) in nats, K = 5000, trained with K = 1 for 3280 epochs: Burda et al., table 1."""
 
 Kind = Literal["one", "two", "ladder"]
 
@@ -43,20 +43,20 @@ class Options(ProgramOptions):
     """The options."""
 
     models: tuple[Kind, ...] = ("one", "two", "ladder")
-    """Which models are trained: one layer, two layers, the ladder of two layers."""
+    """The models to train: one layer, two layers, the ladder of two layers."""
     data: str = "mnist"
-    """The data set; its pixels are drawn anew at each visit."""
+    """The data set; its pixels are drawn again in each batch."""
     epochs: int = 50
     batch_size: int = 100
     learning_rate: float = 3e-3
-    """At the start; it falls as a cosine."""
+    """The learning rate at the start; it follows a cosine to zero."""
     warm_up: int = 5
-    """Epochs in which beta grows from 0 to 1."""
+    """The number of epochs in which beta grows from 0 to 1."""
     width: int = 200
     num_test: int = 2000
-    """How many test images are evaluated."""
+    """The number of test images that are evaluated."""
     num_samples: int = 5000
-    """K of log p(x)."""
+    """K for log p(x)."""
     compile: bool = True
 
 
@@ -72,7 +72,7 @@ def up(*sizes: int) -> nn.Module:
 
 
 def build(kind: Kind, pixels: int, width: int) -> Any:
-    """The programs of a kind; with two layers the upper one is half as wide."""
+    """Build a model of a kind; with two layers the networks of the upper one are half as wide."""
     half, quarter = width // 2, width // 4
 
     def decoder(dim: int) -> Bernoulli:
@@ -111,7 +111,7 @@ def train(kind: Kind, vae: Any, data: Images, options: Options, folder: Folder) 
 
 
 def numbers(vae: Any, x: Tensor, log_px: Tensor) -> dict[str, Any]:
-    """log p(x), and what each layer does."""
+    """Return the mean log p(x), and the KL and active units of each layer."""
     again = means_by_site(vae.guide, x)
     means = means_by_site(vae.guide, x)
     kl = kl_by_site(vae.model, vae.guide, x, num_samples=10)
@@ -129,7 +129,7 @@ def difference(first: Tensor, second: Tensor) -> dict[str, float]:
 
 
 def main(args: Sequence[str] | None = None) -> None:
-    """Train, evaluate, compare."""
+    """Train, evaluate and compare the models."""
     with program(Options, args, __doc__) as (options, folder):
         data = load_data(options.data, options.data_dir, pixels="dynamic", validation_size=0)
         x = data.test.all()[: options.num_test]

@@ -1,6 +1,7 @@
 """Classify MNIST from 100 labels by a semi-supervised VAE: M2, or with --stacked M1 + M2.
 
-Prints the accuracy on the test images, for several draws of the labels, beside published figures.
+The script prints the accuracy on the test images, for several draws of the labels, beside published
+results.
 """
 
 from collections.abc import Callable, Sequence
@@ -62,23 +63,23 @@ class Options(ProgramOptions):
     m1_hidden: int = 500
     num_labels: int = 100
     draws: tuple[int, ...] = (0, 1, 2)
-    """Seeds of the labels, as many of each class."""
+    """The seeds of the draws of labels, which have equally many of each class."""
     auxiliary: float = 50.0
     """The weight alpha of log q(y | x) for the data with labels."""
     hidden: int = 300
     latents: int = 50
     batch_size: int = 200
     labelled_size: int = 100
-    """How many of the data with labels are in each step."""
+    """The batch size of a step on data with labels."""
     dropout: float = 0.0
-    """Of the hidden units of q(y | x)."""
+    """The dropout rate of the hidden units of q(y | x)."""
     learning_rate: float = 1e-3
     compile: bool = True
 
 
 @dataclass(frozen=True)
 class Latents:
-    """Draws z1 ~ q(z1 | x), new ones in each batch."""
+    """Data that are draws z1 ~ q(z1 | x), drawn again in each batch."""
 
     loc: Tensor
     scale: Tensor
@@ -87,20 +88,20 @@ class Latents:
         return len(self.loc)
 
     def batch(self, indices: Tensor) -> Tensor:
-        """One draw for each of some data."""
+        """Return one draw for each of some data."""
         loc = self.loc[indices]
         return loc + self.scale[indices] * torch.randn_like(loc)
 
 
 def balanced(labels: Tensor, number: int, seed: int) -> Tensor:
-    """Indices of ``number`` data, as many of each class."""
+    """Return the indices of ``number`` data, equally many of each class."""
     order = torch.randperm(len(labels), generator=torch.Generator().manual_seed(seed))
     classes = int(labels.max()) + 1
     return torch.cat([order[labels[order] == y][: number // classes] for y in range(classes)])
 
 
 def classifier(size: int, options: Options, classes: int) -> OneHotCategorical:
-    """q(y | x)."""
+    """Build q(y | x)."""
     units = options.hidden
     dropout = nn.Dropout(options.dropout)
     net = nn.Sequential(nn.Linear(size, units), nn.ReLU(), dropout, nn.Linear(units, classes))
@@ -108,7 +109,7 @@ def classifier(size: int, options: Options, classes: int) -> OneHotCategorical:
 
 
 def m2_of(options: Options, size: int, classes: int) -> M2:
-    """M2 of binary pixels, or of the latents of M1."""
+    """Build M2 for binary pixels, or for the latents of M1."""
     units, dim = options.hidden, options.latents
     wide = mlp(classes + dim, units, 2 * size if options.stacked else size)
     return M2(
@@ -122,14 +123,14 @@ def m2_of(options: Options, size: int, classes: int) -> M2:
 
 
 def m1_of(options: Options, size: int) -> VAE:
-    """M1, a VAE."""
+    """Build M1, a VAE."""
     units, dim = options.m1_hidden, options.latents
     decoder, encoder = mlp(dim, units, units, size), mlp(size, units, units, 2 * dim)
     return VAE(StandardNormal(dim), Bernoulli(decoder), DiagonalNormal(encoder))
 
 
 def train_m1(vae: VAE, options: Options, train: Images, validation: Images, folder: Path) -> None:
-    """Without labels."""
+    """Train M1 without labels."""
     adam = torch.optim.Adam(vae.parameters(), lr=options.learning_rate)
     svi = SVI(vae.model, vae.guide, adam, loss=TraceMeanField_ELBO(), compile=options.compile)
     fit(
@@ -149,9 +150,9 @@ def train_m1(vae: VAE, options: Options, train: Images, validation: Images, fold
 def train_m2(
     m2: M2, options: Options, x: Data, some: Tensor, y: Tensor, folder: Path, score: Score
 ) -> list[float]:
-    """Steps on data without labels and on the data ``some`` with labels y, in turn.
+    """Alternate steps on data without labels and steps on the data ``some`` with labels y.
 
-    Returns the score after each epoch.
+    Return the score after each epoch.
     """
     adam = torch.optim.Adam(m2.parameters(), lr=options.learning_rate)
     svi = SVI(m2.model, m2.guide, adam, loss=TraceMeanField_ELBO(), compile=options.compile)
@@ -177,14 +178,14 @@ def train_m2(
 
 @torch.no_grad()
 def latents(vae: VAE, images: Images) -> Latents:
-    """q(z1 | x) of the grey images."""
+    """Return q(z1 | x) of the grey images."""
     q = vae.encoder(images.as_pixels("grey").all()).base_dist
     return Latents(q.loc, q.scale)
 
 
 @torch.no_grad()
 def by_class(m2: M2, vae: VAE | None, shape: Shape, rows: int = 8) -> Figure:
-    """One row for each z ~ p(z), one column for each class: E[x | y, z]."""
+    """Draw E[x | y, z], one row for each z ~ p(z) and one column for each class."""
     classes = len(m2.prior_y().probs)
     z = m2.prior_z().sample((rows,)).repeat_interleave(classes, 0)
     mean = m2.decoder(torch.eye(classes).repeat(rows, 1), z).mean
@@ -194,7 +195,7 @@ def by_class(m2: M2, vae: VAE | None, shape: Shape, rows: int = 8) -> Figure:
 
 @dataclass(frozen=True)
 class Task:
-    """What M2 is trained and tested on: images, or the latents of M1."""
+    """The training and test data of M2: images, or the latents of M1."""
 
     x: Data
     labels: Tensor
@@ -207,7 +208,7 @@ class Task:
 
 
 def task_of(options: Options, folder: Path) -> tuple[Task, VAE | None, Shape]:
-    """The task, M1 if it is stacked, and the shape of the images."""
+    """Return the data of M2, M1 (None without ``stacked``) and the shape of the images."""
     grey = load_data(options.data, options.data_dir, pixels="grey")
     train, validation, _ = (part.as_pixels("dynamic") for part in grey)
     labels, truth = grey.train.labels, grey.test.labels
@@ -222,7 +223,7 @@ def task_of(options: Options, folder: Path) -> tuple[Task, VAE | None, Shape]:
 
 
 def main(args: Sequence[str] | None = None) -> None:
-    """Train M2 for each draw of the labels; count the errors on the test images."""
+    """Train M2 for each draw of the labels; compute the accuracy on the test images."""
     with program(Options, args, __doc__) as (options, folder):
         task, vae, shape = task_of(options, folder.path)
         scores = []

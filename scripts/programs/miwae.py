@@ -1,8 +1,8 @@
-"""MIWAE (Mattei & Frellsen 2019): fill in tables of which half of the entries are missing.
+"""MIWAE (Mattei & Frellsen 2019): impute tables in which half of the entries are missing.
 
-The mean squared error of the missing entries, in units of the column's variance, beside those of
-the column's mean and of scikit-learn's iterative imputer. As in the paper, the table that is filled
-in is the one that is trained on.
+The script computes the mean squared error of the missing entries, in units of the column's
+variance. It compares MIWAE with the column's mean and with scikit-learn's iterative imputer. As in
+the paper, MIWAE is trained on the table that it imputes.
 """
 
 import warnings
@@ -26,7 +26,7 @@ from pyro_vae.plots import bars
 from pyro_vae.training import seeded
 
 PUBLISHED = {"iris, MIWAE, published": 0.44}
-"""In its authors' notebook."""
+"""The error of MIWAE in its authors' notebook."""
 
 WAYS = ("mean", "iterative", "MIWAE")
 
@@ -38,20 +38,20 @@ class Options(ProgramOptions):
     epochs: int = 100
     tables: tuple[str, ...] = ("iris", "wine", "breast_cancer", "diabetes")
     missing: float = 0.5
-    """The fraction of the entries that are missing, at random."""
+    """The fraction of the entries that are missing at random."""
     num_seeds: int = 5
-    """Masks and networks for each table: the errors are means, with their standard errors."""
+    """The number of runs for each table, with different masks and networks."""
     latent_dim: int = 10
     hidden: int = 128
     num_particles: int = 20
     num_samples: int = 1000
-    """Draws for each row that is filled in."""
+    """The number of draws for the imputation of each row."""
     batch_size: int = 64
     lr: float = 1e-3
 
 
 def main(args: Sequence[str] | None = None) -> None:
-    """Fill in each table several times, in three ways."""
+    """Impute each table several times by three methods."""
     with program(Options, args, __doc__) as (options, folder):
         runs = {
             table: [run(options, folder, table, seed) for seed in range(options.num_seeds)]
@@ -71,7 +71,7 @@ def main(args: Sequence[str] | None = None) -> None:
 
 
 def run(options: Options, folder: Folder, table: str, seed: int) -> dict[str, float]:
-    """The error of each way to fill in one table, with one mask."""
+    """Return the error of each method on one table with one mask."""
     x = load_table(table)
     with seeded(options.seed, seed):
         observed = torch.rand(x.shape) >= options.missing
@@ -105,7 +105,7 @@ def run(options: Options, folder: Folder, table: str, seed: int) -> dict[str, fl
 
 
 def build(options: Options, dim: int) -> MIWAE:
-    """The networks of the authors' notebook: two hidden layers, and Student's t for each entry."""
+    """Build the model of the authors' notebook: two hidden layers, and Student's t likelihoods."""
     hidden, latent = options.hidden, options.latent_dim
     decoder = StudentT.over(lambda outputs: net(latent, hidden, outputs), dim)
     encoder = DiagonalNormal.over(lambda outputs: net(dim, hidden, outputs), latent)
@@ -113,12 +113,12 @@ def build(options: Options, dim: int) -> MIWAE:
 
 
 def net(size_in: int, hidden: int, size_out: int) -> nn.Module:
-    """Two hidden layers."""
+    """Build a network with two hidden layers."""
     return mlp(size_in, hidden, hidden, size_out, activation=nn.Tanh)
 
 
 def column_means(x: Tensor, observed: Tensor) -> Tensor:
-    """The mean of what was observed in the column."""
+    """Impute the mean of the observed entries of the column."""
     return (x.where(observed, 0.0).sum(0) / observed.sum(0)).expand_as(x)
 
 
@@ -133,7 +133,7 @@ def iterative(x: Tensor, observed: Tensor, seed: int) -> Tensor:
 def summary(
     runs: Sequence[dict[str, float]], statistic: Callable[[list[float]], float]
 ) -> dict[str, float]:
-    """A statistic of each number over the runs."""
+    """Return a statistic over the runs of each number."""
     return {way: statistic([run[way] for run in runs]) for way in runs[0]}
 
 

@@ -55,7 +55,7 @@ def main(args: Sequence[str] | None = None) -> None:
 
 
 def train(options: Options, data: Splits, beta: float, folder: Folder) -> tuple[VAE, RatePoint]:
-    """Train a VAE with a weight of the KL; return it and its point on the test set."""
+    """Train a VAE with the weight beta of the KL; return it and its point on the test set."""
     num_pixels = data.train.values.shape[1]
     with seeded(options.seed):
         vae = VAE(
@@ -85,14 +85,14 @@ def train(options: Options, data: Splits, beta: float, folder: Folder) -> tuple[
 
 
 def known(value: float | None) -> float:
-    """A number of the validation set, which is there."""
+    """Return a number of the validation set; raise ``ValueError`` where it is None."""
     if value is None:
         raise ValueError("expected a number of the validation set, got None")
     return value
 
 
 def balance(points: Sequence[RatePoint]) -> float:
-    """The beta where rate and distortion are equal, interpolated on a log axis; NaN outside."""
+    """The beta where rate and distortion are equal, interpolated in log beta; NaN out of range."""
     points = sorted(points)
     excess = np.array([point.distortion - point.rate for point in points])
     log_beta = np.log([point.beta for point in points])
@@ -100,7 +100,7 @@ def balance(points: Sequence[RatePoint]) -> float:
 
 
 def draw_pictures(vaes: dict[float, VAE], test: Images, folder: Folder) -> None:
-    """For each beta a row of images from the test set as they are decoded, below the images."""
+    """Draw a row of test images, and below it a row of their reconstructions for each beta."""
     with torch.no_grad():
         x = test.subset(slice(12)).all()
         rows = [x, *(vae.reconstruct(x) for vae in vaes.values())]

@@ -1,6 +1,6 @@
-"""Train the variational autoencoder of sequences on couplets of Tang poems, or on sentences.
+"""Train the VAE of sequences on couplets of Tang poems, or on sentences.
 
-Beside it stands a language model: the same decoder without z, trained as long.
+It is compared with a language model: the same decoder without z, with the same number of epochs.
 """
 
 import random
@@ -36,41 +36,41 @@ class Options(ProgramOptions):
 
     epochs: int = 4
     data: str = "sentences"
-    """sentences (of Python's documentation) or couplets (of the folder of data)."""
+    """sentences (of Python's documentation) or couplets (in the folder of data)."""
     runs: tuple[str, ...] = (LANGUAGE, "plain", "annealed", "free bits")
-    """What is trained: the language model; the ELBO as it is; with cures of collapse."""
+    """The runs: a language model, a VAE with the plain ELBO, VAEs with remedies for collapse."""
     decoder: str = "recurrent"
-    """recurrent or dilated."""
+    """The decoder network: recurrent or dilated."""
     longest: int = 80
-    """The most characters of a sentence."""
+    """The maximal number of characters of a sentence."""
     limit: int | None = None
-    """The number of texts; by default all."""
+    """The number of texts; by default all are used."""
     held_out: int = 5000
-    """Texts for validation, and again for testing; at most a tenth of all."""
+    """The number of texts for validation, and for testing; at most a tenth of all texts each."""
     evaluated: int = 2000
-    """How many of the texts for testing log p(x) is computed of."""
+    """The number of test texts whose log p(x) is computed."""
     num_samples: int = 100
-    """K of log p(x)."""
+    """K for log p(x)."""
     latent: int = 32
     hidden: int = 256
     embedding: int = 128
     word_dropout: float = 0.3
-    """Of the cured VAEs."""
+    """The rate of word dropout in the runs with remedies for collapse."""
     dropout: float = 0.2
-    """Of the decoders' outputs."""
+    """The dropout rate of the decoders' outputs."""
     warm_up: float = 0.5
-    """The part of the steps in which beta grows from 0 to 1."""
+    """The fraction of the steps in which beta grows from 0 to 1."""
     floor: float = 0.2
-    """Free bits of each latent dimension, in nats."""
+    """The free bits of each latent dimension, in nats."""
     batch_size: int = 128
     learning_rate: float = 2e-3
     decay: float = 0.6
-    """The learning rate falls by this factor after each epoch."""
+    """The learning rate is multiplied by this factor after each epoch."""
 
 
 @dataclass(frozen=True)
 class Text:
-    """The texts as numbers, (N, T) each."""
+    """Training, validation and test texts as numbers, (N, T) each."""
 
     train: Tensor
     validation: Tensor
@@ -79,17 +79,17 @@ class Text:
 
     @property
     def length(self) -> int:
-        """T."""
+        """The length T of the sequences."""
         return self.train.shape[1]
 
     def characters(self, x: Tensor) -> int:
-        """How many characters some texts have, the ends of short ones included."""
+        """The number of characters of some texts, including the ends of short texts."""
         ends = (x == 0).any(1).sum()
         return int((x != 0).sum() + ends)
 
 
 def load(options: Options) -> Text:
-    """The texts in random order, cut into three."""
+    """Return the texts in random order, divided into three parts."""
     if options.data == "couplets":
         texts, min_count, length = couplets(options.data_dir or Path("data")), 5, 10
         random.Random(0).shuffle(texts)
@@ -104,7 +104,7 @@ def load(options: Options) -> Text:
 
 
 def build(options: Options, classes: int, name: str) -> SequenceVAE:
-    """The VAE; the language model is one without latents, whose guide draws nothing."""
+    """Build the VAE; the language model is the same without latents, with an empty guide."""
     latent = 0 if name == LANGUAGE else options.latent
     decoder = DECODERS[options.decoder](
         *(classes, latent),
@@ -124,7 +124,7 @@ def build(options: Options, classes: int, name: str) -> SequenceVAE:
 
 
 def programs(vae: SequenceVAE, name: str) -> tuple[Any, Any]:
-    """Model and guide."""
+    """Return the model and the guide of a run."""
     if name != LANGUAGE:
         return vae.model, vae.guide
 
@@ -134,13 +134,13 @@ def programs(vae: SequenceVAE, name: str) -> tuple[Any, Any]:
             pyro.sample("x", vae.likelihood(x, torch.zeros(len(x), 0)), obs=x)
 
     def guide(x: Tensor) -> None:
-        """There is nothing to infer."""
+        """The empty guide of a model without latents."""
 
     return model, guide
 
 
 def objective(options: Options, name: str, steps: int) -> Objective:
-    """The loss of a run; the KL is in closed form."""
+    """Return the objective of a run; the KL has a closed form."""
     if name == "annealed":
         return TraceMeanField_ELBO(beta=linear(max(1, round(options.warm_up * steps))))
     if name == "free bits":
@@ -174,7 +174,7 @@ def train(options: Options, text: Text, name: str, path: Path) -> tuple[Sequence
 
 
 def score(options: Options, text: Text, vae: SequenceVAE, name: str) -> dict[str, float]:
-    """The test texts in nats: of the language model exactly, of a VAE by importance weighting."""
+    """Evaluate test texts in nats: the language model exactly, a VAE by importance weighting."""
     x = text.test[: options.evaluated]
     scale = len(x) / text.characters(x)
     if name == LANGUAGE:
@@ -198,7 +198,7 @@ def score(options: Options, text: Text, vae: SequenceVAE, name: str) -> dict[str
 
 
 def shuffling(vae: SequenceVAE, x: Tensor) -> float:
-    """mean log p(x | z) - log p(x | z'), z ~ q(z | x), z' the draw of another text; in nats."""
+    """Return the mean of log p(x | z) - log p(x | z') in nats; z' is the draw of another text."""
     with looking([vae]):
         z = vae.encoder(x).sample()
         own, other = (vae.likelihood(x, value).log_prob(x) for value in (z, z.roll(1, 0)))
@@ -206,7 +206,7 @@ def shuffling(vae: SequenceVAE, x: Tensor) -> float:
 
 
 def write_texts(text: Text, vae: SequenceVAE) -> dict[str, list[str]]:
-    """Samples of the prior, reconstructions, and the way from one test text to another."""
+    """Return samples of the prior, reconstructions, and a path from one test text to another."""
     decode = text.vocabulary.decode
     with looking([vae]):
         z = vae.prior().sample((10,))
@@ -223,7 +223,7 @@ def write_texts(text: Text, vae: SequenceVAE) -> dict[str, list[str]]:
 
 
 def main(args: Sequence[str] | None = None) -> None:
-    """Train and evaluate each run; then write texts and draw the course of training."""
+    """Train and evaluate each run; then write texts and draw the training curves."""
     with program(Options, args, __doc__) as (options, folder):
         text = load(options)
         scores: dict[str, dict[str, float]] = {}
@@ -239,7 +239,7 @@ def main(args: Sequence[str] | None = None) -> None:
 
 
 def show(folder: Folder, name: str, texts: dict[str, list[str]]) -> None:
-    """Write texts of a run, and print them."""
+    """Write the texts of a run to a file, and print them."""
     folder.write(texts, f"{name.replace(' ', '_')}_texts.json")
     for title, lines in texts.items():
         print(f"{name}, {title}:", *lines, sep="\n  ")

@@ -1,4 +1,4 @@
-"""Disentanglement of known factors: sprites, a weight beta of the KL, several seeds."""
+"""Disentanglement of the known factors of sprites, for weights beta of the KL and several seeds."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -35,11 +35,11 @@ class Options(ProgramOptions):
     hidden: int = 200
     lr: float = 1e-3
     size: int = 24
-    """Pixels of a side."""
+    """The number of pixels of a side."""
     places: int = 10
-    """Values of x and of y."""
+    """The number of values of x, and of y."""
     num_draws: int = 2000
-    """For the mutual information."""
+    """The number of draws for the mutual information."""
     compile: bool = True
 
 
@@ -100,14 +100,14 @@ def train(
 
 
 def measure(options: Options, vae: VAE, data: Sprites) -> FactorInformation:
-    """What each latent dimension tells about each factor."""
+    """Estimate the mutual information of each latent dimension and each factor."""
     with seeded(options.seed):
         x = data.images.all()
         return factor_information(vae.guide, x, factors=data.factors, num_draws=options.num_draws)
 
 
 def summary(options: Options, table: Sequence[dict[str, object]]) -> dict[str, float]:
-    """Mean and standard deviation of the gap over the seeds, for each beta."""
+    """Mean and standard deviation over the seeds of the mutual information gap, for each beta."""
     out = {}
     for beta in options.betas:
         migs = torch.tensor([row["mig"] for row in table if row["beta"] == beta])

@@ -1,8 +1,8 @@
 """VQ-VAE (van den Oord et al. 2017) on binary images, with a learned prior over its codes.
 
-First encoder, decoder and codebook are trained with the uniform prior, then a recurrent prior on
-the codes of the training images. Both give a lower bound of log p(x), in nats per image: minus the
-distortion, minus the rate. The perplexity is exp(entropy) of how often each code is used.
+Encoder, decoder and codebook are trained first, with a uniform prior. Then a recurrent prior is
+trained on the codes of the training images. Both give a lower bound of log p(x) in nats per image,
+-distortion - rate. The perplexity is exp(entropy) of the frequencies of the codes.
 """
 
 import math
@@ -41,7 +41,7 @@ class Options(ProgramOptions):
 
 
 def main(args: Sequence[str] | None = None) -> None:
-    """Train in two stages; report both bounds, the use of the codes, and pictures."""
+    """Train in two stages; write both bounds and the use of the codes; draw pictures."""
     with program(Options, args, __doc__) as (options, folder):
         data = load_data(options.dataset, options.data_dir, pixels="dynamic")
         shape, test = data.train.shape, data.test.all()
@@ -76,7 +76,7 @@ def main(args: Sequence[str] | None = None) -> None:
 
 
 def train_codes(options: Options, vq: VQVAE, book: Codebook, train: Images, folder: object) -> None:
-    """Stage one; codes that nothing is near to start again after each epoch but the last third."""
+    """Stage one: train all networks; restart unused codes in the first two thirds of the epochs."""
     adam = torch.optim.Adam(vq.parameters(), lr=options.lr)
     epochs = iter_epochs(
         *(SVI(vq.model, vq.guide, adam, loss=Trace_ELBO()), train),
@@ -99,7 +99,7 @@ def train_codes(options: Options, vq: VQVAE, book: Codebook, train: Images, fold
 def train_prior(
     options: Options, vq: VQVAE, book: Codebook, train: Images, validation: Images, folder: object
 ) -> AutoregressiveCodes:
-    """Stage two: maximum likelihood of the codes, a program without latents."""
+    """Stage two: train the prior by maximum likelihood of the codes, without latents."""
     dim, width = options.code_dim, train.shape[2] // 4
     net = RecurrentLogits(2 * dim, options.prior_hidden, options.num_codes)
     prior = AutoregressiveCodes(book, net, train.shape[1] // 4 * width, width)
@@ -127,14 +127,14 @@ def train_prior(
 
 @torch.no_grad()
 def vectors(vq: VQVAE, data: Images) -> Tensor:
-    """The code vectors of one draw of the images' pixels, (N, positions, E)."""
+    """Return the code vectors of the images, with pixels drawn once, (N, positions, E)."""
     rows = torch.arange(len(data)).split(1000)
     return torch.cat([vq.encoder(data.batch(index)).mean for index in rows])
 
 
 @torch.no_grad()
 def terms(vq: VQVAE, x: Tensor) -> dict[str, float]:
-    """The bound and its two terms in nats per image; nothing in them is random."""
+    """Return the bound and its two terms in nats per image; they are deterministic."""
     estimates = [Trace_ELBO().estimate(vq.model, vq.guide, rows) for rows in x.split(1000)]
     bound = -sum(estimate.loss.item() for estimate in estimates) / len(x)
     rate = sum(e.kl.item() for e in estimates if e.kl is not None) / len(x)
@@ -143,7 +143,7 @@ def terms(vq: VQVAE, x: Tensor) -> dict[str, float]:
 
 @torch.no_grad()
 def usage(vq: VQVAE, book: Codebook, x: Tensor) -> dict[str, float]:
-    """How many codes the images use, and the perplexity of their use."""
+    """Return the number of codes that the images use, and their perplexity."""
     codes = torch.cat([vq.encoder(rows).codes.flatten() for rows in x.split(1000)])
     share = torch.bincount(codes, minlength=len(book.vectors)) / len(codes)
     entropy = -torch.special.xlogy(share, share).sum()
@@ -151,7 +151,7 @@ def usage(vq: VQVAE, book: Codebook, x: Tensor) -> dict[str, float]:
 
 
 def draw(vq: VQVAE, seed: int) -> Tensor:
-    """Means of 64 samples."""
+    """Return E[x | z] for 64 samples z of the prior."""
     with seeded(seed, 1):
         return vq.sample(64, mean=True)
 

@@ -101,8 +101,8 @@ def decompose(pair: Pair, call: Call, num_draws: int, chunk_bytes: int) -> KLDec
         found = draws.structure
         if found.refusal is not None:
             raise ValueError(found.refusal)
-        if found.guide_values or found.model_values:
-            raise ValueError("expected no site to be summed out, got some: leave out their marks")
+        if summed := [*found.guide_values, *found.model_values]:
+            raise ValueError(f"expected no site that is marked to be summed out, got {summed}")
         # a draw's terms include the scales of sites and the guide's factors; a KL has neither
         log_guide = pair.score_guide(drawn, draws.values, 1).reshape(-1)
         log_prior = pair.score_model(drawn, draws.values, 1)[1].reshape(-1)

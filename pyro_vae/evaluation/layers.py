@@ -44,8 +44,8 @@ def kl_by_site(
         found = pair.sliced(call)
         if found.refusal is not None:
             raise ValueError(found.refusal)
-        if found.guide_values or found.model_values:
-            raise ValueError("expected no site to be summed out, got some: leave out their marks")
+        if summed := [*found.guide_values, *found.model_values]:
+            raise ValueError(f"expected no site that is marked to be summed out, got {summed}")
         size = max(1, ROWS // num_samples)
         parts = [
             _kl_by_site(pair, found.rows.take(call, part), num_samples)

@@ -71,6 +71,8 @@ class Options(ProgramOptions):
     batch_size: int = 200
     labelled_size: int = 100
     """The batch size of a step on data with labels."""
+    labelled_every: int = 2
+    """The number of steps without labels before each step with labels."""
     dropout: float = 0.0
     """The dropout rate of the hidden units of q(y | x)."""
     learning_rate: float = 1e-3
@@ -165,10 +167,12 @@ def train_m2(
     for epoch in range(len(scores) + 1, options.epochs + 1):
         m2.train()
         with seeded(options.seed, epoch):
-            for rows in epoch_batches(len(x), options.batch_size, options.seed, epoch):
+            batches = epoch_batches(len(x), options.batch_size, options.seed, epoch)
+            for step, rows in enumerate(batches, 1):
                 svi.step(*take(x, rows))
-                chosen = torch.randint(len(some), (options.labelled_size,))
-                svi.step(*take(x, some[chosen]), y[chosen])
+                if step % options.labelled_every == 0:
+                    chosen = torch.randint(len(some), (options.labelled_size,))
+                    svi.step(*take(x, some[chosen]), y[chosen])
         m2.eval()
         scores.append(score(m2))
         print(f"{folder.name}: epoch {epoch}, accuracy {scores[-1]:.2%}", flush=True)

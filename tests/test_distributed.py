@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import replicas
 import torch
+from running import script
 
 ROOT = Path(__file__).parents[1]
 
@@ -57,23 +58,8 @@ def test_training_script_on_two_processes(tmp_path):
     assert len(list(csv.DictReader((run / "metrics.csv").read_text().splitlines()))) == 3
 
     alone = tmp_path / "one"
-    script = [sys.executable, str(ROOT / "scripts" / "train.py"), "--output-dir", str(alone)]
-    options = [
-        "--epochs",
-        "3",
-        "--batch-size",
-        "64",
-        "--num-samples",
-        "10",
-        "--no-progress",
-    ]  # 2 x 32 together
-    subprocess.run(
-        [*script, *options],
-        check=True,
-        capture_output=True,
-        env=os.environ | {"OMP_NUM_THREADS": "1"},
-        timeout=500,
-    )
+    options[1:4] = ["3", "--batch-size", "64"]  # 2 x 32 together
+    script("train")("--output-dir", alone, *options)
     two, one = (json.loads((folder / "result.json").read_text()) for folder in (run, alone))
     error = (one["log_px_data_error"] ** 2 + two["log_px_data_error"] ** 2) ** 0.5
     assert abs(two["elbo"] - one["elbo"]) < 3 * error

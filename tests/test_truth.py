@@ -92,7 +92,7 @@ def test_svi_reaches_the_maximum_likelihood_of_probabilistic_pca(objective):
     encoder = Affine(0.1 * torch.randn(latent, observed), torch.zeros(latent), torch.eye(latent))
     vae = VAE(Standard(latent), decoder, encoder).double()
     optim = torch.optim.Adam(vae.parameters(), lr=0.03)
-    svi, steps = SVI(vae.model, vae.guide, optim, loss=objective), 1200
+    svi, steps = SVI(vae.model, vae.guide, optim, loss=objective), 700
     decay = torch.optim.lr_scheduler.CosineAnnealingLR(optim, steps)
     for _ in range(steps):
         svi.step(x)

@@ -16,3 +16,11 @@ def _store_stays_empty():
     left = list(pyro.get_param_store().keys())
     pyro.clear_param_store()
     assert not left
+
+
+@pytest.fixture
+def traced_only(monkeypatch):
+    """Run the traced graph operation by operation."""
+    import torch._inductor
+
+    monkeypatch.setattr(torch._inductor, "compile", lambda graph, inputs: graph)

@@ -116,12 +116,6 @@ def same_draws():
         yield
 
 
-@pytest.fixture
-def traced_only(monkeypatch):
-    """Run the traced graph operation by operation."""
-    monkeypatch.setattr(torch._inductor, "compile", lambda graph, inputs: graph)
-
-
 @pytest.mark.parametrize("likelihood", LIKELIHOODS)
 def test_each_likelihood(traced_only, likelihood):
     vae, x = vae_and_data(likelihood)

@@ -60,7 +60,7 @@ def stepped(svi):
     return lambda: svi.step(pixels())
 
 
-def test_a_temperature_changed_after_compilation_is_refused():
+def test_a_temperature_changed_after_compilation_is_refused(traced_only):
     torch.manual_seed(0)
     encoder = GumbelSoftmax(nn.Linear(D, 3), 0.7)
     vae = VAE(UniformOneHot(3), Bernoulli(nn.Linear(3, D)), encoder).double()
@@ -86,7 +86,7 @@ class Weighted(Objective):
     __hash__ = object.__hash__
 
 
-def test_a_weight_of_an_objective_changed_after_compilation_is_refused_or_followed():
+def test_a_weight_of_an_objective_changed_after_compilation_is_refused_or_followed(traced_only):
     loss = Weighted(1.0)
     again = stepped(svi_of(plain(), loss, compile=True))
     once = again()
@@ -106,7 +106,7 @@ class Shifted(nn.Module):
         return self.net(z) + self.shift
 
 
-def test_a_number_changed_after_an_evaluation_was_compiled_is_refused():
+def test_a_number_changed_after_an_evaluation_was_compiled_is_refused(traced_only):
     vae = plain()
     vae.decoder = Bernoulli(Shifted())
     joint = Scorer(vae.model, vae.guide, compile=True)

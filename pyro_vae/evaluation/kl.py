@@ -22,6 +22,7 @@ from ..programs.draw import Draw
 from ..programs.pair import Pair
 from ..programs.rows import Call, Rows, chunks
 from ..programs.sites import Program, Site, stochastic_sites
+from ..programs.structure import Structure
 from .importance import CHUNK_BYTES
 
 
@@ -98,11 +99,7 @@ def decompose(pair: Pair, call: Call, num_draws: int, chunk_bytes: int) -> KLDec
         index = torch.cat([torch.randperm(N) for _ in range(math.ceil(num_draws / N))])[:num_draws]
         drawn = rows.take(call, index)
         draws = pair.draw(*drawn)
-        found = draws.structure
-        if found.refusal is not None:
-            raise ValueError(found.refusal)
-        if summed := [*found.guide_values, *found.model_values]:
-            raise ValueError(f"expected no site that is marked to be summed out, got {summed}")
+        check_drawn(draws.structure)
         # a draw's terms include the scales of sites and the guide's factors; a KL has neither
         log_guide = pair.score_guide(drawn, draws.values, 1).reshape(-1)
         log_prior = pair.score_model(drawn, draws.values, 1)[1].reshape(-1)
@@ -121,6 +118,14 @@ def decompose(pair: Pair, call: Call, num_draws: int, chunk_bytes: int) -> KLDec
         total_correlation=correlation,
         dimension_wise_kl=by_dimension,
     )
+
+
+def check_drawn(found: Structure) -> None:
+    """Raise ``ValueError`` unless every latent site is drawn and has a density for each datum."""
+    if found.refusal is not None:
+        raise ValueError(found.refusal)
+    if summed := [*found.guide_values, *found.model_values]:
+        raise ValueError(f"expected no site that is marked to be summed out, got {summed}")
 
 
 def _log_aggregate(

@@ -10,6 +10,7 @@ from ..programs.checks import at_least
 from ..programs.pair import Pair
 from ..programs.rows import chunks
 from ..programs.sites import Program, Site, is_auxiliary, is_factor, stochastic_sites
+from .kl import check_drawn
 
 ROWS = 2048
 """The number of rows (samples x data) in one run of the programs."""
@@ -42,10 +43,7 @@ def kl_by_site(
     call = (args, kwargs)
     with pair.looking():
         found = pair.sliced(call)
-        if found.refusal is not None:
-            raise ValueError(found.refusal)
-        if summed := [*found.guide_values, *found.model_values]:
-            raise ValueError(f"expected no site that is marked to be summed out, got {summed}")
+        check_drawn(found)
         size = max(1, ROWS // num_samples)
         parts = [
             _kl_by_site(pair, found.rows.take(call, part), num_samples)
@@ -72,9 +70,10 @@ def _of(name: str) -> Callable[[Site, Site], Tensor]:
     """log q - log p of one site; zero for the others."""
 
     def function(q: Site, p: Site) -> Tensor:
+        z: Tensor = q["value"]
         if q["name"] != name:
-            return torch.zeros(q["fn"].batch_shape).to(q["value"])
-        log_q: Tensor = q["fn"].log_prob(q["value"])
+            return z.new_zeros(q["fn"].batch_shape)
+        log_q: Tensor = q["fn"].log_prob(z)
         log_p: Tensor = p["fn"].log_prob(p["value"])
         return log_q - log_p
 

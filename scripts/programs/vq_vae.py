@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from pyro_vae import SVI, Bernoulli, Trace_ELBO, fit, iter_epochs, load_data
-from pyro_vae.data import Images
+from pyro_vae.data import Images, Splits
 from pyro_vae.experiments.programs import ProgramOptions, program
 from pyro_vae.families import AutoregressiveCodes, Codebook, NearestCode, UniformCodes
 from pyro_vae.models import VQVAE
@@ -56,9 +56,7 @@ def main(args: Sequence[str] | None = None) -> None:
         vq.eval()
         uniform = {**terms(vq, test), **usage(vq, book, test)}
         pictures = {"uniform": draw(vq, options.seed)}
-        vq.prior = train_prior(
-            options, vq, book, data.train, data.validation, folder.path / "prior"
-        )
+        vq.prior = train_prior(options, vq, book, data, folder.path / "prior")
         vq.eval()
         learned = terms(vq, test)
         pictures["learned"] = draw(vq, options.seed)
@@ -97,12 +95,12 @@ def train_codes(options: Options, vq: VQVAE, book: Codebook, train: Images, fold
 
 
 def train_prior(
-    options: Options, vq: VQVAE, book: Codebook, train: Images, validation: Images, folder: object
+    options: Options, vq: VQVAE, book: Codebook, data: Splits, folder: object
 ) -> AutoregressiveCodes:
     """Stage two: train the prior by maximum likelihood of the codes, without latents."""
-    dim, width = options.code_dim, train.shape[2] // 4
+    dim, width = options.code_dim, data.train.shape[2] // 4
     net = RecurrentLogits(2 * dim, options.prior_hidden, options.num_codes)
-    prior = AutoregressiveCodes(book, net, train.shape[1] // 4 * width, width)
+    prior = AutoregressiveCodes(book, net, data.train.shape[1] // 4 * width, width)
 
     def model(z: Tensor) -> None:
         with pyro.plate("data", len(z)):
@@ -112,8 +110,9 @@ def train_prior(
         pass
 
     adam = torch.optim.Adam(net.parameters(), lr=options.prior_lr)
+    train, validation = (vectors(vq, part) for part in (data.train, data.validation))
     fit(
-        *(SVI(model, guide, adam, loss=Trace_ELBO()), vectors(vq, train), vectors(vq, validation)),
+        *(SVI(model, guide, adam, loss=Trace_ELBO()), train, validation),
         epochs=options.prior_epochs,
         batch_size=options.batch_size,
         seed=options.seed,

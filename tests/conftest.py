@@ -7,6 +7,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import pyro
 import pytest
+from running import traced
 
 
 @pytest.fixture(autouse=True)
@@ -19,8 +20,7 @@ def _store_stays_empty():
 
 
 @pytest.fixture
-def traced_only(monkeypatch):
-    """Run the traced graph operation by operation."""
-    import torch._inductor
-
-    monkeypatch.setattr(torch._inductor, "compile", lambda graph, inputs: graph)
+def traced_only():
+    """Run traced graphs operation by operation."""
+    with traced():
+        yield

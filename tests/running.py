@@ -1,10 +1,12 @@
-"""The scripts as functions, and small options for them."""
+"""The scripts as functions, small options for them, and graphs without the compiler."""
 
 import importlib.util
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
+from unittest.mock import patch
 
 SCRIPTS = Path(__file__).parent.parent / "scripts"
 TINY = [
@@ -35,3 +37,12 @@ def script(name: str) -> Callable[[list[str]], None]:
     """The ``main`` of a script; call it with its arguments, which may be paths and numbers."""
     main = module(name).main
     return lambda *args: main([str(arg) for arg in args])
+
+
+@contextmanager
+def traced() -> Iterator[None]:
+    """Run a traced graph operation by operation, in place of the compiler, which takes seconds."""
+    import torch._inductor
+
+    with patch.object(torch._inductor, "compile", lambda graph, inputs: graph):
+        yield

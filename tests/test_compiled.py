@@ -140,11 +140,6 @@ def test_each_objective(traced_only, objective):
     agree(vae.model, vae.guide, OBJECTIVES[objective], (x,))
 
 
-def test_compiled_objective(same_draws):
-    vae, x = vae_and_data("discretized logistic")
-    agree(vae.model, vae.guide, IWAE(3), (x,))
-
-
 # Programs
 
 

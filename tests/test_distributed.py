@@ -6,60 +6,51 @@ import os
 import subprocess
 import sys
 from itertools import product
-from pathlib import Path
 
 import pytest
 import replicas
 import torch
 from running import script
 
-ROOT = Path(__file__).parents[1]
 
-
-def torchrun(*args):
-    command = [
-        sys.executable,
-        "-m",
-        "torch.distributed.run",
-        "--standalone",
-        "--nproc-per-node",
-        "2",
-        *map(str, args),
-    ]
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory):
+    """The files that two processes have written."""
+    folder = tmp_path_factory.mktemp("two")
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
+    command = [*torchrun, "--nproc-per-node", "2", replicas.__file__, folder]
     environment = os.environ | {"OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"}
-    result = subprocess.run(
-        command, env=environment, cwd=ROOT, capture_output=True, text=True, timeout=500
-    )
+    result = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=240)
     assert result.returncode == 0, result.stdout + result.stderr
-    return result.stdout
+    return folder
 
 
 @pytest.mark.slow
-def test_two_processes_have_the_gradients_of_one(tmp_path):
-    """Eager and compiled."""
-    torchrun(ROOT / "tests" / "replicas.py", tmp_path)
+def test_two_processes_have_the_gradients_of_one(shared):
+    """Eager, and as a graph."""
     whole = replicas.step(compile=False)
     for index, compile in product(range(2), (False, True)):
-        shared = torch.load(tmp_path / f"{index}-{compile}.pt", weights_only=True)
-        torch.testing.assert_close(shared, whole, rtol=1e-6, atol=1e-6)
+        part = torch.load(shared / f"{index}-{compile}.pt", weights_only=True)
+        torch.testing.assert_close(part, whole, rtol=1e-6, atol=1e-6)
 
 
 @pytest.mark.slow
-def test_training_script_on_two_processes(tmp_path):
-    """Only the first process writes and speaks; resume goes on; the final ELBO agrees with that of
+def test_training_script_on_two_processes(shared, tmp_path):
+    """Only the first process writes and speaks; a run goes on; the final ELBO agrees with that of
     one process."""
-    run = tmp_path / "two"
-    options = ["--epochs", "2", "--batch-size", "32", "--num-samples", "10", "--no-progress"]
-    out = torchrun(ROOT / "scripts" / "train.py", "--output-dir", run, *options)
-    assert out.count("log p(x)") == 1
-    rows = list(csv.DictReader((run / "metrics.csv").read_text().splitlines()))
-    assert [int(row["epoch"]) for row in rows] == [1, 2]
-    torchrun(ROOT / "scripts" / "train.py", "--resume", run, "--epochs", "3")
-    assert len(list(csv.DictReader((run / "metrics.csv").read_text().splitlines()))) == 3
+    words = [[(shared / f"{i}-{number}.txt").read_text() for number in range(2)] for i in range(2)]
+    assert words[1] == ["", ""]
+    assert [word.count("log p(x)") for word in words[0]] == [1, 1]
+    assert "nothing to train" not in words[0][1]
+    rows = list(csv.DictReader((shared / "run" / "metrics.csv").read_text().splitlines()))
+    assert [int(row["epoch"]) for row in rows] == [1, 2, 3]
 
-    alone = tmp_path / "one"
+    options = list(replicas.OPTIONS)
     options[1:4] = ["3", "--batch-size", "64"]  # 2 x 32 together
-    script("train")("--output-dir", alone, *options)
-    two, one = (json.loads((folder / "result.json").read_text()) for folder in (run, alone))
+    script("train")("--output-dir", tmp_path / "one", *options)
+    two, one = (
+        json.loads((folder / "result.json").read_text())
+        for folder in (shared / "run", tmp_path / "one")
+    )
     error = (one["log_px_data_error"] ** 2 + two["log_px_data_error"] ** 2) ** 0.5
     assert abs(two["elbo"] - one["elbo"]) < 3 * error

@@ -17,10 +17,10 @@ T = TypeVar("T")
 def processes() -> Iterator[None]:
     """Join the processes that ``torchrun`` started, on one machine or several.
 
-    Without ``torchrun`` it does nothing. Code inside this context needs no other argument: data
-    shards, gradients, records and files ask ``torch.distributed``.
+    Without ``torchrun``, and inside another such context, it does nothing. Code inside this context
+    needs no other argument: data shards, gradients, records and files ask ``torch.distributed``.
     """
-    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+    if int(os.environ.get("WORLD_SIZE", "1")) == 1 or _running():
         yield
         return
     dist.init_process_group("cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo")

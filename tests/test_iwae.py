@@ -64,10 +64,10 @@ PAIRS_OF_EQUALS = {
 def test_estimators_of_one_gradient_agree_in_the_mean(name):
     _, vae, x = wrong()
     (losses, grads), (others, other_grads) = (
-        estimates(objective, vae, x, 200) for objective in PAIRS_OF_EQUALS[name]
+        estimates(objective, vae, x, 120) for objective in PAIRS_OF_EQUALS[name]
     )
-    assert (losses.mean() - others.mean()).abs() < 4 * ((losses.var() + others.var()) / 200).sqrt()
-    error = ((grads.var(0) + other_grads.var(0)) / 200).sqrt()
+    assert (losses.mean() - others.mean()).abs() < 4 * ((losses.var() + others.var()) / 120).sqrt()
+    error = ((grads.var(0) + other_grads.var(0)) / 120).sqrt()
     assert ((grads.mean(0) - other_grads.mean(0)).abs() <= 4.5 * error + 1e-9).all()
     assert (grads.mean(0).abs() > 4.5 * error).any()  # they are told apart from zero
 

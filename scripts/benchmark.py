@@ -25,9 +25,12 @@ from pyro_vae.experiments.command_line import user_errors
 
 def tables(options: Options, console: Console) -> dict[str, Any]:
     """Measure and print the tables of rows that were asked for."""
-    one_step = flops(hand_written(options, random_images(options.batch), fused=True))
+    one_step = flops(
+        hand_written(options, random_images(options.batch, options.device), fused=True)
+    )
     builders = {
         "step": (step.step_rows, step.REFERENCE, options.steps, one_step),
+        "iwae": (step.iwae_rows, step.REFERENCE, max(options.steps // step.SAMPLES, 1), None),
         "epoch": (epoch.epoch_rows, "", 1, one_step * math.ceil(60_000 / options.batch)),
         "evaluation": (evaluation.evaluation_rows, evaluation.REFERENCE, 1, None),
     }
@@ -37,7 +40,7 @@ def tables(options: Options, console: Console) -> dict[str, Any]:
             rows = build(options)
             reference = reference or next(iter(rows))
             operations = operations or flops(rows[reference])
-            rows[MACHINE] = machine_product()
+            rows[MACHINE] = machine_product(options.device)
             result[name] = with_rates(measure(rows, reference, options, steps), operations)
             show(console, name, result[name], reference)
     return result
@@ -52,7 +55,7 @@ def main() -> None:
         console = Console(width=max(Console().width, 120))
         result: dict[str, Any] = {
             "options": asdict(options) | {"data_dir": None},
-            "machine": machine(),
+            "machine": machine(options.device),
         }
         result |= tables(options, console)
         if "memory" in options.what:

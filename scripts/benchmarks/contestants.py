@@ -17,10 +17,10 @@ from .options import PIXELS, D, Options, Step
 Wrap = Callable[[nn.Module], nn.Module]
 
 
-def random_images(number: int) -> Tensor:
+def random_images(number: int, device: str = "cpu") -> Tensor:
     """Random zeros and ones, (number, D)."""
     torch.manual_seed(0)
-    return torch.bernoulli(0.3 * torch.rand(number, D))
+    return torch.bernoulli(0.3 * torch.rand(number, D)).to(device)
 
 
 def networks(
@@ -29,7 +29,8 @@ def networks(
     """The encoder and decoder networks."""
     if options.architecture == "conv":
         return conv_encoder(PIXELS, 2 * options.latent), conv_decoder(options.latent, PIXELS)
-    return dense(D, options.hidden, 2 * options.latent), dense(options.latent, options.hidden, D)
+    encoder = dense(D, options.hidden, 2 * options.latent)
+    return encoder, dense(options.latent, options.hidden, D)
 
 
 def torch_mlp(first: int, hidden: int, last: int) -> nn.Module:
@@ -41,11 +42,13 @@ def vae(options: Options, precision: Wrap = lambda net: net) -> VAE:
     """The model of preset r1, or its convolutional sibling."""
     torch.manual_seed(0)
     encoder, decoder = networks(options)
-    return VAE(
+    pair = VAE(
         StandardNormal(options.latent),
         Bernoulli(precision(decoder)),
         DiagonalNormal(precision(encoder)),
     )
+    pair.to(options.device)
+    return pair
 
 
 def svi(pair: VAE, *, compile: bool, loss: Any = None) -> SVI:
@@ -67,10 +70,12 @@ def ours(
     return lambda: step(x)
 
 
-def hand_written(options: Options, x: Tensor, *, compile: bool = False, **adam: Any) -> Step:
+def hand_written(
+    options: Options, x: Tensor, *, compile: bool = False, mode: str | None = None, **adam: Any
+) -> Step:
     """A VAE's step without a framework: cross-entropy, the closed form of the KL, Adam."""
     torch.manual_seed(0)
-    encoder, decoder = networks(options, torch_mlp)
+    encoder, decoder = (net.to(options.device) for net in networks(options, torch_mlp))
     optim = torch.optim.Adam([*encoder.parameters(), *decoder.parameters()], lr=1e-3, **adam)
 
     def loss(x: Tensor) -> Any:
@@ -79,11 +84,46 @@ def hand_written(options: Options, x: Tensor, *, compile: bool = False, **adam: 
         kl = -0.5 * (1 + log_variance - loc.square() - log_variance.exp()).sum()
         return F.binary_cross_entropy_with_logits(logits, x, reduction="sum") + kl
 
-    function = torch.compile(loss) if compile else loss
+    function = torch.compile(loss, mode=mode) if compile else loss
 
     def step() -> None:
         optim.zero_grad()
         function(x).backward()
+        optim.step()
+
+    return step
+
+
+def captured(options: Options, x: Tensor) -> Step:
+    """The hand-written step, recorded once as a CUDA graph."""
+    step = hand_written(options, x, fused=True, capturable=True)
+    stream = torch.cuda.Stream()
+    stream.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(stream):  # what is allocated at first is not recorded
+        for _ in range(3):
+            step()
+    torch.cuda.current_stream().wait_stream(stream)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        step()
+    return graph.replay
+
+
+def hand_written_iwae(options: Options, x: Tensor, num_samples: int, **adam: Any) -> Step:
+    """A step of the importance-weighted bound without a framework."""
+    torch.manual_seed(0)
+    encoder, decoder = (net.to(options.device) for net in networks(options, torch_mlp))
+    optim = torch.optim.Adam([*encoder.parameters(), *decoder.parameters()], lr=1e-3, **adam)
+
+    def step() -> None:
+        loc, log_variance = encoder(x).chunk(2, -1)
+        eps = torch.randn(num_samples, *loc.shape, device=x.device)
+        z = loc + eps * (0.5 * log_variance).exp()
+        logits = decoder(z)
+        log_px = -F.binary_cross_entropy_with_logits(logits, x.expand_as(logits), reduction="none")
+        log_ratio = 0.5 * (eps.square() - z.square() + log_variance).sum(-1)
+        optim.zero_grad()
+        (-(log_px.sum(-1) + log_ratio).logsumexp(0).sum()).backward()  # type: ignore[no-untyped-call]
         optim.step()
 
     return step
@@ -97,12 +137,13 @@ class Stock(nn.Module):
         torch.manual_seed(0)
         self.latent = options.latent
         self.encoder, self.decoder = networks(options, torch_mlp)
+        self.to(options.device)
 
     def model(self, x: Tensor) -> None:
         """p(x, z)."""
         pyro.module("decoder", self.decoder)
         with pyro.plate("data", len(x)):
-            zeros = torch.zeros(len(x), self.latent)
+            zeros = x.new_zeros(len(x), self.latent)
             z = pyro.sample("z", dist.Normal(zeros, torch.ones_like(zeros)).to_event(1))
             pyro.sample("x", dist.Bernoulli(logits=self.decoder(z)).to_event(1), obs=x)
 

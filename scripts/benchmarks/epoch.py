@@ -17,7 +17,8 @@ from .versions import epochs
 
 def training_set(options: Options) -> Images:
     """MNIST's 60,000 training images, dynamically binarised."""
-    return load_data("mnist", options.data_dir, pixels="dynamic", validation_size=0).train
+    data = load_data("mnist", options.data_dir, pixels="dynamic", validation_size=0)
+    return data.train.to(options.device)
 
 
 def epoch_rows(options: Options) -> Rows:
@@ -36,7 +37,7 @@ def epoch_rows(options: Options) -> Rows:
         f"{steps} compiled steps": bare_steps,
         "pyro_vae, compiled, iter_epochs": lambda: next(records),
         "Pyro SVI, Trace_ELBO, torchvision's ToTensor loader": torchvision_epoch(options),
-        **numpyro_epoch(options, train),
+        **({} if options.device != "cpu" else numpyro_epoch(options, train)),
     }
 
 
@@ -52,6 +53,6 @@ def torchvision_epoch(options: Options) -> Step:
     def epoch() -> None:
         with store.scope():
             for images, _ in loader:
-                stock.step(torch.bernoulli(images.flatten(1)))
+                stock.step(torch.bernoulli(images.flatten(1)).to(options.device))
 
     return epoch

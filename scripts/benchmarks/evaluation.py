@@ -17,15 +17,19 @@ REFERENCE = "decoder's matrix products alone"
 def images(options: Options) -> Tensor:
     """Some images of MNIST's test set, or random zeros and ones without ``data_dir``."""
     if options.data_dir is None:
-        return random_images(options.images)
+        return random_images(options.images, options.device)
     test = load_data("mnist", options.data_dir, pixels="static").test
-    return test.subset(slice(options.images)).all()
+    return test.subset(slice(options.images)).all().to(options.device)
 
 
 def products(options: Options) -> Step:
     """The two products of the decoder, K rows for each image."""
-    h = torch.randn(options.num_samples, options.latent)
-    first, last = torch.randn(options.hidden, options.latent), torch.randn(D, options.hidden)
+    shapes = (
+        (options.num_samples, options.latent),
+        (options.hidden, options.latent),
+        (D, options.hidden),
+    )
+    h, first, last = (torch.randn(*shape, device=options.device) for shape in shapes)
 
     def step() -> None:
         for _ in range(options.images):
@@ -42,7 +46,7 @@ def by_hand(options: Options, x: Tensor) -> Step:
     def step() -> None:
         for row in x:
             loc, log_variance = plain.encoder(row).chunk(2)
-            eps = torch.randn(options.num_samples, options.latent)
+            eps = torch.randn(options.num_samples, options.latent, device=x.device)
             z = loc + eps * (0.5 * log_variance).exp()
             logits = plain.decoder(z)
             log_px = torch.mv(logits, row) - F.softplus(logits).sum(-1)

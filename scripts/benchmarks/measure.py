@@ -20,6 +20,12 @@ REPEATS = 3
 """How often a disturbed block is repeated at most."""
 
 
+def wait() -> None:
+    """Wait until the GPU, where one is in use, has done all that was asked of it."""
+    if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
+        torch.cuda.synchronize()
+
+
 def timed(step: Step, count: int, limit: float = float("inf")) -> tuple[float, float]:
     """Seconds per call over ``count`` calls, and involuntary context switches per second.
 
@@ -29,9 +35,11 @@ def timed(step: Step, count: int, limit: float = float("inf")) -> tuple[float, f
     quietest = (0.0, float("inf"))
     for _ in range(1 + REPEATS):
         switches = resource.getrusage(resource.RUSAGE_SELF).ru_nivcsw
+        wait()
         start = time.perf_counter()
         for _ in range(count):
             step()
+        wait()
         seconds = time.perf_counter() - start
         rate = (resource.getrusage(resource.RUSAGE_SELF).ru_nivcsw - switches) / seconds
         quietest = min(quietest, (seconds / count, rate), key=lambda block: block[1])
@@ -82,11 +90,11 @@ def flops(step: Step) -> int:
     return int(counter.get_total_flops())
 
 
-def machine_product() -> Step:
+def machine_product(device: str) -> Step:
     """One large float32 product, by torch's call or oneDNN's, whichever is faster here."""
-    a, b = torch.randn(SIZE, SIZE), torch.randn(SIZE, SIZE)
+    a, b = (torch.randn(SIZE, SIZE, device=device) for _ in range(2))
     calls: list[Step] = [lambda: torch.mm(a, b)]
-    if torch.backends.mkldnn.is_available():
+    if device == "cpu" and torch.backends.mkldnn.is_available():
         calls.append(lambda: _onednn(a, b))
     return min(calls, key=lambda call: min(timed(call, 3)[0] for _ in range(5)))
 
@@ -96,11 +104,12 @@ def _onednn(a: Tensor, b: Tensor) -> Tensor:
     return product
 
 
-def machine() -> dict[str, Any]:
+def machine(device: str) -> dict[str, Any]:
     """What the numbers were measured on."""
     lines = Path("/proc/cpuinfo").read_text().splitlines()
     names = [line.split(":")[1].strip() for line in lines if line.startswith("model name")]
-    return {
+    gpu = {} if device == "cpu" else {"gpu": torch.cuda.get_device_name(device)}
+    return gpu | {
         "cpu": names[0],
         "cores": len(names),
         "threads": torch.get_num_threads(),

@@ -20,7 +20,7 @@ class Options:
     """What is measured, and how often."""
 
     what: Annotated[
-        tuple[str, ...], tyro.conf.arg(metavar="{step,epoch,evaluation,memory,endurance}")
+        tuple[str, ...], tyro.conf.arg(metavar="{step,iwae,epoch,evaluation,memory,endurance}")
     ] = ("step", "evaluation", "memory")
     """Which tables; epoch and endurance need MNIST in --data-dir."""
     architecture: str = "mlp"
@@ -45,6 +45,8 @@ class Options:
     """Steps of the endurance run."""
     data_dir: Path | None = None
     """The folder of torchvision's MNIST."""
+    device: str = "cpu"
+    """cpu, or cuda, which has rows of its own and none of NumPyro's."""
     threads: int | None = None
     """Torch's threads; by default as many as cores."""
     output: Path = Path("benchmark.json")

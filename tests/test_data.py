@@ -820,12 +820,15 @@ def fresh(code: str) -> str:
     return result.stdout.strip()
 
 
-def test_torchvision_is_imported_only_where_needed():
-    code = (
-        "import sys, pyro_vae.data as d; d.load_data('digits'); "
-        "print(any(m.partition('.')[0] == 'torchvision' for m in sys.modules))"
-    )
-    assert fresh(code) == "False"
+def test_slow_libraries_are_imported_only_where_needed():
+    code = """
+import sys, pyro_vae
+def imported(*names): return [name for name in names if name in sys.modules]
+slow = imported("matplotlib", "scipy", "sklearn", "torchvision")
+pyro_vae.load_data("digits")
+print(slow, imported("torchvision"))
+"""
+    assert fresh(code) == "[] []"
 
 
 @pytest.mark.parametrize(

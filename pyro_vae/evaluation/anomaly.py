@@ -3,7 +3,6 @@
 from typing import Any
 
 import torch
-from sklearn.metrics import roc_auc_score
 from torch import Tensor
 
 from ..programs.sites import Program
@@ -70,5 +69,7 @@ def auroc(familiar: Tensor, strange: Tensor) -> float:
     >>> auroc(torch.tensor([1.0, 2.0]), torch.tensor([1.5, 3.0]))
     0.75
     """
+    from sklearn.metrics import roc_auc_score  # slow to import
+
     labels = torch.cat([torch.zeros(len(familiar)), torch.ones(len(strange))])
     return float(roc_auc_score(labels.numpy(), torch.cat([familiar, strange]).cpu().numpy()))

@@ -1,9 +1,7 @@
 """Classifiers on the latent means, for labels that were not used in training."""
 
-from sklearn.linear_model import LogisticRegression
-from sklearn.neighbors import KNeighborsClassifier
-from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
+from typing import Any
+
 from torch import Tensor
 
 
@@ -20,6 +18,10 @@ def linear_probe(train: Tensor, train_labels: Tensor, test: Tensor, test_labels:
     >>> linear_probe(z, z[:, 0] > 0, z / 2, z[:, 0] > 0)
     1.0
     """
+    from sklearn.linear_model import LogisticRegression  # slow to import
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
     return _accuracy(
         make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000)),
         train,
@@ -41,9 +43,11 @@ def nearest_neighbours(
     >>> nearest_neighbours(z, z[:, 0] > 0, z / 2, z[:, 0] > 0, num_neighbours=1)
     1.0
     """
+    from sklearn.neighbors import KNeighborsClassifier  # slow to import
+
     return _accuracy(KNeighborsClassifier(num_neighbours), train, train_labels, test, test_labels)
 
 
-def _accuracy(classifier: "LogisticRegression | KNeighborsClassifier", *data: Tensor) -> float:
+def _accuracy(classifier: Any, *data: Tensor) -> float:
     train, train_labels, test, test_labels = (part.cpu().numpy() for part in data)
     return float(classifier.fit(train, train_labels).score(test, test_labels))

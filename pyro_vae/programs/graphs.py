@@ -10,6 +10,7 @@ from itertools import islice
 from typing import Any
 
 import torch
+import torch._inductor.config as inductor
 from torch import Tensor, nn
 from torch.func import functional_call
 from torch.fx.experimental.proxy_tensor import make_fx
@@ -56,7 +57,10 @@ def compile_graph(function: Callable[..., Any], inputs: Sequence[Tensor]) -> Cal
 
 def _compile(function: Callable[..., Any], inputs: Sequence[Tensor]) -> Callable[..., Any]:
     graph = make_fx(function, decomposition_table=DECOMPOSITIONS, tracing_mode="fake")(*inputs)
-    compiled: Callable[..., Any] = torch._inductor.compile(graph, list(inputs))
+    # the patterns that TorchInductor replaces are not those of such graphs, and to build them takes
+    # seconds
+    with inductor.patch(pattern_matcher=False):
+        compiled: Callable[..., Any] = torch._inductor.compile(graph, list(inputs))
     return compiled
 
 

@@ -351,7 +351,7 @@ def test_own_random_numbers_agree_in_the_mean():
     assert svi.step(x) == losses[True][0]  # the seed decides
 
 
-def test_compiled_evaluation_equals_eager(same_draws):
+def test_compiled_evaluation_equals_eager(traced_only):
     p, values = PAIRS["bottom-up"](), []
     for mode in (False, True):
         torch.manual_seed(2)

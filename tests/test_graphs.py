@@ -117,7 +117,7 @@ def test_cuda_graph_writes_once_a_call(monkeypatch):
     assert total[1:] == [30.0, 60.0]
 
 
-def test_graphs_key_on_shape_and_type():
+def test_graphs_key_on_shape_and_type(traced_only):
     layer = nn.Linear(1, 1, bias=False)
     graphs = Graphs([layer])
     results = [
@@ -129,7 +129,7 @@ def test_graphs_key_on_shape_and_type():
     assert len(graphs._graphs) == 4
 
 
-def test_graphs_tell_nestings_of_arguments_apart():
+def test_graphs_tell_nestings_of_arguments_apart(traced_only):
     graphs = Graphs([nn.Linear(1, 1)])
     for data in ({"x": torch.ones(2)}, {"x": torch.zeros(2)}, [torch.ones(2)]):
         graphs(lambda tensors, state, x: [torch.ones(1)], (), data)

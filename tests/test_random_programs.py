@@ -8,7 +8,7 @@ from random_programs.faults import PENDING
 from random_programs.spec import FEATURES, consistent, draw
 
 PROGRAMS, SHARE = 200, 10  # in shares, so that several processes divide them
-CHECKS = 0.25  # the share of each program's checks; ``python -m tests.random_programs`` makes half
+CHECKS = 0.2  # the share of each program's checks; ``python -m tests.random_programs`` makes half
 
 
 @pytest.fixture(autouse=True)

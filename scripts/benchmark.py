@@ -14,6 +14,7 @@ import torch
 import tyro
 from benchmarks import epoch, evaluation, step
 from benchmarks.contestants import hand_written, random_images
+from benchmarks.large import large_images
 from benchmarks.measure import flops, machine, machine_product, measure
 from benchmarks.memory import endurance, peak_memory
 from benchmarks.options import Options
@@ -58,6 +59,9 @@ def main() -> None:
             "machine": machine(options.device),
         }
         result |= tables(options, console)
+        if "large" in options.what:
+            result["large"] = large_images(options)
+            console.print(result["large"])
         if "memory" in options.what:
             result["memory"] = {f"peak MB, K = {K}": peak_memory(K, options) for K in (100, 5000)}
             console.print(result["memory"])

@@ -20,7 +20,8 @@ class Options:
     """What is measured, and how often."""
 
     what: Annotated[
-        tuple[str, ...], tyro.conf.arg(metavar="{step,iwae,epoch,evaluation,memory,endurance}")
+        tuple[str, ...],
+        tyro.conf.arg(metavar="{step,iwae,epoch,evaluation,large,memory,endurance}"),
     ] = ("step", "evaluation", "memory")
     """Which tables; epoch and endurance need MNIST in --data-dir."""
     architecture: str = "mlp"
@@ -35,6 +36,8 @@ class Options:
     """K of the evaluation."""
     images: int = 64
     """Images evaluated in a block."""
+    large: int = 272
+    """Images of 105 x 105 pixels in the table large."""
     blocks: int = 11
     """Blocks, of which the first is not counted."""
     steps: int = 100

@@ -10,6 +10,7 @@ from families import build, inputs
 from torch import nn
 from zuko.transforms import MonotonicAffineTransform, MonotonicRQSTransform
 
+from pyro_vae import IWAE, VAE, Bernoulli, StandardNormal, Trace_ELBO, log_likelihood, mlp
 from pyro_vae.families.flow import Flow, FlowPrior
 from pyro_vae.families.flow_layers import AutoregressiveLayer, CouplingLayer, PlanarLayer
 
@@ -80,6 +81,23 @@ def test_own_density_takes_one_pass_and_no_inversion(monkeypatch):
     with torch.no_grad():
         q.log_prob(q.sample())
     assert calls == []
+
+
+@pytest.mark.parametrize("objective", [Trace_ELBO(20), IWAE(20)])
+def test_no_draw_of_a_guide_is_inverted(monkeypatch, objective):
+    """Neither in a step nor in an evaluation; the look at the programs inverts two copies."""
+    vae = VAE(StandardNormal(3), Bernoulli(mlp(3, 8, 5)), build("iaf")).double()
+    x = (inputs(4, 5) > 0).double()
+    rows, inverse = [], AutoregressiveLayer.inverse
+
+    def counted(self, z, context):
+        rows.append(z[..., 0].numel())
+        return inverse(self, z, context)
+
+    monkeypatch.setattr(AutoregressiveLayer, "inverse", counted)
+    assert objective.estimate(vae.model, vae.guide, x).loss.isfinite()
+    assert log_likelihood(vae.model, vae.guide, x, num_samples=20).isfinite().all()
+    assert max(rows) == 2 * len(x)
 
 
 def test_the_flow_library_does_not_switch_validation_off():

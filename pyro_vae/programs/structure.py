@@ -38,13 +38,19 @@ class Latent:
         """The inverse of :meth:`from_draws`."""
         if self.plate_dim is None:
             return value.squeeze(1)
-        return value.movedim(1, self.plate_dim - self.event_dim)
+        return _moved(value, 1, self.plate_dim - self.event_dim)
 
     def from_draws(self, value: Tensor) -> Tensor:
         """K draws of the site's own shape, (K, ...) -> (K, B, ...)."""
         if self.plate_dim is None:
             return value.unsqueeze(1)
-        return value.movedim(self.plate_dim - self.event_dim, 1)
+        return _moved(value, self.plate_dim - self.event_dim, 1)
+
+
+def _moved(value: Tensor, source: int, destination: int) -> Tensor:
+    """``movedim``; the tensor itself where nothing moves, because a flow knows its draw by it."""
+    stays = source % value.ndim == destination % value.ndim
+    return value if stays else value.movedim(source, destination)
 
 
 @dataclass(frozen=True)

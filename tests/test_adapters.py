@@ -8,6 +8,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, IterableDataset, Subset, TensorDataset
 
 from pyro_vae import SVI, VAE, Bernoulli, DiagonalNormal, StandardNormal, Trace_ELBO, mlp
+from pyro_vae.data import adapters
 from pyro_vae.data.adapters import as_data
 from pyro_vae.data.arrays import from_array
 from pyro_vae.models import PerDatumVAE
@@ -255,6 +256,28 @@ def test_errors(name, part):
 def test_a_loader_has_its_own_batch_size():
     with pytest.raises(ValueError, match=r"expected no batch_size with a DataLoader, .* got 8"):
         fit(a_svi(), DataLoader(Pairs(), batch_size=5), **OPTIONS)
+
+
+def test_a_read_only_memory_map_is_not_copied(tmp_path):
+    np.save(tmp_path / "x.npy", X.numpy())
+    x = np.load(tmp_path / "x.npy", mmap_mode="r")
+    data = as_data(x)
+    assert data.columns[0].data_ptr() == x.ctypes.data
+    (batch,) = data.batch(torch.tensor([4, 2]))
+    assert torch.equal(batch, X[[4, 2]])
+    batch.zero_()  # a batch is a copy
+    assert np.array_equal(x, X)
+
+
+@pytest.mark.parametrize("shape", [(7,), (7, 3), (7, 2, 2)])
+def test_values_that_are_not_finite_are_found_wherever_they_are(monkeypatch, shape):
+    """Looked at in parts of two rows."""
+    monkeypatch.setattr(adapters, "CHECKED", 2 * torch.zeros(shape)[0].numel())
+    for row in range(7):
+        x = torch.zeros(shape)
+        x[row] = torch.nan
+        with pytest.raises(ValueError, match=f"in 1 of 7 rows, the first of them row {row}"):
+            as_data(x)
 
 
 def test_tensors_stay_what_they_are():

@@ -3,6 +3,7 @@
 An *argument* is one of the values that model and guide are called with: x, a mask, labels, rows.
 """
 
+import warnings
 from collections.abc import Iterator
 from typing import Any, Protocol
 
@@ -16,6 +17,9 @@ from torch.utils.data import (
     TensorDataset,
     default_collate,
 )
+
+CHECKED = 1 << 22
+"""How many numbers are looked at together: all of them may not fit into memory."""
 
 Batch = tuple[Tensor, ...]
 """The arguments of model and guide for some data."""
@@ -137,7 +141,8 @@ def as_data(data: Any) -> Data | Loader:
     """Return anything that can be trained on as :class:`Data`, or a ``DataLoader`` as a Loader.
 
     - a tensor or a NumPy array, one row per datum: the argument x. Floats of an array become
-      torch's default floating-point type (float32), as weights have it; tensors stay as they are;
+      torch's default floating-point type (float32), as weights have it; tensors stay as they are.
+      A memory map of float32 or of 8-bit integers is not copied;
     - a tuple of them: the arguments, such as ``(x, mask)``, ``(x, labels)`` or ``(x, rows)``;
     - a ``Dataset`` or ``DataLoader`` of tensors or of tuples: every item of a tuple is an argument;
     - :class:`pyro_vae.data.images.Images`, or any object with ``len`` and ``batch(indices)``.
@@ -184,7 +189,9 @@ def _tensor(value: Any) -> Tensor:
         raise TypeError(f"expected an array of bool, integers or floats, got {value.dtype}")
     if value.dtype.kind == "u" and value.dtype.itemsize > 1:
         value = value.astype(np.int64)  # torch supports larger unsigned types only in part
-    tensor = torch.from_numpy(np.ascontiguousarray(value))
+    with warnings.catch_warnings():  # a memory map may be read-only, and batches only read it
+        warnings.filterwarnings("ignore", "The given NumPy array is not writable")
+        tensor = torch.from_numpy(np.ascontiguousarray(value))
     return tensor.to(torch.get_default_dtype()) if tensor.is_floating_point() else tensor
 
 
@@ -193,7 +200,9 @@ def _check_column(column: Tensor, name: str) -> None:
         raise ValueError(f"expected {name} to have one row per datum, got a single number")
     if not column.is_floating_point():
         return
-    bad = ~column.isfinite().flatten(1).all(1) if column.ndim > 1 else ~column.isfinite()
+    width = column[:1].numel()
+    parts = column.split(max(CHECKED // max(width, 1), 1))
+    bad = torch.cat([~part.isfinite().reshape(len(part), width).all(1) for part in parts])
     if bad.any():
         raise ValueError(
             f"expected {name} to be finite, got NaN or infinity in {int(bad.sum())} of "

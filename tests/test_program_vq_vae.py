@@ -117,6 +117,28 @@ def test_idle_vectors_restart():
     assert book.restart(h) < 4
 
 
+def test_a_restart_takes_no_row_twice():
+    """Background patches have equal outputs: three different rows can replace three vectors."""
+    book = Codebook(8, 2)
+    with torch.no_grad():
+        book.vectors[1:] = 1e3
+    h = torch.tensor([[0.0, 0.0], [1.0, 0.0], [0.0, 1.0]]).repeat(50, 1)
+    assert book.restart(h) == 3
+    assert len(book.vectors[1:4].unique(dim=0)) == 3
+    assert book.vectors[4:].eq(1e3).all()
+
+
+def test_a_draw_has_density_one_where_two_codes_have_nearly_one_vector(vq, x):
+    """The vectors differ by rounding alone, so the nearest code of a draw may be the other one."""
+    with torch.no_grad():
+        vq.encoder.codebook.vectors[1] = vq.encoder.codebook.vectors[0] * (1 + 1e-9)
+        vq.encoder.codebook.vectors[2:] = 1e3
+    for _ in range(20):
+        q = vq.encoder(torch.randn(len(x), PIXELS).double())
+        assert (q.log_prob(q.rsample()) == 0).all()
+        assert (q.log_prob(q.rsample() + 1.0) == -torch.inf).all()
+
+
 def test_refusals(vq, x):
     with pytest.raises(ValueError, match="expected commitment of at least 0, got -1"):
         VQVAE(vq.prior, vq.decoder, vq.encoder, commitment=-1)

@@ -45,13 +45,16 @@ class Codebook(nn.Module):
 
     @torch.no_grad()
     def restart(self, h: Tensor) -> int:
-        """Replace each vector that no row of h (R, E) has as its nearest by a random row of h.
+        """Replace vectors that no row of h (R, E) has as its nearest by random rows of h.
 
-        Return the number of vectors that were replaced.
+        No row is used twice, and equal rows count as one; where they are too few, some vectors
+        stay. Return the number of vectors that were replaced.
         """
         used = torch.bincount(self.nearest(h), minlength=len(self.vectors)) > 0
-        idle = (~used).nonzero().squeeze(-1)
-        self.vectors[idle] = h[torch.randint(len(h), idle.shape, device=h.device)]
+        rows = h.unique(dim=0)
+        rows = rows[torch.randperm(len(rows), device=h.device)]
+        idle = (~used).nonzero().squeeze(-1)[: len(rows)]
+        self.vectors[idle] = rows[: len(idle)]
         return len(idle)
 
 
@@ -115,8 +118,12 @@ class VectorsOf(constraints.Constraint):
         super().__init__()
 
     def check(self, value: Tensor) -> Tensor:
-        vectors = self.codebook(self.codebook.nearest(value))
-        return torch.isclose(value, vectors, rtol=1e-3, atol=1e-4).flatten(-2).all(-1)
+        return _same(value, self.codebook(self.codebook.nearest(value)))
+
+
+def _same(first: Tensor, second: Tensor) -> Tensor:
+    """Whether vectors (..., N, E) are equal up to rounding, (...)."""
+    return torch.isclose(first, second, rtol=1e-3, atol=1e-4).flatten(-2).all(-1)
 
 
 class NearestCodeDistribution(CodeDistribution):
@@ -141,9 +148,11 @@ class NearestCodeDistribution(CodeDistribution):
         return z.expand(*sample_shape, *z.shape)
 
     def log_prob(self, value: Tensor) -> Tensor:
-        """0 for these codes, and -infinity for others."""
-        same = (self.codebook.nearest(value) == self.codes).all(-1)
-        return torch.where(same, 0.0, -math.inf).to(self.h)
+        """0 for these vectors, and -infinity for others.
+
+        Vectors are compared and not codes, because two codes may have nearly the same vector.
+        """
+        return torch.where(_same(value, self.mean), 0.0, -math.inf).to(self.h)
 
     def cost(self, commitment: float) -> Tensor:
         """|sg(h) - e|^2 + ``commitment`` |h - sg(e)|^2, summed over an event, (...).

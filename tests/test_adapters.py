@@ -261,7 +261,11 @@ def test_a_loader_has_its_own_batch_size():
 def test_a_read_only_memory_map_is_not_copied(tmp_path):
     np.save(tmp_path / "x.npy", X.numpy())
     x = np.load(tmp_path / "x.npy", mmap_mode="r")
-    data = as_data(x)
+    torch.set_warn_always(True)  # else torch warns of read-only arrays once in a process
+    try:
+        data = as_data(x)
+    finally:
+        torch.set_warn_always(False)
     assert data.columns[0].data_ptr() == x.ctypes.data
     (batch,) = data.batch(torch.tensor([4, 2]))
     assert torch.equal(batch, X[[4, 2]])

@@ -5,12 +5,13 @@ import json
 import os
 import subprocess
 import sys
+from contextlib import contextmanager
 from itertools import product
 
 import pytest
 import replicas
 import torch
-from running import script
+from running import TINY, module, script
 
 
 @pytest.fixture(scope="module")
@@ -32,6 +33,20 @@ def test_two_processes_have_the_gradients_of_one(shared):
     for index, compile in product(range(2), (False, True)):
         part = torch.load(shared / f"{index}-{compile}.pt", weights_only=True)
         torch.testing.assert_close(part, whole, rtol=1e-6, atol=1e-6)
+
+
+def test_the_training_script_joins_the_processes(monkeypatch, tmp_path):
+    """The runs above are inside a context of their own."""
+    train, joined = module("train"), []
+
+    @contextmanager
+    def processes():
+        joined.append(True)
+        yield
+
+    monkeypatch.setattr(train, "processes", processes)
+    train.main([*TINY, "--epochs", "1", "--output-dir", str(tmp_path / "run")])
+    assert joined == [True]
 
 
 @pytest.mark.slow

@@ -142,7 +142,7 @@ def as_data(data: Any) -> Data | Loader:
 
     - a tensor or a NumPy array, one row per datum: the argument x. Floats of an array become
       torch's default floating-point type (float32), as weights have it; tensors stay as they are.
-      A memory map of float32 or of 8-bit integers is not copied;
+      A memory map of float32 is not copied;
     - a tuple of them: the arguments, such as ``(x, mask)``, ``(x, labels)`` or ``(x, rows)``;
     - a ``Dataset`` or ``DataLoader`` of tensors or of tuples: every item of a tuple is an argument;
     - :class:`pyro_vae.data.images.Images`, or any object with ``len`` and ``batch(indices)``.

@@ -17,8 +17,9 @@ T = TypeVar("T")
 def processes() -> Iterator[None]:
     """Join the processes that ``torchrun`` started, on one machine or several.
 
-    Without ``torchrun``, and inside another such context, it does nothing. Code inside this context
-    needs no other argument: data shards, gradients, records and files ask ``torch.distributed``.
+    Without ``torchrun``, and where the processes have joined already, it does nothing. Code inside
+    this context needs no other argument: data shards, gradients, records and files ask
+    ``torch.distributed``.
     """
     if int(os.environ.get("WORLD_SIZE", "1")) == 1 or _running():
         yield

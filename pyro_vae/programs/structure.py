@@ -48,9 +48,13 @@ class Latent:
 
 
 def _moved(value: Tensor, source: int, destination: int) -> Tensor:
-    """``movedim``; the tensor itself where nothing moves, because a flow knows its draw by it."""
-    stays = source % value.ndim == destination % value.ndim
-    return value if stays else value.movedim(source, destination)
+    """Return ``movedim``, or the same object where nothing moves.
+
+    A flow keeps the log density of its last draw, for this object alone.
+    """
+    moved = value.movedim(source, destination)
+    same = moved.shape == value.shape and moved.stride() == value.stride()
+    return value if same else moved
 
 
 @dataclass(frozen=True)

@@ -106,7 +106,11 @@ def captured(options: Options, x: Tensor) -> Step:
     graph = torch.cuda.CUDAGraph()
     with torch.cuda.graph(graph):
         step()
-    return graph.replay
+
+    def replay(kept: Step = step) -> None:  # the graph does not keep its tensors
+        graph.replay()
+
+    return replay
 
 
 def hand_written_iwae(options: Options, x: Tensor, num_samples: int, **adam: Any) -> Step:
@@ -122,8 +126,9 @@ def hand_written_iwae(options: Options, x: Tensor, num_samples: int, **adam: Any
         logits = decoder(z)
         log_px = -F.binary_cross_entropy_with_logits(logits, x.expand_as(logits), reduction="none")
         log_ratio = 0.5 * (eps.square() - z.square() + log_variance).sum(-1)
+        loss: Any = -(log_px.sum(-1) + log_ratio).logsumexp(0).sum()
         optim.zero_grad()
-        (-(log_px.sum(-1) + log_ratio).logsumexp(0).sum()).backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         optim.step()
 
     return step

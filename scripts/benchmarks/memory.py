@@ -13,6 +13,7 @@ from pyro_vae import log_likelihood
 
 from .contestants import random_images, svi, vae
 from .epoch import training_set
+from .measure import wait
 from .options import Options
 
 WARM_UP = 100
@@ -28,7 +29,7 @@ def peak_memory(num_samples: int, options: Options) -> float:
 
 def _peak(num_samples: int, options: Options) -> float:
     pair = vae(options)
-    x = random_images(options.images)
+    x = random_images(options.images, options.device)
     log_likelihood(pair.model, pair.guide, x, num_samples=num_samples)
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
@@ -62,6 +63,7 @@ def _train(options: Options) -> tuple[list[float], list[float]]:
         x = train.batch(torch.randint(len(train), (options.batch,)))
         start = time.perf_counter()
         ours.step(x)
+        wait()
         if step >= WARM_UP:
             times.append(time.perf_counter() - start)
             if step % 100 == 0:

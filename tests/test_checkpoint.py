@@ -73,10 +73,11 @@ def is_refused(path: Path) -> bool:
 
 def test_a_damaged_byte_is_refused_or_harmless(saved):
     content, refused = saved.read_bytes(), 0
-    for i, byte in enumerate(content):
-        saved.write_bytes(content[:i] + bytes([byte ^ 0xFF]) + content[i + 1 :])
+    places = range(0, len(content), 3)
+    for i in places:
+        saved.write_bytes(content[:i] + bytes([content[i] ^ 0xFF]) + content[i + 1 :])
         refused += is_refused(saved)
-    assert refused > len(content) / 4  # the others lie in padding, time stamps and the like
+    assert refused > len(places) / 4  # the others lie in padding, time stamps and the like
 
 
 def test_a_truncated_file_is_refused(saved):

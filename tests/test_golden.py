@@ -8,7 +8,7 @@ FILES = sorted({entry.file for entry in ENTRIES.values()})
 CHEAP = ("preset r1", "guide diagonal, objective dreg", "evaluate bottom-up")
 
 
-FIRST = 25
+FIRST = 15
 """Losses that are compared here; ``python -m tests.golden.renew`` compares all 100."""
 
 

@@ -106,7 +106,7 @@ def test_mixture_gradients_survive_a_gap(monkeypatch):
 def test_priors(name):
     torch.manual_seed(0)
     prior = PRIORS[name](2).double()
-    points, area = grid(20.0, 800)
+    points, area = grid(20.0, 500)
     with torch.no_grad():
         density = prior().log_prob(points).exp()
         torch.testing.assert_close(

@@ -45,10 +45,9 @@ class Codebook(nn.Module):
 
     @torch.no_grad()
     def restart(self, h: Tensor) -> int:
-        """Replace vectors that no row of h (R, E) has as its nearest by random rows of h.
+        """Replace vectors that are nearest to no row of h (R, E) by random, different rows of h.
 
-        No row is used twice, and equal rows count as one; where they are too few, some vectors
-        stay. Return the number of vectors that were replaced.
+        Where these are too few, some vectors stay. Return the number of vectors that were replaced.
         """
         used = torch.bincount(self.nearest(h), minlength=len(self.vectors)) > 0
         rows = h.unique(dim=0)
@@ -148,10 +147,7 @@ class NearestCodeDistribution(CodeDistribution):
         return z.expand(*sample_shape, *z.shape)
 
     def log_prob(self, value: Tensor) -> Tensor:
-        """0 for these vectors, and -infinity for others.
-
-        Vectors are compared and not codes, because two codes may have nearly the same vector.
-        """
+        """0 for these vectors, which two codes may nearly share, and -infinity for others."""
         return torch.where(_same(value, self.mean), 0.0, -math.inf).to(self.h)
 
     def cost(self, commitment: float) -> Tensor:
@@ -166,8 +162,7 @@ class NearestCodeDistribution(CodeDistribution):
 
     @property
     def mean(self) -> Tensor:
-        vectors: Tensor = self.codebook(self.codes)
-        return vectors
+        return self.codebook.vectors[self.codes]
 
 
 class UniformCodes(nn.Module):
@@ -194,8 +189,7 @@ class UniformCodesDistribution(CodeDistribution):
     def sample(self, sample_shape: Any = ()) -> Tensor:
         shape = (*sample_shape, *self.batch_shape, self.event_shape[0])
         number, device = len(self.codebook.vectors), self.codebook.vectors.device
-        vectors: Tensor = self.codebook(torch.randint(number, shape, device=device))
-        return vectors.detach()
+        return self.codebook.vectors[torch.randint(number, shape, device=device)].detach()
 
     def log_prob(self, value: Tensor) -> Tensor:
         log_p = -self.event_shape[0] * math.log(len(self.codebook.vectors))

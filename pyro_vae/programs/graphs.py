@@ -24,7 +24,6 @@ from .quiet import quiet_compiler
 MAX_GRAPHS = 4
 """Graphs compiled for one function; a further shape of the data runs eagerly."""
 
-
 REPEATING = ("2.13.", "2.14.")
 """Versions of torch whose compiled random numbers on CUDA can repeat (2.15 takes a slower path)."""
 
@@ -57,8 +56,7 @@ def compile_graph(function: Callable[..., Any], inputs: Sequence[Tensor]) -> Cal
 
 def _compile(function: Callable[..., Any], inputs: Sequence[Tensor]) -> Callable[..., Any]:
     graph = make_fx(function, decomposition_table=DECOMPOSITIONS, tracing_mode="fake")(*inputs)
-    # on the CPU the patterns that TorchInductor replaces save no measurable time in a step, but to
-    # build them takes seconds
+    # on the CPU TorchInductor's patterns save no measurable time, and to build them takes seconds
     with inductor.patch(pattern_matcher=any(x.is_cuda for x in inputs)):
         compiled: Callable[..., Any] = torch._inductor.compile(graph, list(inputs))
     return compiled
@@ -96,12 +94,8 @@ class Numbers:
         """Raise ``ValueError`` where one has changed between two calls."""
         now = self._now()
         if len(now) and now != self._held:
-            changed = [
-                (name, new, old)
-                for name, new, old in zip(self._names, now, self._held, strict=True)
-                if new != old
-            ]
-            (owner, _, key), new, old = changed[0]
+            triples = zip(self._names, now, self._held, strict=True)
+            (owner, _, key), new, old = next(each for each in triples if each[1] != each[2])
             raise ValueError(
                 f"expected {owner}.{key} = {old!r}, which the compiled graph holds, got {new!r}: "
                 "make it a tensor (register_buffer), or build what is compiled anew"

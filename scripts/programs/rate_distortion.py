@@ -104,7 +104,7 @@ def draw_pictures(vaes: dict[float, VAE], test: Images, folder: Folder) -> None:
     with torch.no_grad():
         x = test.subset(slice(12)).all()
         rows = [x, *(vae.reconstruct(x) for vae in vaes.values())]
-    title = "test images; E[x | z], beta " + ", ".join(f"{beta:g}" for beta in vaes)
+    title = "test images, then E[x | z] for each beta"
     folder.draw("reconstructions", images(torch.cat(rows), test.shape, columns=12, title=title))
 
 

@@ -188,8 +188,8 @@ class UniformCodesDistribution(CodeDistribution):
 
     def sample(self, sample_shape: Any = ()) -> Tensor:
         shape = (*sample_shape, *self.batch_shape, self.event_shape[0])
-        number, device = len(self.codebook.vectors), self.codebook.vectors.device
-        return self.codebook.vectors[torch.randint(number, shape, device=device)].detach()
+        vectors = self.codebook.vectors.detach()
+        return vectors[torch.randint(len(vectors), shape, device=vectors.device)]
 
     def log_prob(self, value: Tensor) -> Tensor:
         log_p = -self.event_shape[0] * math.log(len(self.codebook.vectors))

@@ -26,11 +26,16 @@ def random_images(number: int, device: str = "cpu") -> Tensor:
 def networks(
     options: Options, dense: Callable[..., nn.Module] = mlp
 ) -> tuple[nn.Module, nn.Module]:
-    """The encoder and decoder networks."""
+    """The encoder and decoder networks, on the device."""
+    encoder: nn.Module
+    decoder: nn.Module
     if options.architecture == "conv":
-        return conv_encoder(PIXELS, 2 * options.latent), conv_decoder(options.latent, PIXELS)
-    encoder = dense(D, options.hidden, 2 * options.latent)
-    return encoder, dense(options.latent, options.hidden, D)
+        encoder = conv_encoder(PIXELS, 2 * options.latent)
+        decoder = conv_decoder(options.latent, PIXELS)
+    else:
+        encoder = dense(D, options.hidden, 2 * options.latent)
+        decoder = dense(options.latent, options.hidden, D)
+    return encoder.to(options.device), decoder.to(options.device)
 
 
 def torch_mlp(first: int, hidden: int, last: int) -> nn.Module:
@@ -75,7 +80,7 @@ def hand_written(
 ) -> Step:
     """A VAE's step without a framework: cross-entropy, the closed form of the KL, Adam."""
     torch.manual_seed(0)
-    encoder, decoder = (net.to(options.device) for net in networks(options, torch_mlp))
+    encoder, decoder = networks(options, torch_mlp)
     optim = torch.optim.Adam([*encoder.parameters(), *decoder.parameters()], lr=1e-3, **adam)
 
     def loss(x: Tensor) -> Any:
@@ -116,7 +121,7 @@ def captured(options: Options, x: Tensor) -> Step:
 def hand_written_iwae(options: Options, x: Tensor, num_samples: int, **adam: Any) -> Step:
     """A step of the importance-weighted bound without a framework."""
     torch.manual_seed(0)
-    encoder, decoder = (net.to(options.device) for net in networks(options, torch_mlp))
+    encoder, decoder = networks(options, torch_mlp)
     optim = torch.optim.Adam([*encoder.parameters(), *decoder.parameters()], lr=1e-3, **adam)
 
     def step() -> None:
@@ -142,7 +147,6 @@ class Stock(nn.Module):
         torch.manual_seed(0)
         self.latent = options.latent
         self.encoder, self.decoder = networks(options, torch_mlp)
-        self.to(options.device)
 
     def model(self, x: Tensor) -> None:
         """p(x, z)."""

@@ -37,7 +37,7 @@ def epoch_rows(options: Options) -> Rows:
         f"{steps} compiled steps": bare_steps,
         "pyro_vae, compiled, iter_epochs": lambda: next(records),
         "Pyro SVI, Trace_ELBO, torchvision's ToTensor loader": torchvision_epoch(options),
-        **({} if options.device != "cpu" else numpyro_epoch(options, train)),
+        **numpyro_epoch(options, train),
     }
 
 

@@ -33,18 +33,16 @@ def large_images(options: Options) -> dict[str, float]:
         ),
     ).to(options.device)
     x = torch.randint(0, 256, (options.large, SIZE), device=options.device).float()
+
+    def run(x: Tensor, compile: Any) -> None:
+        log_likelihood(pair.model, pair.guide, x, num_samples=options.num_samples, compile=compile)
+        wait()
+
     found: dict[str, float] = {}
     for name, compile in {"eager": False, "compiled": shared_graph(pair)}.items():
-
-        def run(x: Tensor, compile: Any = compile) -> None:
-            log_likelihood(
-                pair.model, pair.guide, x, num_samples=options.num_samples, compile=compile
-            )
-            wait()
-
-        run(x[:WARM_UP])
+        run(x[:WARM_UP], compile)
         start, before = time.perf_counter(), _used()
-        run(x)
+        run(x, compile)
         user, system = (b - a for a, b in zip(before, _used(), strict=True))
         found[f"{name}, s"] = time.perf_counter() - start
         found[f"{name}, share of system time"] = system / (user + system)

@@ -109,13 +109,6 @@ def agree(model, guide, objective, *calls, **tolerance):
         torch.testing.assert_close(got, expected, **({"rtol": 1e-5, "atol": 1e-5} | tolerance))
 
 
-@pytest.fixture
-def same_draws():
-    """Let compiled graphs draw from torch's own generator, as the eager path does."""
-    with torch._inductor.config.patch(fallback_random=True):
-        yield
-
-
 @pytest.mark.parametrize("likelihood", LIKELIHOODS)
 def test_each_likelihood(traced_only, likelihood):
     vae, x = vae_and_data(likelihood)
@@ -263,7 +256,7 @@ def test_each_optimiser(traced_only, optimiser):
     assert_same_training(dense, 64, OPTIMISERS[optimiser])
 
 
-def test_compiled_adam_with_clipped_gradients(same_draws):
+def test_compiled_adam_with_clipped_gradients():
     assert_same_training(dense, 64, adam, clip_norm=0.5)
 
 
@@ -334,21 +327,17 @@ def test_many_shapes_run_eagerly_beyond_the_limit(traced_only):
     assert losses.isfinite().all()
 
 
-def test_own_random_numbers_agree_in_the_mean():
-    """Losses under eager and compiled noise: equal within 3 standard errors of the difference."""
+def test_random_numbers_are_those_of_the_eager_step():
+    """The seed decides; the noise is new at every step."""
     vae, x = vae_and_data()
     losses = {}
     for mode in (False, True):
         optim = torch.optim.Adam(vae.parameters(), lr=0.0)
         svi = SVI(vae.model, vae.guide, optim, Trace_ELBO(), compile=mode)
         torch.manual_seed(7)
-        losses[mode] = torch.stack([svi.step(x) for _ in range(300)])
-    error = (sum(v.var() / len(v) for v in losses.values())) ** 0.5
-    assert abs(float(losses[True].mean() - losses[False].mean())) < 3 * error
-    assert losses[True].std() > 0.1
-    assert len(losses[True].unique()) > 285  # new noise at every step
-    torch.manual_seed(7)
-    assert svi.step(x) == losses[True][0]  # the seed decides
+        losses[mode] = torch.stack([svi.step(x) for _ in range(20)])
+    torch.testing.assert_close(losses[True], losses[False])
+    assert len(losses[True].unique()) == 20
 
 
 def test_compiled_evaluation_equals_eager(traced_only):

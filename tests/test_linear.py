@@ -1,10 +1,19 @@
-"""The products of ``Linear`` against torch's."""
+"""The products of ``Linear`` and of graphs: equal to torch's, by the library that is faster."""
 
 import pytest
 import torch
 from torch import nn
+from torch.fx.experimental.proxy_tensor import make_fx
 
-from pyro_vae.nets.linear import Linear, applies
+from pyro_vae.nets import Linear, products, products_by
+from pyro_vae.nets.products import DECOMPOSITIONS, applies
+from pyro_vae.programs.graphs import compile_graph
+
+
+@pytest.fixture
+def no_choices(monkeypatch):
+    """As in a process that has not timed a product yet."""
+    monkeypatch.setattr(products, "_choices", {})
 
 
 @pytest.mark.parametrize("leading", [(128,), (2, 64)])
@@ -17,13 +26,83 @@ def test_large_products_are_those_of_torch(leading):
     theirs = nn.Linear(300, 400)
     theirs.load_state_dict(ours.state_dict())
     results = []
-    for layer in (ours, theirs):
-        value = (layer(h).tanh() @ weights).sum()
-        grads = torch.autograd.grad(value, [h, *layer.parameters()], create_graph=True)
-        again = torch.autograd.grad(grads[0].square().sum(), [h, *layer.parameters()])
-        functional = torch.func.grad(lambda h, layer=layer: (layer(h).tanh() @ weights).sum())(h)
-        results.append([value, *grads, *again, functional])
-    before = str(ours(h).grad_fn.next_functions)
+    with products_by("onednn"):
+        for layer in (ours, theirs):
+            value = (layer(h).tanh() @ weights).sum()
+            grads = torch.autograd.grad(value, [h, *layer.parameters()], create_graph=True)
+            again = torch.autograd.grad(grads[0].square().sum(), [h, *layer.parameters()])
+            functional = torch.func.grad(lambda h, layer=layer: (layer(h).tanh() @ weights).sum())(
+                h
+            )
+            results.append([value, *grads, *again, functional])
+        before = str(ours(h).grad_fn.next_functions)
     assert "ProductBackward" in before or not applies(h)
     for a, b in zip(*results, strict=True):
         torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-3)
+
+
+def matrices():
+    torch.manual_seed(0)
+    return torch.randn(128, 784), torch.randn(784, 400), torch.randn(400)
+
+
+def expressions(a, b, c):
+    return [a @ b, torch.addmm(c, a, b), b.t() @ a.t(), torch.addmm(c, a, b, beta=0.5)]
+
+
+@pytest.mark.parametrize("library", ["torch", "onednn"])
+def test_products_of_a_graph_are_those_of_torch(library):
+    with products_by(library):
+        run = compile_graph(expressions, matrices())
+        graph = make_fx(expressions, DECOMPOSITIONS, tracing_mode="fake")(*matrices())
+    torch.testing.assert_close(run(*matrices()), expressions(*matrices()), rtol=1e-4, atol=1e-3)
+    ours = [node for node in graph.graph.nodes if node.target is torch.ops.pyro_vae.mm.default]
+    assert len(ours) == (3 if library == "onednn" and applies(matrices()[0]) else 0)
+
+
+@pytest.mark.parametrize("faster", ["torch", "onednn"])
+def test_the_faster_library_is_chosen_once(monkeypatch, no_choices, faster):
+    """Calls are timed once for a name; the random numbers of the caller stay as they are."""
+    timed = []
+
+    def seconds(call):
+        timed.append(call())
+        return 1.0 if timed[-1] == faster else 2.0
+
+    monkeypatch.setattr(products, "_seconds", seconds)
+    calls = {"torch": lambda: "torch", "onednn": lambda: "onednn"}
+    assert [products.faster("a", lambda: calls) for _ in range(3)] == [faster] * 3
+    assert timed == ["torch", "onednn"]
+    with products_by("torch"):
+        assert products.faster("a", lambda: calls) == "torch"
+    monkeypatch.setattr(products, "_choices", {})
+    products.remember(dict.fromkeys([f"a, {torch.get_num_threads()} threads"], "onednn"))
+    assert products.faster("a", lambda: calls) == "onednn"
+
+
+def test_a_choice_draws_no_random_numbers(no_choices):
+    layer, x = Linear(784, 400), matrices()[0]
+    before = torch.get_rng_state()
+    with torch.no_grad():
+        layer(x)
+    layer(x).sum().backward()
+    make_fx(expressions, DECOMPOSITIONS, tracing_mode="fake")(*matrices())
+    assert torch.equal(torch.get_rng_state(), before)
+    if applies(x):
+        names = [key.split(",")[0] for key in products.choices()]
+        assert names == [
+            *("layer 128x784x400", "trained layer 128x784x400"),
+            *("128x784 784x400", "400x784' 784x128'"),
+        ]
+
+
+def test_small_products_and_other_types_are_torchs(no_choices):
+    layer = Linear(784, 400)
+    layer(torch.zeros(2, 784))
+    layer.double()(torch.zeros(128, 784).double())
+    assert not products.choices()
+
+
+def test_an_unknown_library_is_refused():
+    with pytest.raises(ValueError, match=r"expected a library of \('torch', 'onednn'\), got 'mkl'"):
+        products_by("mkl").__enter__()

@@ -34,10 +34,11 @@ class SVI(pyro.infer.SVI):
 
     Where ``torch.distributed`` runs, each process steps on its own share of a batch, and all
     processes use the gradient of the whole batch. With ``compile`` the objective, its gradient and,
-    for Adam and AdamW, the update are one compiled graph, which uses the compiler's own random
-    numbers. Python numbers that the programs read become constants of the graph; a later change of
-    them is refused. Tensors may change. With ``clip_norm`` the gradient of all parameters together
-    is scaled down to at most this Euclidean norm.
+    for Adam and AdamW, the update are one compiled graph. On the CPU it draws the random numbers of
+    the eager step, on a GPU those of the compiler. Python numbers that the programs read become
+    constants of the graph; a later change of them is refused. Tensors may change. With
+    ``clip_norm`` the gradient of all parameters together is scaled down to at most this Euclidean
+    norm.
 
     Source: Hoffman et al., *Stochastic Variational Inference*, 2013.
 

@@ -12,6 +12,7 @@ from .denoiser import Denoiser, ResidualMLP
 from .dense import Flat, mlp, set_output_bias
 from .linear import Linear
 from .precision import BFloat16
+from .products import products_by
 from .recurrent import CausalLayer, DilatedDecoder, RecurrentDecoder, RecurrentEncoder
 from .residual import ResidualBlock, residual_decoder, residual_encoder
 from .scaling import Divide, Log1p, Symmetric
@@ -42,6 +43,7 @@ __all__ = [
     "conv_decoder",
     "conv_encoder",
     "mlp",
+    "products_by",
     "residual_decoder",
     "residual_encoder",
     "set_output_bias",

@@ -1,9 +1,4 @@
-"""Matrix products on the CPU through oneDNN.
-
-Torch sends float32 products to MKL, which is slow on processors that are not Intel's. oneDNN runs
-at full speed on all of them and takes any strides. On other devices, and for other types, torch's
-own products run.
-"""
+"""Dense layers whose large products use the faster library of this machine."""
 
 from collections.abc import Callable
 from typing import Any, cast
@@ -12,33 +7,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-WORTHWHILE = 1 << 23
-"""The smallest number of multiplications for which oneDNN saves more time than its call costs."""
-
-aten: Any = torch.ops.aten
-
-# our own operator, because TorchInductor uses oneDNN's only for constant weights
-_library = torch.library.Library("pyro_vae", "DEF")
-_library.define("mm(Tensor a, Tensor b, Tensor? bias=None) -> Tensor")
-_library.impl(
-    "mm",
-    lambda a, b, bias=None: torch.ops.mkldnn._linear_pointwise.default(
-        a, b.t(), bias, "none", [], ""
-    ),
-    "CPU",
-)
-_library.impl("mm", lambda a, b, bias=None: a.new_empty(a.shape[0], b.shape[1]), "Meta")
-
-
-def applies(x: Tensor) -> bool:
-    """Whether oneDNN can compute products of this tensor."""
-    return (
-        x.device.type == "cpu" and x.dtype == torch.float32 and torch.backends.mkldnn.is_available()
-    )
+from .products import LARGEST, Library, applies, faster, large
 
 
 class Product(torch.autograd.Function):
-    """a b' + bias for matrices, and its gradients (g b, g' a, 1' g) by the same products.
+    """a b' + bias for matrices, and its gradients (g b, g' a, 1' g), all by oneDNN.
 
     Each gradient has the memory layout of its matrix. The bias is None, or a vector.
     """
@@ -68,31 +41,40 @@ def product(a: Tensor, b: Tensor, bias: Tensor | None = None) -> Tensor:
 
 
 class Linear(nn.Linear):
-    """``nn.Linear`` with its large products through oneDNN.
+    """``nn.Linear`` whose large products use the faster library of this machine.
 
-    On processors that are not Intel's it is up to twice as fast.
+    The layer is timed once for each number of rows, with its gradient where it is trained
+    (:mod:`pyro_vae.nets.products`).
 
     >>> Linear(784, 400)(torch.zeros(3, 128, 784)).shape
     torch.Size([3, 128, 400])
     """
 
     def forward(self, input: Tensor) -> Tensor:
-        large = input.numel() * self.out_features >= WORTHWHILE
-        if not (large and applies(input) and input.ndim > 1) or torch.is_autocast_enabled("cpu"):
+        if not self._by_onednn(input):
             return F.linear(input, self.weight, self.bias)
         rows = product(input.reshape(-1, self.in_features), self.weight, self.bias)
         return rows.view(*input.shape[:-1], self.out_features)
 
+    def _by_onednn(self, input: Tensor) -> bool:
+        if input.ndim < 2 or not applies(input) or torch.is_autocast_enabled("cpu"):
+            return False
+        rows = input.numel() // self.in_features
+        if not large(rows, self.in_features, self.out_features):
+            return False
+        trained = torch.is_grad_enabled()
+        size = min(rows, LARGEST), self.in_features, self.out_features
+        name = f"{'trained ' * trained}layer {size[0]}x{size[1]}x{size[2]}"
+        return faster(name, lambda: _layers(*size, trained)) == "onednn"
 
-def _mm(a: Tensor, b: Tensor) -> Tensor:
-    large = a.numel() * b.shape[1] >= WORTHWHILE
-    return torch.ops.pyro_vae.mm(a, b) if large and applies(a) else NotImplemented
 
-
-def _addmm(bias: Tensor, a: Tensor, b: Tensor, *, beta: float = 1, alpha: float = 1) -> Tensor:
-    product = _mm(a, b) if alpha == beta == 1 else NotImplemented
-    return product if product is NotImplemented else bias + product
-
-
-DECOMPOSITIONS: dict[Any, Callable[..., Any]] = {aten.mm.default: _mm, aten.addmm.default: _addmm}
-"""The replacements of torch's products in a compiled graph."""
+def _layers(
+    rows: int, inner: int, columns: int, trained: bool
+) -> dict[Library, Callable[[], object]]:
+    """The products of a dense layer by each library: three where it is trained, else one."""
+    a, b, grad = torch.ones(rows, inner), torch.ones(columns, inner), torch.ones(rows, columns)
+    pairs = [(a, b.t()), (grad, b), (grad.t(), a)][: 3 if trained else 1]
+    return {
+        "torch": lambda: [torch.mm(*pair) for pair in pairs],
+        "onednn": lambda: [torch.ops.pyro_vae.mm(*pair) for pair in pairs],
+    }

@@ -16,7 +16,7 @@ from torch.func import functional_call
 from torch.fx.experimental.proxy_tensor import make_fx
 from torch.utils import _pytree as pytree
 
-from ..nets.linear import DECOMPOSITIONS
+from ..nets.products import DECOMPOSITIONS
 from .cuda_graph import CudaGraph
 from .isolation import isolated
 from .quiet import quiet_compiler
@@ -56,8 +56,10 @@ def compile_graph(function: Callable[..., Any], inputs: Sequence[Tensor]) -> Cal
 
 def _compile(function: Callable[..., Any], inputs: Sequence[Tensor]) -> Callable[..., Any]:
     graph = make_fx(function, decomposition_table=DECOMPOSITIONS, tracing_mode="fake")(*inputs)
-    # on the CPU TorchInductor's patterns save no measurable time, and to build them takes seconds
-    with inductor.patch(pattern_matcher=any(x.is_cuda for x in inputs)):
+    cuda = any(x.is_cuda for x in inputs)
+    # on the CPU TorchInductor's patterns save no measurable time, and to build them takes seconds;
+    # torch's own random numbers take a tenth of the time of the compiler's
+    with inductor.patch(pattern_matcher=cuda, fallback_random=not cuda):
         compiled: Callable[..., Any] = torch._inductor.compile(graph, list(inputs))
     return compiled
 

@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from ..inference.svi import SVI
+from ..nets.products import choices, remember
 from ..programs.modules import modules_of
 from ..programs.sites import Program
 
@@ -125,6 +126,8 @@ def load_weights(path: Path, *programs: Program) -> State:
 def svi_state(svi: SVI) -> State:
     """The state of an ``SVI``: weights and buffers, the optimiser's state, the number of steps.
 
+    It also holds which libraries compute the products, because their rounding differs.
+
     Raises ``ValueError`` where the optimiser holds parameters that belong to no module of model
     or guide, because they would be lost.
     """
@@ -146,6 +149,7 @@ def svi_state(svi: SVI) -> State:
         "optimiser": svi.optim.state_dict(),
         "optimiser_type": type(svi.optim).__name__,
         "num_steps": svi.num_steps,
+        "products": choices(),
     }
 
 
@@ -159,6 +163,7 @@ def restore_svi(svi: SVI, state: State, path: Path) -> None:
     restore_modules(svi.pair.modules, state, path)
     svi.optim.load_state_dict(state["optimiser"])
     svi.num_steps = state["num_steps"]
+    remember(state.get("products", {}))
 
 
 def restore_modules(modules: list[nn.Module], state: State, path: Path) -> None:

@@ -121,7 +121,7 @@ def stock(name: str) -> None:
 
 
 def compiled(name: str) -> None:
-    """A step as one graph, whose random numbers are the compiler's own."""
+    """A step as one graph."""
     mean_step(name, objectives.Trace_ELBO(), Pool.elbo, compile=True, kind=COMPILED[name])
 
 

@@ -1,0 +1,155 @@
+"""Float32 matrix products on the CPU, each by the faster of two libraries on this machine.
+
+Torch calls MKL. oneDNN is up to twice as fast on processors that are not Intel's, and slower for
+some shapes and memory layouts elsewhere. So each large product is timed once, in milliseconds, and
+the choice is remembered. The results of both libraries are equal to rounding.
+"""
+
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, Literal, get_args
+
+import torch
+from torch import Tensor
+from torch.utils._python_dispatch import _disable_current_modes
+
+Library = Literal["torch", "onednn"]
+
+WORTHWHILE = 1 << 23
+"""The smallest number of multiplications for which oneDNN saves more time than its call costs."""
+
+MARGIN = 0.9
+"""oneDNN is chosen where it takes less than this share of the time of torch's call."""
+
+LARGEST = 1024
+"""Products with more rows are timed with this many: a row then costs the same."""
+
+aten: Any = torch.ops.aten
+
+# our own operator, because TorchInductor uses oneDNN's only for constant weights
+_library = torch.library.Library("pyro_vae", "DEF")
+_library.define("mm(Tensor a, Tensor b, Tensor? bias=None) -> Tensor")
+_library.impl(
+    "mm",
+    lambda a, b, bias=None: torch.ops.mkldnn._linear_pointwise.default(
+        a, b.t(), bias, "none", [], ""
+    ),
+    "CPU",
+)
+_library.impl("mm", lambda a, b, bias=None: a.new_empty(a.shape[0], b.shape[1]), "Meta")
+
+_choices: dict[str, Library] = {}
+_fixed: list[Library] = []
+
+
+@contextmanager
+def products_by(library: Library) -> Iterator[None]:
+    """Use one library, "torch" or "onednn", for all products inside, without timing them.
+
+    Graphs that were compiled before keep their choice.
+
+    Raises ``ValueError`` for another name.
+
+    >>> with products_by("torch"):
+    ...     Linear(784, 400)(torch.zeros(128, 784)).shape
+    torch.Size([128, 400])
+    """
+    if library not in get_args(Library):
+        raise ValueError(f"expected a library of {get_args(Library)}, got {library!r}")
+    _fixed.append(library)
+    try:
+        yield
+    finally:
+        _fixed.pop()
+
+
+def choices() -> dict[str, Library]:
+    """The choices so far, by product: a checkpoint holds them, so that a resumed run repeats them.
+
+    A key names the product, its sizes and the number of threads.
+    """
+    return dict(_choices)
+
+
+def remember(made: Mapping[str, Library]) -> None:
+    """Take choices that were made in another process."""
+    _choices.update(made)
+
+
+def faster(name: str, build: Callable[[], Mapping[Library, Callable[[], object]]]) -> Library:
+    """The faster library for a product, or the one that was asked for.
+
+    ``build`` returns the product by each library; it is called for a new ``name`` only.
+    """
+    if _fixed:
+        return _fixed[-1]
+    key = f"{name}, {torch.get_num_threads()} threads"
+    if key not in _choices:
+        with _disable_current_modes(), torch.no_grad():
+            calls = build()
+            seconds = {library: _seconds(call) for library, call in calls.items()}
+        _choices[key] = "onednn" if seconds["onednn"] < MARGIN * seconds["torch"] else "torch"
+    return _choices[key]
+
+
+def _seconds(call: Callable[[], object], repeats: int = 9) -> float:
+    """The least time of a call over some repeats, after a first call that is not counted."""
+    times = []
+    for _ in range(1 + repeats):
+        start = time.perf_counter()
+        call()
+        times.append(time.perf_counter() - start)
+    return min(times[1:])
+
+
+def applies(x: Tensor) -> bool:
+    """Whether oneDNN can compute products of this tensor."""
+    return (
+        x.device.type == "cpu" and x.dtype == torch.float32 and torch.backends.mkldnn.is_available()
+    )
+
+
+def large(rows: int, inner: int, columns: int) -> bool:
+    """Whether a product is large enough for a choice to matter."""
+    return rows * inner * columns >= WORTHWHILE
+
+
+def _like(x: Tensor) -> Tensor:
+    """A matrix of ones with the size, at most ``LARGEST``, and the layout of ``x``."""
+    rows, columns = (min(size, LARGEST) for size in x.shape)
+    transposed = x.stride(0) < x.stride(1)
+    return torch.ones(columns, rows).t() if transposed else torch.ones(rows, columns)
+
+
+def _described(x: Tensor) -> str:
+    sizes = "x".join(str(min(size, LARGEST)) for size in x.shape)
+    return sizes + "'" * (x.stride(0) < x.stride(1))
+
+
+def _mm(a: Tensor, b: Tensor) -> Tensor:
+    """A product of a graph: torch's, or oneDNN's where that is faster for these layouts."""
+    if not (applies(a) and large(*a.shape, b.shape[1])):
+        return NotImplemented
+
+    def build() -> dict[Library, Callable[[], object]]:
+        first, second = _like(a), _like(b)
+        return {
+            "torch": lambda: torch.mm(first, second),
+            "onednn": lambda: torch.ops.pyro_vae.mm(first, second),
+        }
+
+    library = faster(f"{_described(a)} {_described(b)}", build)
+    return torch.ops.pyro_vae.mm(a, b) if library == "onednn" else NotImplemented
+
+
+def _addmm(bias: Tensor, a: Tensor, b: Tensor, *, beta: float = 1, alpha: float = 1) -> Tensor:
+    """The bias is added by the graph, which joins it with the activation that follows."""
+    if not (alpha == beta == 1 and applies(a) and large(*a.shape, b.shape[1])):
+        return NotImplemented
+    product = _mm(a, b)
+    return bias + (aten.mm(a, b) if product is NotImplemented else product)
+
+
+DECOMPOSITIONS: dict[Any, Callable[..., Any]] = {aten.mm.default: _mm, aten.addmm.default: _addmm}
+"""The replacements of torch's products in a compiled graph."""

@@ -16,7 +16,7 @@ from benchmarks import epoch, evaluation, step
 from benchmarks.contestants import hand_written, random_images
 from benchmarks.large import large_images
 from benchmarks.measure import flops, machine, machine_product, measure
-from benchmarks.memory import endurance, peak_memory
+from benchmarks.memory import endurance, peaks
 from benchmarks.options import Options
 from benchmarks.report import MACHINE, show, with_rates
 from rich.console import Console
@@ -63,7 +63,7 @@ def main() -> None:
             result["large"] = large_images(options)
             console.print(result["large"])
         if "memory" in options.what:
-            result["memory"] = {f"peak MB, K = {K}": peak_memory(K, options) for K in (100, 5000)}
+            result["memory"] = peaks(options)
             console.print(result["memory"])
         if "endurance" in options.what:
             result["endurance"] = endurance(options)

@@ -46,7 +46,7 @@ from pyro_vae.objectives import (
     ReweightedWakeSleep,
     ScoreFunction_ELBO,
 )
-from pyro_vae.programs.graphs import CannotCompile
+from pyro_vae.programs.compiler import CannotCompile
 from pyro_vae.programs.pair import Pair
 
 D, Z, B = 5, 3, 4

@@ -20,7 +20,7 @@ from pyro_vae import (
 )
 from pyro_vae.families.delta import Delta
 from pyro_vae.nets import BFloat16
-from pyro_vae.programs.graphs import REPEATING, compile_graph
+from pyro_vae.programs.compiler import REPEATING, compile_graph
 
 missing = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 DEVICES = ["cpu", pytest.param("cuda", marks=[pytest.mark.cuda, missing])]

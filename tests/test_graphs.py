@@ -9,7 +9,8 @@ from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils import cpp_extension
 
-from pyro_vae.programs.graphs import CannotCompile, CudaGraph, Graphs, Modules, compile_graph
+from pyro_vae.programs.compiler import FEW_FUSED, CannotCompile, compile_graph
+from pyro_vae.programs.graphs import CudaGraph, Graphs, Modules
 from pyro_vae.programs.isolation import isolated
 from pyro_vae.programs.quiet import quiet_compiler
 
@@ -27,6 +28,25 @@ def test_repeating_random_numbers_are_refused_in_one_sentence(monkeypatch, trace
         torch.zeros(3)
     )  # on the CPU they do not repeat
     assert torch.equal(y, torch.ones(3))
+
+
+def test_loops_that_cannot_be_fused_are_compiled_with_fewer(monkeypatch):
+    """As torch 2.14 fails for a prior that is a full-rank mixture; other errors are raised."""
+    tried = []
+
+    def compile(graph, inputs):
+        tried.append(torch._inductor.config.max_fusion_size)
+        if len(tried) == 1:
+            raise RuntimeError("KeyError: 'buf85'")
+        return graph
+
+    monkeypatch.setattr(torch._inductor, "compile", compile)
+    (y,) = compile_graph(lambda x: [x + 1], [torch.zeros(3)])(torch.zeros(3))
+    assert torch.equal(y, torch.ones(3))
+    assert tried[1] == FEW_FUSED < tried[0]
+    monkeypatch.setattr(torch._inductor, "compile", lambda *args: 1 / 0)
+    with pytest.raises(CannotCompile, match="division by zero"):
+        compile_graph(lambda x: [x + 1], [torch.zeros(3)])
 
 
 def test_shared_tensors_are_one_argument():

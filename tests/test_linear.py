@@ -7,7 +7,7 @@ from torch.fx.experimental.proxy_tensor import make_fx
 
 from pyro_vae.nets import Linear, products, products_by
 from pyro_vae.nets.products import DECOMPOSITIONS, applies
-from pyro_vae.programs.graphs import compile_graph
+from pyro_vae.programs.compiler import compile_graph
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ from typing import Any
 
 import tyro
 
-from ..programs.graphs import CannotCompile
+from ..programs.compiler import CannotCompile
 from .config import (
     GROUPS,
     Config,

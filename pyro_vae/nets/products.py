@@ -127,9 +127,9 @@ def _described(x: Tensor) -> str:
     return sizes + "'" * (x.stride(0) < x.stride(1))
 
 
-def _mm(a: Tensor, b: Tensor) -> Tensor:
+def _mm(a: Tensor, b: Tensor) -> Any:
     """A product of a graph: torch's, or oneDNN's where that is faster for these layouts."""
-    if not (applies(a) and large(*a.shape, b.shape[1])):
+    if not (applies(a) and large(len(a), len(b), b.shape[1])):
         return NotImplemented
 
     def build() -> dict[Library, Callable[[], object]]:
@@ -143,9 +143,9 @@ def _mm(a: Tensor, b: Tensor) -> Tensor:
     return torch.ops.pyro_vae.mm(a, b) if library == "onednn" else NotImplemented
 
 
-def _addmm(bias: Tensor, a: Tensor, b: Tensor, *, beta: float = 1, alpha: float = 1) -> Tensor:
+def _addmm(bias: Tensor, a: Tensor, b: Tensor, *, beta: float = 1, alpha: float = 1) -> Any:
     """The bias is added by the graph, which joins it with the activation that follows."""
-    if not (alpha == beta == 1 and applies(a) and large(*a.shape, b.shape[1])):
+    if not (alpha == beta == 1 and applies(a) and large(len(a), len(b), b.shape[1])):
         return NotImplemented
     product = _mm(a, b)
     return bias + (aten.mm(a, b) if product is NotImplemented else product)

@@ -10,58 +10,16 @@ from itertools import islice
 from typing import Any
 
 import torch
-import torch._inductor.config as inductor
 from torch import Tensor, nn
 from torch.func import functional_call
-from torch.fx.experimental.proxy_tensor import make_fx
 from torch.utils import _pytree as pytree
 
-from ..nets.products import DECOMPOSITIONS
+from .compiler import CannotCompile, compile_graph
 from .cuda_graph import CudaGraph
 from .isolation import isolated
-from .quiet import quiet_compiler
 
 MAX_GRAPHS = 4
 """Graphs compiled for one function; a further shape of the data runs eagerly."""
-
-REPEATING = ("2.13.", "2.14.")
-"""Versions of torch whose compiled random numbers on CUDA can repeat (2.15 takes a slower path)."""
-
-
-class CannotCompile(RuntimeError):
-    """Raised where programs have no compiled form; the message names the reason."""
-
-
-def compile_graph(function: Callable[..., Any], inputs: Sequence[Tensor]) -> Callable[..., Any]:
-    """Compile a function of a list of tensors, for these shapes; it may write to its inputs.
-
-    Raises :class:`CannotCompile` where the function's control flow depends on values, no compiler
-    is at hand, or the random numbers that this version of torch compiles for CUDA repeat.
-    """
-    if torch.__version__.startswith(REPEATING) and any(x.is_cuda for x in inputs):
-        raise CannotCompile(
-            "expected torch before 2.13, or from 2.15 on, to compile for CUDA, "
-            f"got {torch.__version__}, whose compiled random numbers repeat: "
-            "use the eager path, compile=False"
-        )
-    try:
-        with quiet_compiler():
-            return _compile(function, inputs)
-    except Exception as error:
-        reason = str(error).strip().splitlines() or [type(error).__name__]
-        raise CannotCompile(
-            f"cannot compile these programs ({reason[0]}): use the eager path, compile=False"
-        ) from error
-
-
-def _compile(function: Callable[..., Any], inputs: Sequence[Tensor]) -> Callable[..., Any]:
-    graph = make_fx(function, decomposition_table=DECOMPOSITIONS, tracing_mode="fake")(*inputs)
-    cuda = any(x.is_cuda for x in inputs)
-    # on the CPU TorchInductor's patterns save no measurable time, and to build them takes seconds;
-    # torch's own random numbers take a tenth of the time of the compiler's
-    with inductor.patch(pattern_matcher=cuda, fallback_random=not cuda):
-        compiled: Callable[..., Any] = torch._inductor.compile(graph, list(inputs))
-    return compiled
 
 
 class Numbers:

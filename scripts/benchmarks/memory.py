@@ -1,37 +1,68 @@
-"""Peak memory of an evaluation; memory and speed of a long training."""
+"""Peak memory of evaluations and trainings; memory and speed of a long training."""
 
 import multiprocessing
 import resource
 import statistics
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import torch
 
-from pyro_vae import log_likelihood
+from pyro_vae import fit, log_likelihood
 
 from .contestants import random_images, svi, vae
 from .epoch import training_set
 from .measure import wait
-from .options import Options
+from .options import D, Options
 
 WARM_UP = 100
 """Steps that are not counted: the compilation, and caches that fill."""
 
 
-def peak_memory(num_samples: int, options: Options) -> float:
-    """The peak resident memory of an evaluation in a process of its own, in MB."""
-    with multiprocessing.get_context("spawn").Pool(1) as pool:
-        peak: float = pool.apply(_peak, (num_samples, options))
-    return peak
+def peaks(options: Options) -> list[dict[str, Any]]:
+    """The peak memory of evaluations and of trainings, each in a process of its own.
+
+    ``peak MB`` is the resident memory, of which ``files MB`` are pages of files at the end: the
+    libraries, and data that are mapped from a file. The system takes these back when it needs them.
+    """
+    jobs: list[tuple[Callable[..., None], dict[str, Any]]] = [
+        (_evaluate, {"images": images, "K": K}) for images in (64, 640) for K in (100, 5000)
+    ]
+    jobs += [
+        (_train_on, {"batch": batch, "data": data, "mapped": mapped})
+        for batch, data, mapped in (
+            *((128, 10_000, False), (1024, 10_000, False)),
+            *((128, 100_000, False), (128, 100_000, True)),
+        )
+    ]
+    with multiprocessing.get_context("spawn").Pool(1, maxtasksperchild=1) as pool:
+        return [pool.apply(_peak, (job, what, options)) for job, what in jobs]
 
 
-def _peak(num_samples: int, options: Options) -> float:
+def _peak(job: Callable[..., None], what: dict[str, Any], options: Options) -> dict[str, Any]:
+    job(options, **what)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
+    files = int(status["RssFile"].split()[0]) / 1024
+    return {"what": job.__name__.strip("_"), **what, "peak MB": peak, "files MB": files}
+
+
+def _evaluate(options: Options, images: int, K: int) -> None:
     pair = vae(options)
-    x = random_images(options.images, options.device)
-    log_likelihood(pair.model, pair.guide, x, num_samples=num_samples)
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    x = random_images(images, options.device)
+    log_likelihood(pair.model, pair.guide, x, num_samples=K)
+
+
+def _train_on(options: Options, batch: int, data: int, mapped: bool) -> None:
+    """One epoch on float32 data, in memory or mapped from a file."""
+    with tempfile.TemporaryDirectory() as folder:
+        x = np.lib.format.open_memmap(f"{folder}/x.npy", "w+", np.float32, (data, D))
+        train = svi(vae(options), compile=False)
+        fit(train, x if mapped else x.copy(), epochs=1, batch_size=batch, progress=False)
 
 
 def endurance(options: Options) -> dict[str, float]:

@@ -30,7 +30,7 @@ def peaks(options: Options) -> list[dict[str, Any]]:
     libraries, and data that are mapped from a file. The system takes these back when it needs them.
     """
     jobs: list[tuple[Callable[..., None], dict[str, Any]]] = [
-        (_evaluate, {"images": images, "K": K}) for images in (64, 640) for K in (100, 5000)
+        (_evaluate, {"images": images, "K": K}) for images, K in ((64, 100), (64, 5000), (640, 100))
     ]
     jobs += [
         (_train_on, {"batch": batch, "data": data, "mapped": mapped})

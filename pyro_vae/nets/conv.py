@@ -1,6 +1,7 @@
 """Convolutional networks."""
 
 import math
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -46,11 +47,11 @@ class ConvTranspose2d(nn.ConvTranspose2d):
         """out[y, x] = sum_uv W_uv input[y + p - u, x + q - v], with padding (p, q)."""
         number, channels, height, width = input.shape
         down, right = self.kernel_size
-        p, q = self.padding
+        p, q = cast(tuple[int, int], self.padding)  # a str is refused by torch's constructor
         pixels = input.permute(0, 2, 3, 1).reshape(-1, channels)
         terms = self.weight.flatten(1).t() @ pixels.t()
         terms = terms.view(self.out_channels, down, right, number, height, width)
-        out = 0.0 if self.bias is None else self.bias.view(-1, 1, 1, 1)
+        out = terms.new_zeros(1) if self.bias is None else self.bias.view(-1, 1, 1, 1)
         for u in range(down):
             for v in range(right):
                 shift = (v - q, right - 1 - v - q, u - p, down - 1 - u - p)

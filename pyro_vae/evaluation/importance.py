@@ -230,8 +230,8 @@ def _passes(size: int, number: int, width: int) -> Iterator[tuple[slice, slice]]
     fifth of the time.
     """
     yield from product(chunks(size, width), (slice(0, 1),))
-    height = min(number - 1, width)
-    if height:
+    if number > 1:
+        height = -(-(number - 1) // -(-(number - 1) // width))  # passes of nearly equal size
         rest = [slice(c.start + 1, c.stop + 1) for c in chunks(number - 1, height)]
         yield from product(chunks(size, width // height), rest)
 

@@ -7,7 +7,7 @@ from .batch_norm import BatchNormMean
 from .chain import FutureGRU, GatedTransition
 from .channel import FactorisedTaps, SupportLogits
 from .codes import ChannelsFirst, RecurrentLogits, code_decoder, code_encoder
-from .conv import conv_decoder, conv_encoder
+from .conv import ConvTranspose2d, conv_decoder, conv_encoder
 from .denoiser import Denoiser, ResidualMLP
 from .dense import Flat, mlp, set_output_bias
 from .linear import Linear
@@ -22,6 +22,7 @@ __all__ = [
     "BatchNormMean",
     "CausalLayer",
     "ChannelsFirst",
+    "ConvTranspose2d",
     "Denoiser",
     "DilatedDecoder",
     "Divide",

@@ -1,14 +1,62 @@
 """Convolutional networks."""
 
 import math
+from typing import cast
 
-from torch import nn
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
 
 from .dense import Flat
 from .linear import Linear
 
 Shape = tuple[int, int, int]
 """Channels, height and width of an image."""
+
+FEW = 2
+"""The most output channels for which one matrix product is faster than a convolution."""
+
+
+class ConvTranspose2d(nn.ConvTranspose2d):
+    """``nn.ConvTranspose2d`` that is up to four times as fast on the CPU.
+
+    oneDNN convolves images whose channels are innermost without copies, but computes 16 channels
+    where one or two are asked for. Where no gradients are recorded, such a layer of stride 1 is
+    one matrix product, (kernel * out, in) by (in, pixels), and a sum of shifted images. The
+    backward pass of the shifts would cost more than the product saves.
+
+    >>> ConvTranspose2d(32, 1, 3, padding=1)(torch.zeros(5, 32, 8, 8)).shape
+    torch.Size([5, 1, 8, 8])
+    """
+
+    def forward(self, input: Tensor, output_size: list[int] | None = None) -> Tensor:
+        if input.device.type != "cpu" or input.ndim != 4:
+            return super().forward(input, output_size)
+        if output_size is None and self._few and not torch.is_grad_enabled():
+            return self._by_product(input)
+        inner = input.contiguous(memory_format=torch.channels_last)
+        return super().forward(inner, output_size)
+
+    @property
+    def _few(self) -> bool:
+        """Whether the layer has few outputs, and each input pixel only shifts to its outputs."""
+        ones = {*self.stride, *self.dilation, self.groups}
+        return self.out_channels <= FEW and ones == {1}
+
+    def _by_product(self, input: Tensor) -> Tensor:
+        """out[y, x] = sum_uv W_uv input[y + p - u, x + q - v], with padding (p, q)."""
+        number, channels, height, width = input.shape
+        down, right = self.kernel_size
+        p, q = cast(tuple[int, int], self.padding)  # a str is refused by torch's constructor
+        pixels = input.permute(0, 2, 3, 1).reshape(-1, channels)
+        terms = self.weight.flatten(1).t() @ pixels.t()
+        terms = terms.view(self.out_channels, down, right, number, height, width)
+        out = terms.new_zeros(1) if self.bias is None else self.bias.view(-1, 1, 1, 1)
+        for u in range(down):
+            for v in range(right):
+                shift = (v - q, right - 1 - v - q, u - p, down - 1 - u - p)
+                out = out + F.pad(terms[:, u, v], shift)
+        return out.movedim(0, 1)
 
 
 def conv_encoder(shape: Shape, outputs: int) -> Flat:
@@ -52,18 +100,18 @@ def conv_decoder(latent: int, shape: Shape, outputs: int | None = None) -> Flat:
         nn.ReLU(),
         nn.Unflatten(1, small),
         _doubling(64, 64, halved(height, 1), halved(width, 1)),
-        nn.ReLU(),
+        nn.ReLU(inplace=True),
         _doubling(64, 32, height, width),
-        nn.ReLU(),
-        nn.ConvTranspose2d(32, channels_for(shape, outputs), 3, padding=1),
+        nn.ReLU(inplace=True),
+        ConvTranspose2d(32, channels_for(shape, outputs), 3, padding=1),
         shape=(latent,),
     )
 
 
-def _doubling(channels_in: int, channels_out: int, height: int, width: int) -> nn.ConvTranspose2d:
+def _doubling(channels_in: int, channels_out: int, height: int, width: int) -> ConvTranspose2d:
     """A transposed convolution from an image of half the side, rounded up, to (height, width)."""
     padding = (1 - height % 2, 1 - width % 2)
-    return nn.ConvTranspose2d(
+    return ConvTranspose2d(
         channels_in, channels_out, 3, stride=2, padding=1, output_padding=padding
     )
 

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from pyro_vae import SVI, VAE, Bernoulli, DiagonalNormal, StandardNormal, Trace_ELBO, mlp
+from pyro_vae.nets import products
 from pyro_vae.training.checkpoint import (
     LAST,
     PREVIOUS,
@@ -16,6 +17,7 @@ from pyro_vae.training.checkpoint import (
     load_checkpoint,
     load_latest,
     load_weights,
+    restore_svi,
     save_checkpoint,
     svi_state,
 )
@@ -216,3 +218,14 @@ def test_modules_behind_plain_functions_are_saved():
     svi = SVI(lambda x: pair.model(x), lambda x: pair.guide(x), adam, Trace_ELBO())
     (saved,) = svi_state(svi)["modules"]
     assert saved.keys() == pair.state_dict().keys()
+
+
+def test_the_choices_of_products_are_restored(tmp_path, monkeypatch):
+    """Libraries differ in rounding: a resumed run takes those of the run that it continues."""
+    made = {"layer 128x784x400, 2 threads": "onednn"}
+    monkeypatch.setattr(products, "_choices", dict(made))
+    save_checkpoint(tmp_path / LAST, svi_state(svi_of(vae())))
+    products._choices.clear()
+    svi, path = svi_of(vae()), tmp_path / LAST
+    restore_svi(svi, load_checkpoint(path), path)
+    assert products.choices() == made

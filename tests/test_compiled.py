@@ -199,6 +199,12 @@ def dense():
     return VAE(StandardNormal(2), Bernoulli(mlp(2, 16, 64)), DiagonalNormal(mlp(64, 16, 4)))
 
 
+def linear_vae(pixels=64, latents=2):
+    """Linear networks have half the kernels, each of which costs the compiler a second."""
+    encoder = DiagonalNormal(mlp(pixels, 2 * latents))
+    return VAE(StandardNormal(latents), Bernoulli(mlp(latents, pixels)), encoder)
+
+
 def residual():
     return VAE(
         StandardNormal(2),
@@ -264,7 +270,7 @@ def test_each_optimiser(traced_only, optimiser):
 
 
 def test_compiled_adam_with_clipped_gradients(same_draws):
-    assert_same_training(dense, 64, adam, clip_norm=0.5)
+    assert_same_training(linear_vae, 64, adam, clip_norm=0.5)
 
 
 def test_batch_norm(traced_only):
@@ -336,10 +342,10 @@ def test_many_shapes_run_eagerly_beyond_the_limit(traced_only):
 
 def test_own_random_numbers_agree_in_the_mean():
     """Losses under eager and compiled noise: equal within 3 standard errors of the difference."""
-    vae, x = vae_and_data()
-    losses = {}
+    torch.manual_seed(0)
+    vae, x, losses = linear_vae(D, Z).double(), torch.rand(B, D).round().double(), {}
     for mode in (False, True):
-        optim = torch.optim.Adam(vae.parameters(), lr=0.0)
+        optim = torch.optim.SGD(vae.parameters(), lr=0.0)
         svi = SVI(vae.model, vae.guide, optim, Trace_ELBO(), compile=mode)
         torch.manual_seed(7)
         losses[mode] = torch.stack([svi.step(x) for _ in range(300)])

@@ -147,7 +147,6 @@ def test_bayes_rule_is_exact_for_independent_pixels():
         gap = log_px - log_weights(chain.model, chain.guide, x, num_samples=1)[0]
         gaps.append(gap.mean().item())
         errors.append(gap.std().item() / math.sqrt(len(x)))
-    print(gaps, errors)
     assert gaps[0] > 2 * gaps[1] > 4 * errors[1]
     assert abs(gaps[2]) < 5 * errors[2] < 0.02
 
@@ -184,7 +183,7 @@ def test_u_net_reads_image_and_noise(levels):
     assert h.grad.all()
 
 
-def test_a_step_compiles():
+def test_a_step_compiles(traced_only):
     """Bayes' rule, both ends and a random step are one graph, which lowers the loss."""
     torch.manual_seed(8)
     net = WithNoiseLevel(ResidualMLP(DIM + 4, 8, DIM, depth=1), 2)

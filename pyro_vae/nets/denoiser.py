@@ -127,8 +127,8 @@ class UNet(nn.Module):
         self.up = nn.ConvTranspose2d(2 * channels, channels, 2, stride=2)
         self.fine_again = blocks(channels, 4 * channels, depth)
         self.last = same_conv(channels, 4 * channels_for(shape, outputs))
-        nn.init.zeros_(self.last.weight)
-        nn.init.zeros_(self.last.bias)
+        for parameter in self.last.parameters():
+            nn.init.zeros_(parameter)
 
     def forward(self, h: Tensor) -> Tensor:
         image, conditions = h.reshape(-1, h.shape[-1]).split(

@@ -31,7 +31,7 @@ GAUSSIAN_STEPS = (2, 4, 8, 16, 32, 64, 128)
 class Options(ProgramOptions):
     """The options of a run."""
 
-    epochs: int = 8
+    epochs: int = 6
     dataset: str = "mnist"
     num_steps: int = 200
     """The number of steps T."""

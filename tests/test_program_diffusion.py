@@ -9,10 +9,10 @@ import torch
 from running import module
 from torch import nn
 
-from pyro_vae import IWAE, DiagonalNormal, TraceMeanField_ELBO, log_weights, mlp
-from pyro_vae.families import NearestLevel, Noising
+from pyro_vae import IWAE, SVI, DiagonalNormal, TraceMeanField_ELBO, log_weights, mlp
+from pyro_vae.families import Levels, NearestLevel, Noising, log_odds
 from pyro_vae.models import Diffusion
-from pyro_vae.nets import Denoiser, ResidualMLP, Symmetric
+from pyro_vae.nets import Denoiser, ResidualMLP, Symmetric, UNet, WithNoiseLevel
 
 DIM = 3
 
@@ -114,6 +114,89 @@ def test_nearest_level_is_bayes_rule():
     torch.testing.assert_close(ours, truth)
 
 
+@pytest.mark.parametrize("levels", [1, 4])
+def test_levels_are_moments_by_brute_force(levels):
+    """p(v_d | z) from the densities of all levels, for odds of the data and of a network."""
+    torch.manual_seed(5)
+    odds, net = torch.randn(levels, DIM).double(), nn.Linear(DIM + 1, levels * DIM).double()
+    z, log_snr = torch.randn(6, DIM).double(), torch.linspace(-3, 4, 6).double().unsqueeze(-1)
+    v = torch.linspace(-1, 1, levels + 1).double()
+    alpha, sigma = log_snr.sigmoid().sqrt(), (-log_snr).sigmoid().sqrt()
+    total = odds + net(torch.cat([z, log_snr], -1)).view(6, levels, DIM)
+    for d in range(DIM):
+        prior = torch.cat([torch.zeros(6, 1).double(), total[:, :, d]], -1).softmax(-1)
+        p = prior * dist.Normal(alpha * v, sigma).log_prob(z[:, d, None]).exp()
+        p = p / p.sum(-1, keepdim=True)
+        mean = (p * v).sum(-1)
+        ours = Levels(net, odds).double()(z, log_snr)
+        torch.testing.assert_close(ours.mean[:, d], mean)
+        torch.testing.assert_close(ours.variance[:, d], (p * v**2).sum(-1) - mean**2)
+
+
+def test_bayes_rule_is_exact_for_independent_pixels():
+    """With the odds of the data and no network, every weight tends to p(x) as the steps grow."""
+    p = torch.tensor([0.1, 0.5, 0.8]).double()
+    torch.manual_seed(6)
+    x = torch.bernoulli(p.expand(1000, -1))
+    log_px = dist.Bernoulli(p).to_event(1).log_prob(x)
+    gaps, errors = [], []
+    for steps in (5, 20, 160):
+        noising = Noising(torch.linspace(3, -12, steps).double())
+        denoiser = Levels(Zero(DIM), p.logit().unsqueeze(0))
+        chain = Diffusion(denoiser, NearestLevel(1, 3.0), Symmetric(), noising, DIM).double()
+        gap = log_px - log_weights(chain.model, chain.guide, x, num_samples=1)[0]
+        gaps.append(gap.mean().item())
+        errors.append(gap.std().item() / math.sqrt(len(x)))
+    assert gaps[0] > 2 * gaps[1] > 4 * errors[1]
+    assert abs(gaps[2]) < 5 * errors[2] < 0.02
+
+
+class Zero(nn.Module):
+    """A network that knows nothing."""
+
+    def __init__(self, outputs):
+        super().__init__()
+        self.outputs = outputs
+
+    def forward(self, h):
+        return h.new_zeros(*h.shape[:-1], self.outputs)
+
+
+def test_log_odds_are_laplaces_rule():
+    x = torch.tensor([[0.0, 2], [1, 2], [1, 2]])
+    expected = torch.tensor([[3 / 2, 1.0], [1 / 2, 4.0]])
+    torch.testing.assert_close(log_odds(x, 2).exp(), expected)
+
+
+@pytest.mark.parametrize("levels", [1, 3])
+def test_u_net_reads_image_and_noise(levels):
+    """Its first outputs are 0; then all weights have gradients, and all inputs an effect."""
+    torch.manual_seed(7)
+    net = WithNoiseLevel(UNet((1, 8, 12), 6, levels * 96, channels=4, depth=1), 3).double()
+    h = torch.randn(2, 5, 97).double().requires_grad_()
+    assert net(h).shape == (2, 5, levels * 96)
+    assert not net(h).any()
+    for p in net.parameters():
+        nn.init.normal_(p, std=0.3)
+    net(h).square().sum().backward()
+    assert all(p.grad.abs().sum() > 0 for p in net.parameters())
+    assert h.grad.all()
+
+
+def test_a_step_compiles(traced_only):
+    """Bayes' rule, both ends and a random step are one graph, which lowers the loss."""
+    torch.manual_seed(8)
+    net = WithNoiseLevel(ResidualMLP(DIM + 4, 8, DIM, depth=1), 2)
+    noising = Noising(torch.linspace(3, -3, 4))
+    denoiser = Levels(net, torch.zeros(1, DIM))
+    chain = Diffusion(denoiser, NearestLevel(1, 3.0), Symmetric(), noising, DIM)
+    adam = torch.optim.Adam(chain.parameters(), lr=1e-2)
+    svi = SVI(chain.step_model, chain.step_guide, adam, TraceMeanField_ELBO(), compile=True)
+    x = torch.tensor([[0.0, 1, 1]]).repeat(64, 1)
+    losses = [svi.step(x).item() for _ in range(40)]
+    assert sum(losses[-5:]) < 0.7 * sum(losses[:5])
+
+
 def test_samples_have_the_values_of_the_data(chain):
     x = chain.sample(20)
     assert x.shape == (20, DIM)
@@ -127,6 +210,10 @@ def test_refusals(chain):
             Noising(log_snr)
     with pytest.raises(ValueError, match=r"expected at least one level and a finite log_snr"):
         NearestLevel(0, 1.0)
+    with pytest.raises(ValueError, match=r"expected log_odds \(levels, D\), got \(3,\)"):
+        Levels(nn.Identity(), torch.zeros(3))
+    with pytest.raises(ValueError, match=r"expected height and width in multiples of 4"):
+        UNet((1, 8, 10), conditions=2)
     with pytest.raises(ValueError, match=r"got global sites \['u'\]"):
         log_weights(chain.step_model, chain.step_guide, x, num_samples=2)
     with pytest.raises(ValueError, match=r"got global sites \['u'\]"):
@@ -137,10 +224,12 @@ def test_script(tmp_path):
     """Two epochs on the digits: a bound, its error, and the exact one."""
     main = module("programs/diffusion").main
     main.__globals__["GAUSSIAN_STEPS"] = (2, 4)
-    options = "--dataset digits --highest 8 --epochs 2 --hidden 16 --num-steps 5 --passes 2"
+    options = "--dataset digits --highest 8 --epochs 2 --channels 8 --num-steps 5 --passes 2"
+    options += " --bound-steps 5 10"
     main(["--output-dir", str(tmp_path), *options.split(), "--num-pictures", "4", "--no-progress"])
     result = json.loads((tmp_path / "result.json").read_text())
     assert result["Gaussian, posterior variance, gap in bits per dimension"] < 0.01
+    assert [row["steps"] for row in result["bounds"]] == [5, 10]
     assert 1 < result["bound, bits per dimension"] < 20
     assert (tmp_path / "figures" / "samples.png").is_file()
 

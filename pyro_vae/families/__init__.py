@@ -20,7 +20,7 @@ from .flow import IAF, Flow, FlowDistribution, FlowPrior, NeuralSpline, Planar, 
 from .flow_layers import AutoregressiveLayer, CouplingLayer, PlanarLayer
 from .full_rank import FullRank, FullRankNormal
 from .laplace import DiagonalLaplace
-from .levels import NearestLevel
+from .levels import Levels, NearestLevel, log_odds
 from .logistic import DiscretizedLogistic, DiscretizedLogisticDistribution
 from .low_rank import LowRank, LowRankNormal
 from .missing import elements, masked
@@ -77,6 +77,7 @@ __all__ = [
     "FullRankNormal",
     "GumbelSoftmax",
     "ImplicitMixture",
+    "Levels",
     "LowRank",
     "LowRankNormal",
     "MixtureOfNormals",
@@ -112,6 +113,7 @@ __all__ = [
     "elements",
     "log_area",
     "log_bessel",
+    "log_odds",
     "masked",
     "mean",
     "product",

@@ -14,22 +14,21 @@ class Diffusion(PyroModule):
     """p(z_T) prod_t p(z_{t-1} | z_t) p(x | z_1), with q(z_T | x) prod_t q(z_{t-1} | z_t, x) fixed.
 
     The guide adds noise (``noising``) to v = embed(x) of shape (B, D), D = ``dim``.
-    ``denoiser(z_t, log_snr_t)`` approximates p(v | z_t). p(z_{t-1} | z_t) is the Normal with the
-    mean and variance of q(z_{t-1} | z_t, v) when v follows the denoiser; a denoiser with variance
-    zero gives the smaller variance of Ho et al. ``decoder(z_1)`` is p(x | z_1).
+    ``denoiser(z_t, log_snr_t)`` approximates p(v | z_t), for instance by :class:`Levels`.
+    p(z_{t-1} | z_t) has the mean and variance of q(z_{t-1} | z_t, v) when v follows the denoiser;
+    variance zero gives the smaller variance of Ho et al. ``decoder(z_1)`` is p(x | z_1).
 
     ``model`` and ``guide`` are the whole chain; they give log p(x). ``step_model`` and
     ``step_guide`` have the same ELBO in expectation: T - 1 times one random term for each datum
-    replaces the sum over t. One u for the batch spreads the steps evenly, as in Kingma et al. Train
-    this pair with ``TraceMeanField_ELBO``. Its importance weights are refused, because u is global.
+    replaces the sum over t, with steps spread evenly by one u (Kingma et al.). Train this pair with
+    ``TraceMeanField_ELBO``. Importance weights are refused, because u is global.
 
     Source: Ho, Jain & Abbeel, *Denoising Diffusion Probabilistic Models*, 2020; Kingma et al.,
     *Variational Diffusion Models*, 2021.
 
     >>> from pyro_vae import DiagonalNormal, Normal, TraceMeanField_ELBO, mlp
-    >>> denoiser, decoder = DiagonalNormal(mlp(4 + 1, 16, 8)), Normal(nn.Identity(), scale=0.1)
-    >>> noising = Noising(torch.linspace(5, -5, 50))
-    >>> diffusion = Diffusion(denoiser, decoder, nn.Identity(), noising, dim=4)
+    >>> parts = DiagonalNormal(mlp(4 + 1, 16, 8)), Normal(nn.Identity(), scale=0.1), nn.Identity()
+    >>> diffusion = Diffusion(*parts, Noising(torch.linspace(5, -5, 50)), dim=4)
     >>> pair = diffusion.step_model, diffusion.step_guide
     >>> TraceMeanField_ELBO().estimate(*pair, torch.randn(3, 4)).loss.shape
     torch.Size([])
@@ -96,8 +95,9 @@ class Diffusion(PyroModule):
 
     def random_steps(self, x: Tensor) -> Tensor:
         """Draw steps t (B,), uniform on 2, ..., T for each datum and evenly spread in the batch."""
-        u = pyro.sample("u", dist.Uniform(self.noising.log_snr.new_zeros(()), 1.0))
-        even: Tensor = (u + torch.arange(len(x), device=x.device) / len(x)) % 1
+        u = pyro.sample("u", dist.Normal(self.noising.log_snr.new_zeros(()), 1.0))
+        # a Normal and its CDF, since the KL of two Uniforms cannot be compiled
+        even: Tensor = (torch.special.ndtr(u) + torch.arange(len(x), device=x.device) / len(x)) % 1
         return 2 + (even * (len(self.noising) - 1)).long().clamp(max=len(self.noising) - 2)
 
     def reverse(self, z: Tensor, t: Tensor) -> dist.Distribution:

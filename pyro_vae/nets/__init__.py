@@ -8,7 +8,7 @@ from .chain import FutureGRU, GatedTransition
 from .channel import FactorisedTaps, SupportLogits
 from .codes import ChannelsFirst, RecurrentLogits, code_decoder, code_encoder
 from .conv import ConvTranspose2d, conv_decoder, conv_encoder
-from .denoiser import Denoiser, ResidualMLP
+from .denoiser import Denoiser, ResidualMLP, UNet, WithNoiseLevel
 from .dense import Flat, mlp, set_output_bias
 from .linear import Linear
 from .precision import BFloat16
@@ -39,6 +39,8 @@ __all__ = [
     "ResidualMLP",
     "SupportLogits",
     "Symmetric",
+    "UNet",
+    "WithNoiseLevel",
     "code_decoder",
     "code_encoder",
     "conv_decoder",

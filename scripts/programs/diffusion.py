@@ -9,17 +9,18 @@ dimension, with its standard error.
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import pyro.distributions as dist
 import torch
 from torch import Tensor, nn
 
-from pyro_vae import SVI, DiagonalNormal, TraceMeanField_ELBO, fit, load_data, log_weights
-from pyro_vae.data import Splits
+from pyro_vae import SVI, TraceMeanField_ELBO, fit, load_data, log_weights
+from pyro_vae.data import Images, Splits
 from pyro_vae.experiments.programs import Folder, ProgramOptions, program
-from pyro_vae.families import NearestLevel, Noising
+from pyro_vae.families import Levels, NearestLevel, Noising, log_odds
 from pyro_vae.models import Diffusion
-from pyro_vae.nets import Denoiser, ResidualMLP, Symmetric
+from pyro_vae.nets import BFloat16, ResidualMLP, Symmetric, UNet, WithNoiseLevel
 from pyro_vae.plots import images, lines
 from pyro_vae.training import seeded
 
@@ -30,17 +31,26 @@ GAUSSIAN_STEPS = (2, 4, 8, 16, 32, 64, 128)
 class Options(ProgramOptions):
     """The options of a run."""
 
-    epochs: int = 20
+    epochs: int = 6
     dataset: str = "mnist"
     num_steps: int = 200
     """The number of steps T."""
-    highest: float = 4.0
-    """The log signal-to-noise ratio of the first step; 4 suits binary pixels, 8 the digits."""
-    lowest: float = -8.0
+    highest: float = 3.0
+    """The log signal-to-noise ratio of the first step; 3 suits binary pixels, 8 the digits."""
+    lowest: float = -9.0
+    net: Literal["dense", "conv"] = "conv"
+    """A residual network of dense layers, or a U-Net of convolutions."""
     hidden: int = 512
-    depth: int = 3
+    """The width of the dense layers."""
+    depth: int = 1
+    """The number of residual blocks; in a U-Net at each place of full width."""
+    channels: int = 32
     frequencies: int = 16
-    passes: int = 20
+    precision: Literal["float32", "bf16"] = "bf16"
+    """The precision of the network's products; densities are in float32."""
+    bound_steps: tuple[int, ...] = (200, 1000)
+    """The numbers of steps for which the bound is estimated."""
+    passes: int = 10
     """The number of draws of the bound for each test image."""
     num_pictures: int = 64
     batch_size: int = 128
@@ -54,18 +64,16 @@ def main(args: Sequence[str] | None = None) -> None:
         gaps = gaussian_gaps(options.seed)
         data = load_data(options.dataset, options.data_dir)
         with seeded(options.seed):
-            diffusion = build(options, data.train.values.shape[1], data.train.levels)
+            diffusion = build(options, data.train)
         train(options, diffusion, data, folder)
         with seeded(options.seed, 1):
             pictures = diffusion.sample(options.num_pictures).float()
-            elbo, error = bound(diffusion, data.test.all(), options.passes)
-        bits = 1 / (math.log(2) * diffusion.dim)
+            rows = bounds(diffusion, data.test.all(), options)
         last = {name: gap[-1] for name, gap in gaps.items()}
         folder.write(
             {
-                "bound, nats": elbo,
-                "its standard error": error,
-                "bound, bits per dimension": -elbo * bits,
+                **rows[-1],
+                "bounds": rows,
                 **{f"Gaussian, {name}, gap in bits per dimension": g for name, g in last.items()},
                 "gaps": {"steps": GAUSSIAN_STEPS, **gaps},
             }
@@ -102,14 +110,44 @@ def train(options: Options, diffusion: Diffusion, data: Splits, folder: Folder) 
     )
 
 
-def build(options: Options, dim: int, levels: int) -> Diffusion:
-    """Build the model: a residual network as denoiser, Bayes' rule as likelihood of the pixels."""
-    levels = 1 if levels == 255 else levels
+def build(options: Options, train: Images) -> Diffusion:
+    """Build the model: Bayes' rule for each pixel, and a network for what the others tell."""
+    x = train.all()
+    dim, levels = x.shape[1], train.levels if train.pixels == "counts" else 1
     noising = Noising(torch.linspace(options.highest, options.lowest, options.num_steps))
-    body = ResidualMLP(dim + 2 * options.frequencies, options.hidden, 2 * dim, options.depth)
-    denoiser = DiagonalNormal(Denoiser(body, options.frequencies))
+    denoiser = Levels(network(options, train.shape, dim * levels), log_odds(x, levels))
     decoder = NearestLevel(levels, options.highest)
     return Diffusion(denoiser, decoder, Symmetric(levels), noising, dim)
+
+
+def network(options: Options, shape: tuple[int, int, int], outputs: int) -> nn.Module:
+    """The network of z_t and the level of its noise."""
+    dim, conditions = math.prod(shape), 2 * options.frequencies
+    body = (
+        UNet(shape, conditions, outputs, options.channels, options.depth)
+        if options.net == "conv"
+        else ResidualMLP(dim + conditions, options.hidden, outputs, options.depth)
+    )
+    net = WithNoiseLevel(body, options.frequencies)
+    return BFloat16(net) if options.precision == "bf16" else net
+
+
+def bounds(diffusion: Diffusion, x: Tensor, options: Options) -> list[dict[str, float]]:
+    """The mean bound of the rows of x for several numbers of steps of the same denoiser."""
+    rows = []
+    for steps in options.bound_steps:
+        noising = Noising(torch.linspace(options.highest, options.lowest, steps))
+        parts = diffusion.denoiser, diffusion.decoder, diffusion.embed, noising, diffusion.dim
+        elbo, error = bound(Diffusion(*parts), x, options.passes)
+        rows.append(
+            {
+                "steps": steps,
+                "bound, nats": elbo,
+                "its standard error": error,
+                "bound, bits per dimension": -elbo / (math.log(2) * diffusion.dim),
+            }
+        )
+    return rows
 
 
 @torch.no_grad()

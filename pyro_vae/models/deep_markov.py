@@ -70,8 +70,8 @@ class DeepMarkovModel(PyroModule):
         h = self.future(x, lengths)
         with pyro.plate("data", len(x)):
             z = self.first_posterior.expand(len(x), -1)
-            for t in range(x.shape[1]):
-                both = 0.5 * (torch.tanh(self.combine(z)) + h[:, t])
+            for t, h_t in enumerate(h.unbind(1)):  # the gradient of h[:, t] would fill all of h
+                both = 0.5 * (torch.tanh(self.combine(z)) + h_t)
                 with poutine.mask(mask=mask[:, t]):
                     z = pyro.sample(f"z_{t + 1}", self.posterior(both))
 

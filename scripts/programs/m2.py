@@ -1,12 +1,13 @@
 """Classify MNIST from 100 labels by a semi-supervised VAE: M2, or with --stacked M1 + M2.
 
-The script prints the accuracy on the test images, for several draws of the labels, beside published
-results.
+It prints the accuracy on the test images, several draws of the labels, beside published results.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -28,6 +29,7 @@ from pyro_vae.data import Data, Images
 from pyro_vae.experiments.programs import ProgramOptions, program
 from pyro_vae.families import OneHotCategorical, UniformOneHot
 from pyro_vae.models import M2
+from pyro_vae.nets import BFloat16
 from pyro_vae.plots import images
 from pyro_vae.plots.mosaic import Shape
 from pyro_vae.training import (
@@ -48,8 +50,6 @@ PUBLISHED = {
 }
 """M2, and M1 + M2, with 100 labels."""
 
-Score = Callable[[M2], float]
-
 
 @dataclass(frozen=True)
 class Options(ProgramOptions):
@@ -61,13 +61,23 @@ class Options(ProgramOptions):
     """Train M1, a VAE, and then M2 on its latents."""
     m1_epochs: int = 20
     m1_hidden: int = 500
+    m1_latents: int = 50
+    m1_start: bool = False
+    """Start the hidden layers of q(y | x), of pixels, from the encoder of M1."""
+    label_steps: int = 0
+    """The steps that first train q(y | x) on the labels alone."""
+    guess_epochs: int = 0
+    """The epochs, before M2, that train the other networks on guesses y ~ q(y | x)."""
     num_labels: int = 100
     draws: tuple[int, ...] = (0, 1, 2)
     """The seeds of the draws of labels, which have equally many of each class."""
     auxiliary: float = 50.0
     """The weight alpha of log q(y | x) for the data with labels."""
     hidden: int = 300
-    latents: int = 50
+    layers: int = 1
+    """The number of hidden layers of p(x | y, z) and q(z | x, y)."""
+    latents: tuple[int, ...] = (50,)
+    """The sizes of z: M2 is trained with each in turn. q(y | x) goes on, the others start anew."""
     batch_size: int = 200
     labelled_size: int = 100
     """The batch size of a step on data with labels."""
@@ -76,6 +86,10 @@ class Options(ProgramOptions):
     dropout: float = 0.0
     """The dropout rate of the hidden units of q(y | x)."""
     learning_rate: float = 1e-3
+    classifier_rate: float = 1e-3
+    """The learning rate of q(y | x)."""
+    precision: Literal["float32", "bf16"] = "float32"
+    """The precision of the networks' matrix products."""
     compile: bool = True
 
 
@@ -102,43 +116,51 @@ def balanced(labels: Tensor, number: int, seed: int) -> Tensor:
     return torch.cat([order[labels[order] == y][: number // classes] for y in range(classes)])
 
 
-def classifier(size: int, options: Options, classes: int) -> OneHotCategorical:
-    """Build q(y | x)."""
-    units = options.hidden
-    dropout = nn.Dropout(options.dropout)
-    net = nn.Sequential(nn.Linear(size, units), nn.ReLU(), dropout, nn.Linear(units, classes))
-    return OneHotCategorical(net)
+def network(options: Options, *sizes: int) -> nn.Module:
+    """Build a multilayer perceptron that computes in the precision of the options."""
+    net = mlp(*sizes)
+    return BFloat16(net) if options.precision == "bf16" else net
 
 
-def m2_of(options: Options, size: int, classes: int) -> M2:
+def classifier(size: int, options: Options, classes: int, m1: VAE | None) -> OneHotCategorical:
+    """Build q(y | x); its hidden layers start as those of the encoder of M1, if there is one."""
+    hidden, units = [nn.Linear(size, options.hidden), nn.ReLU()], options.hidden
+    if m1 is not None:
+        layers = [each for each in m1.encoder.modules() if not list(each.children())]
+        hidden, units = deepcopy(layers[:-1]), options.m1_hidden
+    net = nn.Sequential(*hidden, nn.Dropout(options.dropout), nn.Linear(units, classes))
+    return OneHotCategorical(BFloat16(net) if options.precision == "bf16" else net)
+
+
+def m2_of(options: Options, size: int, encoder_y: OneHotCategorical, classes: int, dim: int) -> M2:
     """Build M2 for binary pixels, or for the latents of M1."""
-    units, dim = options.hidden, options.latents
-    wide = mlp(classes + dim, units, 2 * size if options.stacked else size)
+    units = [options.hidden] * options.layers
+    wide = network(options, classes + dim, *units, 2 * size if options.stacked else size)
     return M2(
         UniformOneHot(classes),
         StandardNormal(dim),
         DiagonalNormal(wide) if options.stacked else Bernoulli(wide),
-        classifier(size, options, classes),
-        DiagonalNormal(mlp(size + classes, units, 2 * dim)),
+        encoder_y,
+        DiagonalNormal(network(options, size + classes, *units, 2 * dim)),
         options.auxiliary,
     )
 
 
-def m1_of(options: Options, size: int) -> VAE:
-    """Build M1, a VAE."""
-    units, dim = options.m1_hidden, options.latents
-    decoder, encoder = mlp(dim, units, units, size), mlp(size, units, units, 2 * dim)
-    return VAE(StandardNormal(dim), Bernoulli(decoder), DiagonalNormal(encoder))
+def svi_of(pair: M2 | VAE, options: Options, *trained: nn.Module) -> SVI:
+    """The inference that trains these modules with Adam."""
+    groups = [{"params": [*module.parameters()]} for module in trained]
+    adam = torch.optim.Adam(groups, lr=options.learning_rate)
+    return SVI(pair.model, pair.guide, adam, loss=TraceMeanField_ELBO(), compile=options.compile)
 
 
-def train_m1(vae: VAE, options: Options, train: Images, validation: Images, folder: Path) -> None:
-    """Train M1 without labels."""
-    adam = torch.optim.Adam(vae.parameters(), lr=options.learning_rate)
-    svi = SVI(vae.model, vae.guide, adam, loss=TraceMeanField_ELBO(), compile=options.compile)
+def train_m1(options: Options, train: Images, validation: Images, folder: Path) -> VAE:
+    """Build M1, a VAE, and train it without labels."""
+    units, dim, size = options.m1_hidden, options.m1_latents, train.values.shape[1]
+    decoder = Bernoulli(network(options, dim, units, units, size))
+    encoder = DiagonalNormal(network(options, size, units, units, 2 * dim))
+    vae = VAE(StandardNormal(dim), decoder, encoder)
     fit(
-        svi,
-        train,
-        validation,
+        *(svi_of(vae, options, vae), train, validation),
         epochs=options.m1_epochs,
         batch_size=options.batch_size,
         seed=options.seed,
@@ -146,24 +168,44 @@ def train_m1(vae: VAE, options: Options, train: Images, validation: Images, fold
         resume=True,
         progress=options.progress,
     )
-    vae.eval()
+    return vae.eval()
+
+
+def start(m2: M2, options: Options, x: Data, some: Tensor, y: Tensor, steps: int) -> None:
+    """Train q(y | x) on the labels, then p(x | y, z) and q(z | x, y) on guesses y ~ q(y | x)."""
+    adam = torch.optim.Adam(m2.encoder_y.parameters(), lr=options.learning_rate)
+    for _ in range(steps):
+        adam.zero_grad()
+        (-m2.encoder_y(*take(x, some)).log_prob(y).mean()).backward()
+        adam.step()
+    m2.eval()
+    plain = M2(m2.prior_y, m2.prior_z, m2.decoder, m2.encoder_y, m2.encoder_z)
+    svi = svi_of(plain, options, m2.decoder, m2.encoder_z)
+    for epoch in range(1, options.guess_epochs + 1):
+        for rows in epoch_batches(len(x), options.batch_size, options.seed, epoch):
+            (images,) = take(x, rows)
+            svi.step(images, m2.encoder_y(images).sample())
 
 
 def train_m2(
-    m2: M2, options: Options, x: Data, some: Tensor, y: Tensor, folder: Path, score: Score
+    m2: M2, options: Options, task: "Task", some: Tensor, y: Tensor, folder: Path, steps: int
 ) -> list[float]:
     """Alternate steps on data without labels and steps on the data ``some`` with labels y.
 
-    Return the score after each epoch.
+    Return the accuracy after each epoch.
     """
-    adam = torch.optim.Adam(m2.parameters(), lr=options.learning_rate)
-    svi = SVI(m2.model, m2.guide, adam, loss=TraceMeanField_ELBO(), compile=options.compile)
-    scores: list[float] = []
+    svi, x = svi_of(m2, options, m2.decoder, m2.encoder_z, m2.encoder_y), task.x
+    svi.optim.param_groups[-1]["lr"] = options.classifier_rate
     folder.mkdir(parents=True, exist_ok=True)
+    scores: list[float] = []
     if found := latest(folder):
         state = load_latest(found)
         restore_svi(svi, state, found)
         scores = state["scores"]
+    else:
+        with seeded(options.seed, 0):
+            start(m2, options, x, some, y, steps)
+        print(f"{folder}: before M2, accuracy {task.accuracy(m2.eval()):.2%}", flush=True)
     for epoch in range(len(scores) + 1, options.epochs + 1):
         m2.train()
         with seeded(options.seed, epoch):
@@ -173,11 +215,25 @@ def train_m2(
                 if step % options.labelled_every == 0:
                     chosen = torch.randint(len(some), (options.labelled_size,))
                     svi.step(*take(x, some[chosen]), y[chosen])
-        m2.eval()
-        scores.append(score(m2))
-        print(f"{folder.name}: epoch {epoch}, accuracy {scores[-1]:.2%}", flush=True)
+        scores.append(task.accuracy(m2.eval()))
+        print(f"{folder}: epoch {epoch}, accuracy {scores[-1]:.2%}", flush=True)
         save_checkpoint(folder / LAST, svi_state(svi) | {"scores": scores})
     return scores
+
+
+def train_draw(
+    options: Options, task: "Task", m1: VAE | None, draw: int, folder: Path
+) -> tuple[M2, list[float]]:
+    """Train M2 with each size of z in turn, on one draw of the labels."""
+    some = balanced(task.labels, options.num_labels, draw)
+    y = F.one_hot(task.labels[some]).float()
+    size, classes = task.test.shape[1], y.shape[1]
+    encoder_y, scores = classifier(size, options, classes, m1), []
+    for stage, dim in enumerate(options.latents):
+        m2 = m2_of(options, size, encoder_y, classes, dim)
+        steps = 0 if stage else options.label_steps
+        scores += train_m2(m2, options, task, some, y, folder / f"z{dim}", steps)
+    return m2, scores
 
 
 @torch.no_grad()
@@ -218,10 +274,11 @@ def task_of(options: Options, folder: Path) -> tuple[Task, VAE | None, Shape]:
     labels, truth = grey.train.labels, grey.test.labels
     if labels is None or truth is None:
         raise ValueError(f"expected images with labels, got {options.data} without")
-    if not options.stacked:
-        return Task(train, labels, grey.test.all(), truth), None, train.shape
-    vae = m1_of(options, train.values.shape[1])
-    train_m1(vae, options, train, validation, folder / "m1")
+    vae = None
+    if options.stacked or options.m1_start:
+        vae = train_m1(options, train, validation, folder / "m1")
+    if vae is None or not options.stacked:
+        return Task(train, labels, grey.test.all(), truth), vae, train.shape
     test = latents(vae, grey.test).loc
     return Task(latents(vae, train), labels, test, truth), vae, train.shape
 
@@ -232,18 +289,16 @@ def main(args: Sequence[str] | None = None) -> None:
         task, vae, shape = task_of(options, folder.path)
         scores = []
         for draw in options.draws:
-            some = balanced(task.labels, options.num_labels, draw)
-            y = F.one_hot(task.labels[some]).float()
-            m2 = m2_of(options, task.test.shape[1], y.shape[1])
-            path = folder.path / f"labels-{draw}"
-            scores.append(train_m2(m2, options, task.x, some, y, path, task.accuracy))
+            m1 = None if options.stacked else vae
+            m2, by_epoch = train_draw(options, task, m1, draw, folder.path / f"labels-{draw}")
+            scores.append(by_epoch)
         last = torch.tensor([each[-1] for each in scores])
         spread = float(last.std()) if len(last) > 1 else 0.0
         published = PUBLISHED[options.stacked]
         print(f"accuracy {last.mean():.2%} +- {spread:.2%}; published {published}")
         mean = float(last.mean())
         folder.write({"accuracy": mean, "standard_deviation": spread, "by_epoch": scores})
-        folder.draw("by_class", by_class(m2, vae, shape))
+        folder.draw("by_class", by_class(m2, vae if options.stacked else None, shape))
 
 
 if __name__ == "__main__":

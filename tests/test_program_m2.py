@@ -1,6 +1,7 @@
 """M2 and M1 + M2: the auxiliary term, the layers of the stack, and the script."""
 
 import json
+import shutil
 import sys
 
 import pytest
@@ -9,14 +10,24 @@ from running import script
 from torch import nn
 
 from pyro_vae import VAE, Bernoulli, DiagonalNormal, StandardNormal, Trace_ELBO, log_likelihood, mlp
+from pyro_vae.data import NormalDraws, as_data, balanced
 from pyro_vae.families import OneHotCategorical, UniformOneHot
 from pyro_vae.models import M2, StackedM2
 
 CLASSES, LATENT, PIXELS = 3, 2, 6
 main = script("programs/m2")
 TINY = (
-    *("--data", "digits", "--hidden", 8, "--m1-hidden", 8, "--latents", 2, "--num-labels", 20),
-    *("--labelled-size", 10, "--batch-size", 400, "--no-compile", "--no-progress"),
+    *("--data", "digits", "--hidden", 8, "--m1-hidden", 8, "--m1-latents", 2, "--latents", 2),
+    *(
+        "--num-labels",
+        20,
+        "--labelled-size",
+        10,
+        "--batch-size",
+        400,
+        "--no-compile",
+        "--no-progress",
+    ),
 )
 
 
@@ -104,12 +115,42 @@ def test_classifies_by_the_most_probable_class(data):
 
 
 def test_labels_are_balanced_and_differ_by_seed():
-    balanced = sys.modules["scripts_programs/m2"].balanced
     labels = torch.arange(1000) % 10
     first, second = balanced(labels, 50, 0), balanced(labels, 50, 1)
     assert labels[first].bincount().tolist() == [5] * 10
     assert len(first.unique()) == 50
     assert not first.equal(second)
+    for number in (0, 55, 1010):
+        with pytest.raises(ValueError, match="expected a multiple of 10 labels, at most 100"):
+            balanced(labels, number, 0)
+
+
+def test_draws_have_their_mean_and_scale_and_differ():
+    """20000 draws: the standard error of a mean is 0.007 * scale."""
+    torch.manual_seed(5)
+    data = NormalDraws(torch.tensor([[1.0, 2.0]]), torch.tensor([[0.1, 3.0]]))
+    z = data.batch(torch.zeros(20_000, dtype=torch.long))
+    torch.testing.assert_close(z.mean(0), data.loc[0], atol=0.1, rtol=0)
+    torch.testing.assert_close(z.std(0), data.scale[0], atol=0, rtol=0.03)
+    with pytest.raises(ValueError, match="expected loc and scale of one shape"):
+        NormalDraws(torch.zeros(2, 1), torch.ones(2, 2))
+
+
+def test_the_start_trains_the_classifier_first_and_then_the_others_on_its_guesses():
+    """Labels alone move q(y | x); guesses move the other networks and leave q(y | x) as it is."""
+    module = sys.modules["scripts_programs/m2"]
+    options = module.Options(batch_size=20, compile=False, guess_epochs=1)
+    torch.manual_seed(6)
+    x = torch.rand(60, PIXELS).round()
+    labels = x[:, 0].long() + x[:, 1].long()
+    y, m2 = nn.functional.one_hot(labels, CLASSES).float(), m2_of(auxiliary=50)
+    data, some = as_data(x), torch.arange(60)
+    before, decoder = m2.encoder_y.net[0].weight.clone(), m2.decoder.net[0].weight.clone()
+    module.start(m2, options, data, some, y, 0)
+    assert m2.encoder_y.net[0].weight.equal(before)
+    assert not m2.decoder.net[0].weight.equal(decoder)
+    module.start(m2, options, data, some, y, 600)
+    assert (m2.classify(x) == labels).float().mean() > 0.9
 
 
 @pytest.mark.parametrize("kind", ["--no-stacked", "--stacked"])
@@ -125,3 +166,19 @@ def test_the_script_learns_and_a_run_goes_on(tmp_path, kind, capsys):
     assert [len(scores) for scores in whole["by_epoch"]] == [2, 2]
     assert "published" in capsys.readouterr().out
     assert (tmp_path / "whole" / "figures" / "by_class.png").is_file()
+
+
+def test_each_size_of_z_in_turn_and_a_run_that_stopped_between_them_goes_on(tmp_path):
+    """The classifier goes on: 2 sizes of z, 1 epoch each, from a copy without the second size."""
+    options = ("--latents", 1, 2, "--layers", 2, "--precision", "bf16", "--label-steps", 2)
+    options += ("--epochs", 1, "--m1-epochs", 1, "--guess-epochs", 1, "--draws", 0)
+
+    def run(name):
+        main(*TINY, *options, "--output-dir", tmp_path / name)
+        return json.loads((tmp_path / name / "result.json").read_text())
+
+    whole = run("whole")
+    assert [len(scores) for scores in whole["by_epoch"]] == [2]
+    shutil.copytree(tmp_path / "whole", tmp_path / "again")
+    shutil.rmtree(tmp_path / "again" / "labels-0" / "z2")
+    assert run("again") == whole

@@ -6,8 +6,10 @@ May import: nothing of the package.
 from .adapters import Columns, Data, Items, Loader, as_data
 from .arrays import from_array
 from .chorales import Buckets, Rolls, load_chorales, rolls, save_midi, scales
+from .draws import NormalDraws
 from .folders import read_folder
 from .images import Images, Pixels, bernoulli
+from .labels import balanced
 from .shapes import FACTORS, Sprites, sprites
 from .sources import NAMES, open_source
 from .splits import Splits, load_data
@@ -24,12 +26,14 @@ __all__ = [
     "Images",
     "Items",
     "Loader",
+    "NormalDraws",
     "Pixels",
     "Rolls",
     "Splits",
     "Sprites",
     "Vocabulary",
     "as_data",
+    "balanced",
     "bernoulli",
     "couplets",
     "from_array",

@@ -50,6 +50,8 @@ class Options(ProgramOptions):
     batch_size: int = 100
     learning_rate: float = 3e-3
     """The learning rate at the start; it follows a cosine to zero."""
+    clip_norm: float | None = None
+    """The largest norm of the gradient of a batch; none by default."""
     warm_up: int = 5
     """The number of epochs in which beta grows from 0 to 1."""
     width: int = 200
@@ -96,7 +98,12 @@ def train(kind: Kind, vae: Any, data: Images, options: Options, folder: Folder) 
     optim = torch.optim.Adam(vae.parameters(), lr=options.learning_rate)
     steps = -(-len(data) // options.batch_size)
     loss = Trace_ELBO(beta=linear(max(1, options.warm_up * steps)))
-    svi = SVI(vae.model, vae.guide, optim, loss=loss, compile=options.compile)
+    svi = SVI(
+        *(vae.model, vae.guide, optim),
+        loss=loss,
+        clip_norm=options.clip_norm,
+        compile=options.compile,
+    )
     fit(
         svi,
         data,

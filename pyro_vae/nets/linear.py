@@ -57,6 +57,8 @@ class Linear(nn.Linear):
         return rows.view(*input.shape[:-1], self.out_features)
 
     def _by_onednn(self, input: Tensor) -> bool:
+        if torch.compiler.is_compiling() or type(input) is not Tensor:
+            return False  # a compiler chooses itself; a graph of ours does so by product
         if input.ndim < 2 or not applies(input) or torch.is_autocast_enabled("cpu"):
             return False
         rows = input.numel() // self.in_features

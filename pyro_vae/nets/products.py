@@ -51,6 +51,7 @@ def products_by(library: Library) -> Iterator[None]:
 
     Raises ``ValueError`` for another name.
 
+    >>> from pyro_vae.nets import Linear
     >>> with products_by("torch"):
     ...     Linear(784, 400)(torch.zeros(128, 784)).shape
     torch.Size([128, 400])

@@ -18,7 +18,7 @@ from .subject import Subject
 from .truth import Mean, Pool, pool
 
 Use = Callable[[str], None]
-COPIES, STEPS, K, RATE = 64, 16, 5, 1e-3
+COPIES, STEPS, K, RATE = 128, 8, 5, 1e-3
 
 
 class Wrong(AssertionError):
@@ -66,6 +66,7 @@ def mean_step(
     expected: Callable[[Pool], Mean],
     *,
     copies: int = COPIES,
+    steps: int = STEPS,
     **options: Any,
 ) -> None:
     """Steps that move nothing: their mean loss; then one that moves every weight a little."""
@@ -74,7 +75,7 @@ def mean_step(
     pyro.set_rng_seed(2)
     svi = svi_of(subject, loss, 0.0, **options)
     args = subject.copies(copies)
-    number = STEPS if subject.copyable else 2 * STEPS
+    number = steps if subject.copyable else 4 * STEPS
     losses = torch.stack([svi.step(*args) for _ in range(number)]) / copies
     same_mean(Mean.of(-losses), expected(pool_of(name, True)), "the mean of the loss")
     before = [p.detach().clone() for p in subject.used()]
@@ -204,7 +205,7 @@ def _objectives() -> Iterator[tuple[str, Use]]:
     yield "ScoreFunction_ELBO", partial(mean_step, loss=score, expected=elbo)
     yield "FreeBits", partial(mean_step, loss=objectives.FreeBits(0.0), expected=elbo)
     info = objectives.InfoVAE(alpha=0.0, weight=1.0)
-    yield "InfoVAE", partial(mean_step, loss=info, expected=elbo, copies=32)
+    yield "InfoVAE", partial(mean_step, loss=info, expected=elbo, copies=32, steps=16)
     yield "Stratified_ELBO", partial(mean_step, loss=objectives.Stratified_ELBO(), expected=elbo)
 
 

@@ -167,15 +167,16 @@ class CouplingLayer(nn.Module):
     def _fast_spline(self, kept: Tensor, context: Tensor, moved: Tensor) -> Pass:
         """The spline with the points innermost: the last layer's outputs in the order (P, D, N)."""
         *hidden, last = cast(Any, self.net)
-        h = torch.cat([kept, context], -1).flatten(0, -2)
+        h = torch.cat([kept, context], -1)
+        h = h.reshape(-1, h.shape[-1])
         for layer in hidden:
             h = layer(h)
         sizes = self.moved, sum(self.sizes)
         weight, bias = (w.unflatten(0, sizes).transpose(0, 1) for w in (last.weight, last.bias))
         outputs = torch.addmm(bias.reshape(-1, 1), weight.flatten(0, 1), h.t())
-        points = moved.flatten(0, -2).t().contiguous()
+        points = moved.reshape(-1, self.moved).t().contiguous()
         image, log_slope = spline(points, outputs.view(sizes[1], *points.shape), self.bins, SLOPE)
-        return image.t().view_as(moved), log_slope.t().view_as(moved)
+        return image.t().reshape(moved.shape), log_slope.t().reshape(moved.shape)
 
     def _transform(self, kept: Tensor, context: Tensor) -> Any:
         parameters = self.net(torch.cat([kept, context], -1)).unflatten(-1, (self.moved, -1))

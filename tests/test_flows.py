@@ -45,6 +45,29 @@ def test_the_inverse_carries_gradients(name):
     assert torch.autograd.gradcheck(layer.inverse, (image, context))
 
 
+@pytest.mark.parametrize("bins", [1, 2, 8])
+def test_splines_without_gradients_are_those_of_the_library(bins):
+    torch.manual_seed(0)
+    layer = CouplingLayer(7, 4, (16,), bins=bins).double()
+    with torch.no_grad():
+        for parameter in layer.parameters():
+            parameter.mul_(3)  # bins of very different sizes
+    z, context = 4 * inputs(500, 7).unflatten(0, (5, 100)), 3 * inputs(100, 4, seed=2)
+    recorded = layer(z, context.expand(5, 100, 4))
+    with torch.no_grad():
+        torch.testing.assert_close(layer(z, context.expand(5, 100, 4)), recorded)
+
+
+@pytest.mark.parametrize("reverse", [False, True])
+@pytest.mark.parametrize("dim", [1, 2, 7])
+def test_autoregressive_layers_are_those_of_the_library(dim, reverse):
+    torch.manual_seed(0)
+    layer = AutoregressiveLayer(dim, 4, (16, 8), reverse=reverse).double()
+    z, context = 2 * inputs(500, dim).unflatten(0, (5, 100)), 3 * inputs(100, 4, seed=2)
+    context = context.expand(5, 100, 4)
+    torch.testing.assert_close(layer(z, context), layer.net(context).call_and_ladj(z))
+
+
 def test_planar_layers_stay_invertible_where_weights_are_extreme():
     layer = PlanarLayer(2, 1)
     with torch.no_grad():

@@ -11,6 +11,9 @@ from torch import Tensor
 from .conditional import BINARY, Conditional
 from .elementwise import Elementwise, unexpanded
 
+PART = 1 << 18
+"""The number of pixels whose log-probabilities, 1 MiB, are computed before they are summed."""
+
 
 class Bernoulli(Conditional):
     """Bernoulli(sigmoid(logits)), with logits = net(h), on binary values x (..., D)."""
@@ -19,7 +22,35 @@ class Bernoulli(Conditional):
     pixels = BINARY
 
     def forward(self, *parents: Tensor) -> dist.Distribution:
-        return BernoulliDistribution(logits=self.parameter(*parents)).to_event(self.event_dim)
+        return Pixels(BernoulliDistribution(logits=self.parameter(*parents)), self.event_dim)
+
+
+class Pixels(dist.Independent):
+    """A batch of vectors of Bernoulli pixels, whose density is summed in parts.
+
+    Where no gradients are recorded, the log-probabilities of some rows at a time stay in the
+    cache until they are summed. A compiler, which traces tensors without values, does so itself.
+
+    >>> d = Pixels(BernoulliDistribution(logits=torch.zeros(2, 784)), 1)
+    >>> with torch.no_grad():
+    ...     d.log_prob(torch.ones(2, 784))
+    tensor([-543.4274, -543.4274])
+    """
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        logits = self.base_dist.logits
+        same = value.shape == logits.shape and value.dtype == logits.dtype and value.ndim == 2
+        vectors = same and self.reinterpreted_batch_ndims == 1 and type(logits) is Tensor
+        rows = max(PART // max(value.shape[-1:].numel(), 1), 1)
+        if not vectors or len(value) <= rows or torch.is_grad_enabled() or self._validates:
+            total: Tensor = super().log_prob(value)
+            return total
+        parts = zip(logits.split(rows), value.split(rows), strict=True)
+        return torch.cat([_log_prob(*part).sum(-1) for part in parts])
+
+    @property
+    def _validates(self) -> bool:
+        return bool(self._validate_args or self.base_dist._validate_args)
 
 
 class ContinuousBernoulli(Conditional):
@@ -51,8 +82,13 @@ class BernoulliDistribution(dist.Bernoulli):
         value = value.to(self.logits.dtype)
         logits, values = torch.broadcast_tensors(self.logits, value)
         if not torch.is_grad_enabled():  # the same value with one temporary tensor, not four
-            return F.logsigmoid(logits).addcmul_(unexpanded(value) - 1, logits)
+            return _log_prob(logits, value)
         return F.binary_cross_entropy_with_logits(logits, values, reduction="none").neg()
+
+
+def _log_prob(logits: Tensor, value: Tensor) -> Tensor:
+    """log p(x) with one temporary tensor where the value is expanded, without gradients."""
+    return F.logsigmoid(logits).addcmul_(unexpanded(value) - 1, logits)
 
 
 class ContinuousBernoulliDistribution(Elementwise):

@@ -4,15 +4,18 @@ A layer is a module ``layer(z, context) -> (z', log|dz'/dz|)``; its ``inverse`` 
 Shapes: z and z' are (..., D), the context is (..., C), the log-determinant is (...).
 """
 
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..nets.dense import mlp
+from .elementwise import unexpanded
+from .spline import spline
 
 _validate_args = torch.distributions.Distribution._validate_args
 import zuko.flows  # noqa: E402  # the import switches off the validation of all distributions
@@ -73,7 +76,8 @@ class PlanarLayer(nn.Module):
 class AutoregressiveLayer(nn.Module):
     """z'_d = z_d exp(s_d) + m_d, with (m_d, s_d) from z_<d and the context.
 
-    ``reverse`` orders the dimensions from the last to the first.
+    ``reverse`` orders the dimensions from the last to the first. The weights are masked once in a
+    pass, and the first layer sees the context of each datum once, however many draws z are given.
     """
 
     def __init__(
@@ -90,13 +94,44 @@ class AutoregressiveLayer(nn.Module):
         )
 
     def forward(self, z: Tensor, context: Tensor) -> Pass:
-        image: Pass = self.net(context).call_and_ladj(z)
-        return image
+        if z.shape[-1] == 1:  # there is no z_<d: the network of the context has no masks
+            image: Pass = self.net(context).call_and_ladj(z)
+            return image
+        shift, log_scale = self._conditioner(z, context)(z)
+        return torch.addcmul(shift, z, log_scale.exp()), log_scale.sum(-1)
 
     def inverse(self, z: Tensor, context: Tensor) -> Pass:
-        transform = self.net(context)
-        before = transform.inv(z)
-        return before, transform.log_abs_det_jacobian(before, z)
+        """D passes: the first d dimensions are right after d of them."""
+        if z.shape[-1] == 1:
+            transform = self.net(context)
+            before = transform.inv(z)
+            return before, transform.log_abs_det_jacobian(before, z)
+        conditioner = self._conditioner(z, context)
+        before = torch.zeros_like(z)
+        for _ in range(z.shape[-1]):
+            shift, log_scale = conditioner(before)
+            before = (z - shift) / log_scale.exp()
+        return before, log_scale.sum(-1)
+
+    def _conditioner(self, z: Tensor, context: Tensor) -> Callable[[Tensor], Pass]:
+        """The function z -> (m, s) for one context."""
+        dim = z.shape[-1]
+        first, *rest = (
+            (cast(Tensor, layer.mask) * layer.weight, layer.bias)
+            for layer in self.net.hyper
+            if isinstance(layer, nn.Linear)
+        )
+        weight = first[0][:, :dim]
+        of_context = F.linear(unexpanded(context), first[0][:, dim:], first[1])
+
+        def parameters(z: Tensor) -> Pass:
+            h = F.linear(z, weight) + of_context
+            for weights in rest:
+                h = F.linear(F.relu_(h), *weights)
+            shift, scale = h.unflatten(-1, (dim, 2)).unbind(-1)
+            return shift, _squashed(scale)
+
+        return parameters
 
 
 class CouplingLayer(nn.Module):
@@ -111,12 +146,16 @@ class CouplingLayer(nn.Module):
         super().__init__()
         self.kept = dim // 2
         self.moved = dim - self.kept
+        self.bins = bins or 0
         self.sizes = [1, 1] if bins is None else [bins, bins, bins - 1]
         self.net = mlp(self.kept + context, *hidden, self.moved * sum(self.sizes))
 
     def forward(self, z: Tensor, context: Tensor) -> Pass:
         kept, moved = torch.split_with_sizes(z, [self.kept, self.moved], -1)
-        moved, log_det = self._transform(kept, context).call_and_ladj(moved)
+        if self.bins > 1 and not torch.is_grad_enabled():
+            moved, log_det = self._fast_spline(kept, context, moved)
+        else:
+            moved, log_det = self._transform(kept, context).call_and_ladj(moved)
         return torch.cat([kept, moved], -1).flip(-1), log_det.sum(-1)
 
     def inverse(self, z: Tensor, context: Tensor) -> Pass:
@@ -125,9 +164,28 @@ class CouplingLayer(nn.Module):
         before = transform.inv(moved)
         return torch.cat([kept, before], -1), transform.log_abs_det_jacobian(before, moved).sum(-1)
 
+    def _fast_spline(self, kept: Tensor, context: Tensor, moved: Tensor) -> Pass:
+        """The spline with the points innermost: the last layer's outputs in the order (P, D, N)."""
+        *hidden, last = cast(Any, self.net)
+        h = torch.cat([kept, context], -1)
+        h = h.reshape(-1, h.shape[-1])
+        for layer in hidden:
+            h = layer(h)
+        sizes = self.moved, sum(self.sizes)
+        weight, bias = (w.unflatten(0, sizes).transpose(0, 1) for w in (last.weight, last.bias))
+        outputs = torch.addmm(bias.reshape(-1, 1), weight.flatten(0, 1), h.t())
+        points = moved.reshape(-1, self.moved).t().contiguous()
+        image, log_slope = spline(points, outputs.view(sizes[1], *points.shape), self.bins, SLOPE)
+        return image.t().reshape(moved.shape), log_slope.t().reshape(moved.shape)
+
     def _transform(self, kept: Tensor, context: Tensor) -> Any:
         parameters = self.net(torch.cat([kept, context], -1)).unflatten(-1, (self.moved, -1))
         parameters = torch.split_with_sizes(parameters, self.sizes, -1)
-        if len(self.sizes) == 3:
+        if self.bins:
             return Spline(*parameters)
         return Affine(*(p.squeeze(-1) for p in parameters))
+
+
+def _squashed(scale: Tensor) -> Tensor:
+    """The log scale of zuko's affine transform, whose size is below -log ``SLOPE``."""
+    return scale / (1 + (scale / math.log(SLOPE)).abs())

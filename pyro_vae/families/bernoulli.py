@@ -100,7 +100,7 @@ def _log_prob_of_rows(logits: Tensor, value: Tensor) -> Tensor:
     factors, count = decay(logits).add_(1), 1
     while factors.shape[-1] % 2 == 0 and count < 64:  # 2^64 is no overflow
         first, second = factors.chunk(2, -1)
-        factors, count = first * second, 2 * count
+        factors, count = first.mul_(second), 2 * count
     linear = logits.clamp(max=0).addcmul_(unexpanded(value) - 1, logits)
     return linear.sum(-1) - factors.log_().sum(-1)
 

@@ -1,18 +1,19 @@
 """Binary values, and reals in [0, 1]: Bernoulli and continuous Bernoulli."""
 
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 
 import pyro.distributions as dist
 import torch
-import torch.nn.functional as F
 from pyro.distributions import constraints
 from torch import Tensor
 
+from ..nets.log_sigmoid import decay
+from ..nets.log_sigmoid import value as log_sigmoid
 from .conditional import BINARY, Conditional
 from .elementwise import Elementwise, unexpanded
 
-PART = 1 << 18
-"""The number of pixels whose log-probabilities, 1 MiB, are computed before they are summed."""
+PART = 1 << 16
+"""The pixels whose log-probabilities are computed before they are summed: 256 KiB, in the cache."""
 
 
 class Bernoulli(Conditional):
@@ -45,7 +46,7 @@ class Pixels(dist.Independent):
             total: Tensor = super().log_prob(value)
             return total
         parts = zip(logits.split(rows), value.split(rows), strict=True)
-        return torch.cat([_log_prob(*part).sum(-1) for part in parts])
+        return torch.cat([_log_prob_of_rows(*part) for part in parts])
 
     @property
     def _validates(self) -> bool:
@@ -80,14 +81,45 @@ class BernoulliDistribution(dist.Bernoulli):
             self._validate_sample(value)
         value = value.to(self.logits.dtype)
         logits, values = torch.broadcast_tensors(self.logits, value)
-        if not torch.is_grad_enabled():  # the same value with one temporary tensor, not four
+        if not torch.is_grad_enabled():
             return _log_prob(logits, value)
-        return F.binary_cross_entropy_with_logits(logits, values, reduction="none").neg()
+        return cast(Tensor, LogProb.apply(logits, values))
 
 
 def _log_prob(logits: Tensor, value: Tensor) -> Tensor:
-    """log p(x) with one temporary tensor where the value is expanded, without gradients."""
-    return F.logsigmoid(logits).addcmul_(unexpanded(value) - 1, logits)
+    """log p(x) = log sigmoid(logits) + (x - 1) logits, without gradients."""
+    return log_sigmoid(logits).addcmul_(unexpanded(value) - 1, logits)
+
+
+def _log_prob_of_rows(logits: Tensor, value: Tensor) -> Tensor:
+    """log p(x) of vectors, with one logarithm for a group of pixels.
+
+    sum_i log sigmoid(l_i) = sum_i min(l_i, 0) - log prod_i (1 + exp(-|l_i|)), whose factors are at
+    most 2.
+    """
+    group = next(size for size in range(64, 0, -1) if logits.shape[-1] % size == 0)
+    product = decay(logits).add_(1).unflatten(-1, (group, -1)).prod(-2)
+    linear = logits.clamp(max=0).addcmul_(unexpanded(value) - 1, logits)
+    return linear.sum(-1) - product.log_().sum(-1)
+
+
+class LogProb(torch.autograd.Function):
+    """log p(x) with its gradient x - sigmoid(logits), in two operations."""
+
+    @staticmethod
+    def forward(logits: Tensor, value: Tensor) -> Tensor:
+        return _log_prob(logits, value)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
+        ctx.save_for_backward(*inputs)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> Any:
+        logits, value = ctx.saved_tensors
+        (grad,) = grads
+        to_value = grad * logits if ctx.needs_input_grad[1] else None
+        return grad * (value - logits.sigmoid()), to_value
 
 
 class ContinuousBernoulliDistribution(Elementwise):

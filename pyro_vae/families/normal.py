@@ -35,14 +35,24 @@ class StandardNormal(nn.Module):
 class DiagonalNormal(Conditional):
     """N(loc, diag(scale^2)), with (loc, 2 log scale) = net(h); z is (..., D).
 
-    In float32 the scale is finite for |2 log scale| < 174.
+    In float32 the scale is finite for |2 log scale| < 174. With ``min_scale`` = m it is
+    (scale^2 + m^2)^(1/2). A learned prior p(z1 | z2) needs this: where z1 is not used, its scale
+    falls below the rounding error of loc, and then log p(z1 | z2) is noise.
 
-    >>> q = DiagonalNormal.over(lambda outputs: nn.Linear(8, outputs), 3)
+    Raises ``ValueError`` for a ``min_scale`` that is negative or not finite.
+
+    >>> q = DiagonalNormal.over(lambda outputs: nn.Linear(8, outputs), 3, min_scale=1e-3)
     >>> q(torch.ones(5, 8)).sample().shape
     torch.Size([5, 3])
     """
 
     layout = "loc, 2 log scale"
+
+    def __init__(self, net: nn.Module, min_scale: float = 0.0, event_dim: int = 1) -> None:
+        super().__init__(net, event_dim)
+        if not 0.0 <= min_scale < math.inf:
+            raise ValueError(f"expected a min_scale of at least 0, got {min_scale}")
+        self.min_scale = min_scale
 
     @staticmethod
     def outputs(dim: int) -> int:
@@ -50,7 +60,10 @@ class DiagonalNormal(Conditional):
 
     def forward(self, *parents: Tensor) -> dist.Distribution:
         loc, log_variance = self.parameter_pair(*parents)
-        return NormalDistribution(loc, (0.5 * log_variance).exp()).to_event(self.event_dim)
+        scale = (0.5 * log_variance).exp()
+        if self.min_scale:
+            scale = (scale.square() + self.min_scale**2).sqrt()
+        return NormalDistribution(loc, scale).to_event(self.event_dim)
 
 
 class Normal(Conditional):

@@ -54,6 +54,8 @@ class Options(ProgramOptions):
     """The largest norm of the gradient of a batch; none by default."""
     warm_up: int = 5
     """The number of epochs in which beta grows from 0 to 1."""
+    min_scale: float = 0.0
+    """The smallest scale of p(z1 | z2)."""
     width: int = 200
     num_test: int = 2000
     """The number of test images that are evaluated."""
@@ -62,10 +64,12 @@ class Options(ProgramOptions):
     compile: bool = True
 
 
-def normal(*sizes: int) -> DiagonalNormal:
+def normal(*sizes: int, min_scale: float = 0.0) -> DiagonalNormal:
     """A diagonal Normal over a tanh network."""
     *hidden, dim = sizes
-    return DiagonalNormal.over(lambda outputs: mlp(*hidden, outputs, activation=nn.Tanh), dim)
+    return DiagonalNormal.over(
+        lambda outputs: mlp(*hidden, outputs, activation=nn.Tanh), dim, min_scale=min_scale
+    )
 
 
 def up(*sizes: int) -> nn.Module:
@@ -73,7 +77,7 @@ def up(*sizes: int) -> nn.Module:
     return nn.Sequential(mlp(*sizes, activation=nn.Tanh), nn.Tanh())
 
 
-def build(kind: Kind, pixels: int, width: int) -> Any:
+def build(kind: Kind, pixels: int, width: int, min_scale: float) -> Any:
     """Build a model of a kind; with two layers the networks of the upper one are half as wide."""
     half, quarter = width // 2, width // 4
 
@@ -83,7 +87,7 @@ def build(kind: Kind, pixels: int, width: int) -> Any:
     if kind == "one":
         encoder = normal(pixels, width, width, quarter)
         return VAE(StandardNormal(quarter), decoder(quarter), encoder)
-    prior, below = StandardNormal(quarter), [normal(quarter, half, half, half)]
+    prior, below = StandardNormal(quarter), [normal(quarter, half, half, half, min_scale=min_scale)]
     if kind == "two":
         encoders = [normal(pixels, width, width, half), normal(half, half, half, quarter)]
         return HierarchicalVAE(prior, below, decoder(half), encoders)
@@ -144,7 +148,7 @@ def main(args: Sequence[str] | None = None) -> None:
         result: dict[str, Any] = {}
         for kind in options.models:
             torch.manual_seed(options.seed)
-            vae = build(kind, x.shape[-1], options.width)
+            vae = build(kind, x.shape[-1], options.width, options.min_scale)
             train(kind, vae, data.train, options, folder)
             log_px[kind] = log_likelihood(
                 *(vae.model, vae.guide, x),

@@ -1,0 +1,74 @@
+"""log sigmoid, computed several times faster than by torch on the CPU.
+
+log sigmoid(x) = min(x, 0) - log(1 + exp(-|x|))
+
+Torch's ``log1p`` takes most of the time of a binary likelihood (torch 2.14 on an AMD EPYC of the
+generation Zen 5: 10 ns for a number on one thread, ``exp`` 0.6 ns, ``exp2`` 0.14 ns). Its argument
+is here in [0, 1], where a short series is exact to rounding.
+"""
+
+import math
+from typing import Any, cast
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+aten: Any = torch.ops.aten
+
+TERMS = 8
+"""Of the series; the first that is left out is below 2 (1/3)^17 / 17 = 1e-9."""
+
+
+def decay(x: Tensor) -> Tensor:
+    """exp(-|x|)."""
+    return x.abs().mul_(-1 / math.log(2)).exp2_()
+
+
+def log1p(e: Tensor) -> Tensor:
+    """log(1 + e) for 0 <= e <= 1 in float32: 2 atanh(s) with s = e / (2 + e) <= 1/3.
+
+    2 atanh(s) = 2 s (1 + s^2 / 3 + s^4 / 5 + ...)
+    """
+    s = e / (e + 2)
+    square = s * s
+    series = square * (2 / (2 * TERMS - 1))
+    for k in range(TERMS - 2, 0, -1):
+        series = series.add_(2 / (2 * k + 1)).mul_(square)
+    return series.add_(2).mul_(s)
+
+
+def applies(x: Tensor) -> bool:
+    """Whether the series serves for this tensor."""
+    return x.device.type == "cpu" and x.dtype == torch.float32
+
+
+def value(x: Tensor) -> Tensor:
+    """log sigmoid(x) without a gradient of its own."""
+    return x.clamp(max=0).sub_(log1p(decay(x))) if applies(x) else F.logsigmoid(x)
+
+
+class LogSigmoid(torch.autograd.Function):
+    """log sigmoid(x), with the gradient sigmoid(-x)."""
+
+    @staticmethod
+    def forward(x: Tensor) -> Tensor:
+        return value(x)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
+        ctx.save_for_backward(*inputs)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> Tensor:
+        (x,) = ctx.saved_tensors
+        return grads[0] * torch.sigmoid(-x)
+
+
+def log_sigmoid(x: Tensor) -> Tensor:
+    """log sigmoid(x) for a tensor of any shape.
+
+    >>> log_sigmoid(torch.tensor([-100.0, 0.0, 100.0])).tolist()
+    [-100.0, -0.6931471824645996, 0.0]
+    """
+    return cast(Tensor, LogSigmoid.apply(x)) if torch.is_grad_enabled() else value(x)

@@ -12,8 +12,8 @@ from ..nets.log_sigmoid import value as log_sigmoid
 from .conditional import BINARY, Conditional
 from .elementwise import Elementwise, unexpanded
 
-PART = 1 << 16
-"""The pixels whose log-probabilities are computed before they are summed: 256 KiB, in the cache."""
+PART = 1 << 18
+"""The number of pixels whose log-probabilities, 1 MiB, are computed before they are summed."""
 
 
 class Bernoulli(Conditional):
@@ -73,7 +73,7 @@ class BernoulliDistribution(dist.Bernoulli):
 
     >>> d = BernoulliDistribution(logits=torch.tensor(1000.0))
     >>> d.log_prob(torch.tensor([0.0, 1.0])).tolist()
-    [-1000.0, -0.0]
+    [-1000.0, 0.0]
     """
 
     def log_prob(self, value: Tensor) -> Tensor:
@@ -88,7 +88,7 @@ class BernoulliDistribution(dist.Bernoulli):
 
 def _log_prob(logits: Tensor, value: Tensor) -> Tensor:
     """log p(x) = log sigmoid(logits) + (x - 1) logits, without gradients."""
-    return log_sigmoid(logits).addcmul_(unexpanded(value) - 1, logits)
+    return torch.addcmul(log_sigmoid(logits), unexpanded(value) - 1, logits)
 
 
 def _log_prob_of_rows(logits: Tensor, value: Tensor) -> Tensor:
@@ -97,14 +97,18 @@ def _log_prob_of_rows(logits: Tensor, value: Tensor) -> Tensor:
     sum_i log sigmoid(l_i) = sum_i min(l_i, 0) - log prod_i (1 + exp(-|l_i|)), whose factors are at
     most 2.
     """
-    group = next(size for size in range(64, 0, -1) if logits.shape[-1] % size == 0)
-    product = decay(logits).add_(1).unflatten(-1, (group, -1)).prod(-2)
+    factors, count = decay(logits).add_(1), 1
+    while factors.shape[-1] % 2 == 0 and count < 64:  # 2^64 is no overflow
+        first, second = factors.chunk(2, -1)
+        factors, count = first * second, 2 * count
     linear = logits.clamp(max=0).addcmul_(unexpanded(value) - 1, logits)
-    return linear.sum(-1) - product.log_().sum(-1)
+    return linear.sum(-1) - factors.log_().sum(-1)
 
 
 class LogProb(torch.autograd.Function):
-    """log p(x) with its gradient x - sigmoid(logits), in two operations."""
+    """log p(x), with the gradient x - sigmoid(logits)."""
+
+    generate_vmap_rule = True
 
     @staticmethod
     def forward(logits: Tensor, value: Tensor) -> Tensor:

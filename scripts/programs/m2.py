@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from matplotlib.figure import Figure
 from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from pyro_vae import SVI, VAE, Bernoulli, DiagonalNormal, StandardNormal, training
 from pyro_vae.data import Data, Images, NormalDraws, balanced, load_data
@@ -42,6 +43,8 @@ class Options(ProgramOptions):
     """The epochs of M1, a VAE; q(y | x) of pixels starts with the hidden layers of its encoder."""
     m1_hidden: int = 500
     m1_latents: int = 50
+    m1_beta: float = 1.0
+    """The weight beta of the KL of M1; below 1 its latents keep more of the image."""
     label_steps: int = 0  # The steps that first train q(y | x) on the labels alone
     guess_epochs: int = 0
     """The epochs, before M2, that train the other networks on guesses y ~ q(y | x)."""
@@ -59,6 +62,8 @@ class Options(ProgramOptions):
     dropout: float = 0.0  # The dropout rate of the hidden units of q(y | x)
     learning_rate: float = 1e-3
     classifier_rate: float = 1e-3  # The learning rate of q(y | x)
+    average: float = 0.0
+    """The share of the old average in the moving average of q(y | x), which classifies."""
     precision: Literal["float32", "bf16"] = "float32"
     """The precision of the networks' matrix products."""
     compile: bool = True
@@ -73,9 +78,12 @@ class Task:
     test: Tensor
     truth: Tensor
 
-    def accuracy(self, m2: M2) -> float:
-        """The share of the test set that is classified correctly."""
-        return float((m2.classify(self.test) == self.truth).float().mean())
+    @torch.no_grad()
+    def accuracy(self, encoder_y: nn.Module) -> float:
+        """The share of the test set that q(y | x) classifies correctly."""
+        encoder_y.eval()
+        found: Tensor = encoder_y(self.test).probs.argmax(-1)
+        return float((found == self.truth).float().mean())
 
 
 def network(options: Options, net: nn.Module) -> nn.Module:
@@ -107,11 +115,17 @@ def m2_of(options: Options, size: int, encoder_y: OneHotCategorical, classes: in
     )
 
 
-def svi_of(pair: M2 | VAE, options: Options, *trained: nn.Module) -> SVI:
+def svi_of(pair: M2 | VAE, options: Options, *trained: nn.Module, beta: float = 1.0) -> SVI:
     """The inference that trains these modules with Adam."""
     groups = [{"params": [*module.parameters()]} for module in trained]
     adam = torch.optim.Adam(groups, lr=options.learning_rate)
-    return SVI(pair.model, pair.guide, adam, loss=TraceMeanField_ELBO(), compile=options.compile)
+    loss = TraceMeanField_ELBO(beta=beta)
+    return SVI(pair.model, pair.guide, adam, loss=loss, compile=options.compile)
+
+
+def averaged(options: Options, encoder_y: nn.Module) -> AveragedModel:
+    """The moving average of q(y | x) over the steps of M2 (Polyak & Juditsky 1992)."""
+    return AveragedModel(encoder_y, multi_avg_fn=get_ema_multi_avg_fn(options.average))
 
 
 def train_m1(options: Options, train: Images, validation: Images, folder: Path) -> VAE:
@@ -121,7 +135,7 @@ def train_m1(options: Options, train: Images, validation: Images, folder: Path) 
     encoder = DiagonalNormal(network(options, mlp(size, units, units, 2 * dim)))
     vae = VAE(StandardNormal(dim), decoder, encoder)
     training.fit(
-        *(svi_of(vae, options, vae), train, validation),
+        *(svi_of(vae, options, vae, beta=options.m1_beta), train, validation),
         epochs=options.m1_epochs,
         batch_size=options.batch_size,
         seed=options.seed,
@@ -150,7 +164,14 @@ def start(m2: M2, options: Options, x: Data, some: Tensor, y: Tensor, steps: int
 
 
 def train_m2(
-    m2: M2, options: Options, x: Data, some: Tensor, y: Tensor, epoch: int, svi: SVI
+    m2: M2,
+    options: Options,
+    x: Data,
+    some: Tensor,
+    y: Tensor,
+    epoch: int,
+    svi: SVI,
+    average: AveragedModel,
 ) -> None:
     """Alternate steps on data without labels and steps on the data ``some`` with labels y."""
     m2.train()
@@ -161,6 +182,7 @@ def train_m2(
             if step % options.labelled_every == 0:
                 chosen = torch.randint(len(some), (options.labelled_size,))
                 svi.step(*training.take(x, some[chosen]), y[chosen])
+            average.update_parameters(m2.encoder_y)
     m2.eval()
 
 
@@ -181,23 +203,26 @@ def train_draw(
         m2 = m2_of(options, size, encoder_y, classes, dim)
         svi = svi_of(m2, options, m2.decoder, m2.encoder_z, encoder_y)
         svi.optim.param_groups[-1]["lr"] = options.classifier_rate
+        average = averaged(options, encoder_y)
         path = folder / f"z{dim}"
         path.mkdir(parents=True, exist_ok=True)
         if resumed and (found := training.latest(path)):
             state = training.load_latest(found)
             training.restore_svi(svi, state, found)
+            average.load_state_dict(state["average"])
             scores = state["scores"]
         else:
             with training.seeded(options.seed, 0):
                 start(m2, options, task.x, some, y, 0 if stage else options.label_steps)
-            print(f"{path}: before M2, accuracy {task.accuracy(m2):.2%}", flush=True)
+            print(f"{path}: before M2, accuracy {task.accuracy(encoder_y):.2%}", flush=True)
         for epoch in range(len(scores) + 1, options.epochs * (stage + 1) + 1):
-            train_m2(m2, options, task.x, some, y, epoch, svi)
+            train_m2(m2, options, task.x, some, y, epoch, svi, average)
             resumed = False
-            scores.append(task.accuracy(m2))
+            scores.append(task.accuracy(average))
             print(f"{path}: epoch {epoch}, accuracy {scores[-1]:.2%}", flush=True)
-            state = training.svi_state(svi) | {"scores": scores}
+            state = training.svi_state(svi) | {"scores": scores, "average": average.state_dict()}
             training.save_checkpoint(path / training.LAST, state)
+        encoder_y.load_state_dict(average.module.state_dict())
     return m2, scores
 
 

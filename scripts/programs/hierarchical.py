@@ -54,8 +54,8 @@ class Options(ProgramOptions):
     """The largest norm of the gradient of a batch; none by default."""
     warm_up: int = 5
     """The number of epochs in which beta grows from 0 to 1."""
-    min_scale: float = 0.0
-    """The smallest scale of p(z1 | z2)."""
+    min_scale: float = 1e-3
+    """The smallest scale of p(z1 | z2); without one the ladder diverges after some epochs."""
     width: int = 200
     num_test: int = 2000
     """The number of test images that are evaluated."""

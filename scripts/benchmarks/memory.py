@@ -45,9 +45,9 @@ def peaks(options: Options) -> list[dict[str, Any]]:
 
 def _peak(job: Callable[..., None], what: dict[str, Any], options: Options) -> dict[str, Any]:
     job(options, **what)
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
-    files = int(status["RssFile"].split()[0]) / 1024
+    # not getrusage, whose peak starts at the memory of the process that started this one
+    peak, files = (int(status[key].split()[0]) / 1024 for key in ("VmHWM", "RssFile"))
     return {"what": job.__name__.strip("_"), **what, "peak MB": peak, "files MB": files}
 
 

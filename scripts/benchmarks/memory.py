@@ -89,17 +89,16 @@ def _train(options: Options) -> tuple[list[float], list[float]]:
     train = training_set(options)
     ours = svi(vae(options), compile=True)
     memory: list[float] = []
-    times: list[float] = []
+    times = np.zeros(options.endurance_steps)  # a list would grow
     for step in range(options.endurance_steps):
         x = train.batch(torch.randint(len(train), (options.batch,)))
         start = time.perf_counter()
         ours.step(x)
         wait()
-        if step >= WARM_UP:
-            times.append(time.perf_counter() - start)
-            if step % 100 == 0:
-                memory.append(_resident())
-    return memory, times
+        times[step] = time.perf_counter() - start
+        if step >= WARM_UP and step % 100 == 0:
+            memory.append(_resident())
+    return memory, times[WARM_UP:].tolist()
 
 
 def _quarters(values: list[float], average: Callable[[list[float]], float]) -> tuple[float, float]:

@@ -231,6 +231,10 @@ def test_events_of_several_dimensions(name):
             lambda: c.Normal(nn.Identity(), scale=float("nan")),
             "expected a positive, finite scale, got nan",
         ),
+        "negative smallest scale": (
+            lambda: c.DiagonalNormal(nn.Identity(), min_scale=-1.0),
+            r"expected a min_scale of at least 0, got -1\.0",
+        ),
         "no trials": (
             lambda: c.Binomial(nn.Identity(), 0),
             "expected total_count of at least 1, got 0",
@@ -249,3 +253,14 @@ def test_events_of_several_dimensions(name):
 def test_bad_arguments(call, message):
     with pytest.raises(ValueError, match=message):
         call()
+
+
+@pytest.mark.parametrize("log_variance", [-200.0, -20.0, 0.0, 100.0, 170.0])
+def test_the_smallest_scale_of_a_normal(log_variance):
+    """The scale is (scale^2 + m^2)^(1/2), and finite with a finite gradient, for all outputs."""
+    outputs = torch.tensor([0.0, log_variance], requires_grad=True)
+    scale = c.DiagonalNormal(nn.Identity(), min_scale=1e-3)(outputs).base_dist.scale
+    exact = (outputs[1:].double().exp() + 1e-6).sqrt().float()
+    torch.testing.assert_close(scale, exact)
+    scale.sum().backward()
+    assert outputs.grad.isfinite().all()

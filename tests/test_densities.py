@@ -240,3 +240,13 @@ def test_without_gradients_densities_are_the_same_to_the_last_digit(rows):
         expected = d.log_prob(value)
         with torch.no_grad():
             torch.testing.assert_close(d.log_prob(value), expected, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("grad", [False, True])
+def test_the_density_of_a_value_that_is_wider_than_the_parameters(grad):
+    """An expanded value of levels 0 to 255, with and without gradients."""
+    d = c.DiscretizedLogisticDistribution(torch.rand(3), torch.zeros(3))
+    value = torch.tensor([0.0, 7.0, 255.0])
+    with torch.set_grad_enabled(grad):
+        log_prob = d.log_prob(value.expand(4, 3))
+    torch.testing.assert_close(log_prob, d.log_prob(value).expand(4, 3))

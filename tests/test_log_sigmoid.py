@@ -59,6 +59,17 @@ def test_gradients_are_those_of_torch(name):
         torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.filterwarnings("ignore:.torch.jit.script. is deprecated:FutureWarning")  # torch's own
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_derivatives_in_forward_mode_are_those_of_torch(name):
+    ours, theirs = FUNCTIONS[name]
+    results = []
+    for function, x in ((ours, X.clone()), (theirs, X.double())):
+        _, tangent = torch.func.jvp(function, (x,), (torch.linspace(0, 1, len(X)).to(x),))
+        results.append(tangent.float())
+    torch.testing.assert_close(*results, rtol=1e-4, atol=1e-6)
+
+
 def test_data_have_a_gradient_too():
     logits, x = torch.randn(5), torch.rand(5, requires_grad=True)
     BernoulliDistribution(logits=logits, validate_args=False).log_prob(x).sum().backward()
@@ -83,3 +94,22 @@ def test_torchs_own_functions_are_replaced_in_a_graph():
         torch.testing.assert_close(a, b.float(), rtol=1e-5, atol=1e-5)
     graph = make_fx(function, REPLACED, tracing_mode="fake")(x, target).graph
     assert not {node.target for node in graph.nodes} & set(DECOMPOSITIONS)
+
+
+CALLS = {
+    "mean": lambda x, t: F.binary_cross_entropy_with_logits(x, t),
+    "sum": lambda x, t: F.binary_cross_entropy_with_logits(x, t, reduction="sum"),
+    "weight": lambda x, t: F.binary_cross_entropy_with_logits(x, t, t, reduction="none"),
+    "pos_weight": lambda x, t: F.binary_cross_entropy_with_logits(x, t, pos_weight=t),
+    "threshold": lambda x, t: F.softplus(x, 1, 1.0),
+    "beta": lambda x, t: F.softplus(x, 2.0),
+    "float64": lambda x, t: F.logsigmoid(x.double()),
+}
+"""Calls of the functions that a graph replaces, with other arguments."""
+
+
+@pytest.mark.parametrize("name", CALLS)
+def test_other_arguments_are_heard_in_a_graph(name):
+    x, target = torch.linspace(-5, 5, 11), torch.linspace(0, 1, 11)
+    graph = make_fx(CALLS[name], REPLACED, tracing_mode="fake")(x, target)
+    torch.testing.assert_close(graph(x, target), CALLS[name](x, target))

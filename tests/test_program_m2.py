@@ -10,7 +10,7 @@ from running import script
 from torch import nn
 
 from pyro_vae import VAE, Bernoulli, DiagonalNormal, StandardNormal, Trace_ELBO, log_likelihood, mlp
-from pyro_vae.data import NormalDraws, as_data, balanced
+from pyro_vae.data import Labelled, NormalDraws, as_data, balanced
 from pyro_vae.families import OneHotCategorical, UniformOneHot
 from pyro_vae.models import M2, StackedM2
 
@@ -144,12 +144,12 @@ def test_the_start_trains_the_classifier_first_and_then_the_others_on_its_guesse
     x = torch.rand(60, PIXELS).round()
     labels = x[:, 0].long() + x[:, 1].long()
     y, m2 = nn.functional.one_hot(labels, CLASSES).float(), m2_of(auxiliary=50)
-    data, some = as_data(x), torch.arange(60)
+    data = Labelled(as_data(x), torch.arange(60), y)
     before, decoder = m2.encoder_y.net[0].weight.clone(), m2.decoder.net[0].weight.clone()
-    module.start(m2, options, data, some, y, 0)
+    module.start(m2, options, data, 0)
     assert m2.encoder_y.net[0].weight.equal(before)
     assert not m2.decoder.net[0].weight.equal(decoder)
-    module.start(m2, options, data, some, y, 600)
+    module.start(m2, options, data, 600)
     assert (m2.classify(x) == labels).float().mean() > 0.9
 
 
@@ -172,6 +172,7 @@ def test_each_size_of_z_in_turn_and_a_run_that_stopped_between_them_goes_on(tmp_
     """The classifier goes on: 2 sizes of z, 1 epoch each, from a copy without the second size."""
     options = ("--latents", 1, 2, "--layers", 2, "--precision", "bf16", "--label-steps", 2)
     options += ("--epochs", 1, "--m1-epochs", 1, "--guess-epochs", 1, "--draws", 0)
+    options += ("--average", 0.9, "--m1-beta", 0.5)
 
     def run(name):
         main(*TINY, *options, "--output-dir", tmp_path / name)

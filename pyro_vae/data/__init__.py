@@ -3,13 +3,13 @@
 May import: nothing of the package.
 """
 
-from .adapters import Columns, Data, Items, Loader, as_data
+from .adapters import Columns, Data, Items, Loader, as_data, take
 from .arrays import from_array
 from .chorales import Buckets, Rolls, load_chorales, rolls, save_midi, scales
 from .draws import NormalDraws
 from .folders import read_folder
 from .images import Images, Pixels, bernoulli
-from .labels import balanced
+from .labels import Labelled, balanced
 from .shapes import FACTORS, Sprites, sprites
 from .sources import NAMES, open_source
 from .splits import Splits, load_data
@@ -25,6 +25,7 @@ __all__ = [
     "Data",
     "Images",
     "Items",
+    "Labelled",
     "Loader",
     "NormalDraws",
     "Pixels",
@@ -47,4 +48,5 @@ __all__ = [
     "scales",
     "sentences",
     "sprites",
+    "take",
 ]

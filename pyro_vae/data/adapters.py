@@ -39,6 +39,16 @@ class Data(Protocol):
         ...
 
 
+def take(data: Data, indices: Tensor) -> Batch:
+    """Return some data as a tuple of arguments.
+
+    >>> [part.shape for part in take(as_data((torch.zeros(5, 3), torch.ones(5))), torch.arange(2))]
+    [torch.Size([2, 3]), torch.Size([2])]
+    """
+    batch = data.batch(indices)
+    return (batch,) if isinstance(batch, Tensor) else batch
+
+
 class Columns:
     """Tensors (N, ...) of equal length N, one for each argument of the programs.
 

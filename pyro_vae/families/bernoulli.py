@@ -7,8 +7,7 @@ import torch
 from pyro.distributions import constraints
 from torch import Tensor
 
-from ..nets.log_sigmoid import decay
-from ..nets.log_sigmoid import value as log_sigmoid
+from ..nets.log_sigmoid import decay, log_sigmoid
 from .conditional import BINARY, Conditional
 from .elementwise import Elementwise, unexpanded
 
@@ -39,8 +38,9 @@ class Pixels(dist.Independent):
 
     def log_prob(self, value: Tensor) -> Tensor:
         logits = self.base_dist.logits
-        same = value.shape == logits.shape and value.dtype == logits.dtype and value.ndim == 2
-        vectors = same and self.reinterpreted_batch_ndims == 1 and type(logits) is Tensor
+        same = value.shape == logits.shape and value.dtype == logits.dtype == torch.float32
+        matrix = value.ndim == 2 and type(logits) is Tensor
+        vectors = same and matrix and self.reinterpreted_batch_ndims == 1
         rows = max(PART // max(value.shape[-1:].numel(), 1), 1)
         if not vectors or len(value) <= rows or torch.is_grad_enabled() or self._validates:
             total: Tensor = super().log_prob(value)
@@ -117,6 +117,7 @@ class LogProb(torch.autograd.Function):
     @staticmethod
     def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
         ctx.save_for_backward(*inputs)
+        ctx.save_for_forward(*inputs)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> Any:
@@ -124,6 +125,12 @@ class LogProb(torch.autograd.Function):
         (grad,) = grads
         to_value = grad * logits if ctx.needs_input_grad[1] else None
         return grad * (value - logits.sigmoid()), to_value
+
+    @staticmethod
+    def jvp(ctx: Any, *tangents: Any) -> Tensor:
+        logits, value = ctx.saved_tensors
+        of_logits, of_value = (0.0 if tangent is None else tangent for tangent in tangents)
+        return cast(Tensor, of_logits * (value - logits.sigmoid()) + of_value * logits)
 
 
 class ContinuousBernoulliDistribution(Elementwise):

@@ -61,7 +61,8 @@ class DiscretizedLogisticDistribution(Elementwise):
         # subtract nearly equal numbers, as the width a - b of a bin depends on neither x nor loc
         value = value.to(self.loc.dtype)
         if not torch.is_grad_enabled():
-            return self._log_prob_in_place(unexpanded(value))
+            shape = torch.broadcast_shapes(self.loc.shape, value.shape)
+            return self._log_prob_in_place(unexpanded(value)).expand(shape)
         precision = (-self._log_scale()).exp()
         above = log_sigmoid(((value + 0.5) / 255 - self.loc) * precision)
         below = log_sigmoid((self.loc - (value - 0.5) / 255) * precision)

@@ -48,7 +48,7 @@ class DiagonalNormal(Conditional):
 
     layout = "loc, 2 log scale"
 
-    def __init__(self, net: nn.Module, min_scale: float = 0.0, event_dim: int = 1) -> None:
+    def __init__(self, net: nn.Module, event_dim: int = 1, *, min_scale: float = 0.0) -> None:
         super().__init__(net, event_dim)
         if not 0.0 <= min_scale < math.inf:
             raise ValueError(f"expected a min_scale of at least 0, got {min_scale}")
@@ -60,10 +60,10 @@ class DiagonalNormal(Conditional):
 
     def forward(self, *parents: Tensor) -> dist.Distribution:
         loc, log_variance = self.parameter_pair(*parents)
-        scale = (0.5 * log_variance).exp()
-        if self.min_scale:
-            scale = (scale.square() + self.min_scale**2).sqrt()
-        return NormalDistribution(loc, scale).to_event(self.event_dim)
+        if self.min_scale:  # log(scale^2 + m^2)
+            least = torch.full_like(log_variance, 2 * math.log(self.min_scale))
+            log_variance = torch.logaddexp(log_variance, least)
+        return NormalDistribution(loc, (0.5 * log_variance).exp()).to_event(self.event_dim)
 
 
 class Normal(Conditional):

@@ -32,8 +32,8 @@ class M2(PyroModule):
     >>> x, y = torch.ones(3, 64), torch.eye(10)[:3]
     >>> unlabelled = Trace_ELBO().estimate(m2.model, m2.guide, x)
     >>> labelled = Trace_ELBO().estimate(m2.model, m2.guide, x, y)
-    >>> m2.classify(x).shape
-    torch.Size([3])
+    >>> m2.classify(x).shape, m2.by_class(5).shape
+    (torch.Size([3]), torch.Size([50, 64]))
     """
 
     def __init__(
@@ -79,3 +79,11 @@ class M2(PyroModule):
         """The most probable class of each datum under q(y | x), (B,)."""
         probs: Tensor = self.encoder_y(x).probs
         return probs.argmax(-1)
+
+    @torch.no_grad()
+    def by_class(self, number: int) -> Tensor:
+        """E[x | y, z] for ``number`` draws z ~ p(z), each beside all C classes, (number C, ...)."""
+        classes = len(self.prior_y().probs)
+        z = self.prior_z().sample((number,)).repeat_interleave(classes, 0)
+        mean: Tensor = self.decoder(torch.eye(classes, device=z.device).repeat(number, 1), z).mean
+        return mean

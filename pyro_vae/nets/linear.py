@@ -54,7 +54,7 @@ class Linear(nn.Linear):
         if not self._by_onednn(input):
             return F.linear(input, self.weight, self.bias)
         rows = product(input.reshape(-1, self.in_features), self.weight, self.bias)
-        return rows.view(*input.shape[:-1], self.out_features)
+        return rows if input.ndim == 2 else rows.view(*input.shape[:-1], self.out_features)
 
     def _by_onednn(self, input: Tensor) -> bool:
         if torch.compiler.is_compiling() or type(input) is not Tensor:

@@ -44,8 +44,7 @@ def applies(x: Tensor) -> bool:
     return x.device.type == "cpu" and x.dtype == torch.float32
 
 
-def value(x: Tensor) -> Tensor:
-    """log sigmoid(x) without a gradient of its own."""
+def _value(x: Tensor) -> Tensor:
     return x.clamp(max=0).sub_(log1p(decay(x))) if applies(x) else F.logsigmoid(x)
 
 
@@ -56,16 +55,22 @@ class LogSigmoid(torch.autograd.Function):
 
     @staticmethod
     def forward(x: Tensor) -> Tensor:
-        return value(x)
+        return _value(x)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
         ctx.save_for_backward(*inputs)
+        ctx.save_for_forward(*inputs)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> Tensor:
         (x,) = ctx.saved_tensors
         return grads[0] * torch.sigmoid(-x)
+
+    @staticmethod
+    def jvp(ctx: Any, *tangents: Tensor) -> Tensor:
+        (x,) = ctx.saved_tensors
+        return tangents[0] * torch.sigmoid(-x)
 
 
 def log_sigmoid(x: Tensor) -> Tensor:
@@ -74,15 +79,16 @@ def log_sigmoid(x: Tensor) -> Tensor:
     >>> log_sigmoid(torch.tensor([-1000.0, 0.0, 1000.0])).tolist()
     [-1000.0, -0.6931471824645996, 0.0]
     """
-    return cast(Tensor, LogSigmoid.apply(x)) if torch.is_grad_enabled() else value(x)
+    return cast(Tensor, LogSigmoid.apply(x)) if torch.is_grad_enabled() else _value(x)
 
 
 def _softplus(x: Tensor, beta: float = 1, threshold: float = 20) -> Any:
-    return -value(-x) if beta == 1 and applies(x) else NotImplemented
+    # above a threshold of 20 softplus(x) is x to rounding, below it torch would change the value
+    return -_value(-x) if beta == 1 and threshold >= 20 and applies(x) else NotImplemented
 
 
 def _log_sigmoid_forward(x: Tensor) -> Any:
-    return (value(x), x.new_empty(0)) if applies(x) else NotImplemented
+    return (_value(x), x.new_empty(0)) if applies(x) else NotImplemented
 
 
 def _cross_entropy(
@@ -90,12 +96,12 @@ def _cross_entropy(
     target: Tensor,
     weight: Tensor | None = None,
     pos_weight: Tensor | None = None,
-    reduction: int = 0,
+    reduction: int = 1,
 ) -> Any:
-    """Torch's ``binary_cross_entropy_with_logits`` without weights and sums."""
+    """Torch's ``binary_cross_entropy_with_logits`` without weights, means (1) and sums (2)."""
     if reduction or weight is not None or pos_weight is not None or not applies(logits):
         return NotImplemented
-    return (1 - target) * logits - value(logits)
+    return (1 - target) * logits - _value(logits)
 
 
 DECOMPOSITIONS: dict[Any, Callable[..., Any]] = {

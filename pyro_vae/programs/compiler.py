@@ -15,10 +15,8 @@ from .quiet import quiet_compiler
 REPEATING = ("2.13.", "2.14.")
 """Versions of torch whose compiled random numbers on CUDA can repeat (2.15 takes a slower path)."""
 
-
 FEW_FUSED = 4
 """Loops fused into one where torch 2.14 fails with a KeyError to fuse more (mixture priors)."""
-
 
 REPLACED = products.DECOMPOSITIONS | log_sigmoid.DECOMPOSITIONS
 """The operations of torch that a graph computes in our way, which is faster."""

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..data.adapters import Batch, Data, Loader
+from ..data.adapters import Batch, Data, Loader, take
 from ..evaluation.latents import active_units, site_means
 from ..inference.distributed import all_reduce_sum, rank, world_size
 from ..inference.svi import SVI
@@ -88,12 +88,6 @@ def take_all(
     moved = torch.cat(list(batches)).to(device)  # one transfer for all of them
     for indices in torch.split(moved, [len(indices) for indices in batches]):
         yield take(data, indices)
-
-
-def take(data: Data, indices: Tensor) -> Batch:
-    """A batch as a tuple of arguments."""
-    batch = data.batch(indices)
-    return (batch,) if isinstance(batch, Tensor) else batch
 
 
 def device_of(svi: SVI) -> torch.device:

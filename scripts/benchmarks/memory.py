@@ -89,7 +89,7 @@ def _train(options: Options) -> tuple[list[float], list[float]]:
     train = training_set(options)
     ours = svi(vae(options), compile=True)
     memory: list[float] = []
-    times = np.zeros(options.endurance_steps)  # a list would grow
+    times = np.full(options.endurance_steps, np.nan)  # a list would grow
     for step in range(options.endurance_steps):
         x = train.batch(torch.randint(len(train), (options.batch,)))
         start = time.perf_counter()

@@ -10,13 +10,11 @@ from pathlib import Path
 from typing import Literal
 
 import torch
-import torch.nn.functional as F
-from matplotlib.figure import Figure
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from pyro_vae import SVI, VAE, Bernoulli, DiagonalNormal, StandardNormal, training
-from pyro_vae.data import Data, Images, NormalDraws, balanced, load_data
+from pyro_vae.data import Data, Images, Labelled, NormalDraws, load_data, take
 from pyro_vae.experiments.programs import ProgramOptions, program
 from pyro_vae.families import OneHotCategorical, UniformOneHot
 from pyro_vae.models import M2
@@ -43,8 +41,7 @@ class Options(ProgramOptions):
     """The epochs of M1, a VAE; q(y | x) of pixels starts with the hidden layers of its encoder."""
     m1_hidden: int = 500
     m1_latents: int = 50
-    m1_beta: float = 1.0
-    """The weight beta of the KL of M1; below 1 its latents keep more of the image."""
+    m1_beta: float = 1.0  # The weight of the KL of M1; below 1 its latents keep more of the image
     label_steps: int = 0  # The steps that first train q(y | x) on the labels alone
     guess_epochs: int = 0
     """The epochs, before M2, that train the other networks on guesses y ~ q(y | x)."""
@@ -62,8 +59,7 @@ class Options(ProgramOptions):
     dropout: float = 0.0  # The dropout rate of the hidden units of q(y | x)
     learning_rate: float = 1e-3
     classifier_rate: float = 1e-3  # The learning rate of q(y | x)
-    average: float = 0.0
-    """The share of the old average in the moving average of q(y | x), which classifies."""
+    average: float = 0.0  # The weight of the past in the average of q(y | x) that classifies
     precision: Literal["float32", "bf16"] = "float32"
     """The precision of the networks' matrix products."""
     compile: bool = True
@@ -123,11 +119,6 @@ def svi_of(pair: M2 | VAE, options: Options, *trained: nn.Module, beta: float = 
     return SVI(pair.model, pair.guide, adam, loss=loss, compile=options.compile)
 
 
-def averaged(options: Options, encoder_y: nn.Module) -> AveragedModel:
-    """The moving average of q(y | x) over the steps of M2 (Polyak & Juditsky 1992)."""
-    return AveragedModel(encoder_y, multi_avg_fn=get_ema_multi_avg_fn(options.average))
-
-
 def train_m1(options: Options, train: Images, validation: Images, folder: Path) -> VAE:
     """Build M1, a VAE, and train it without labels."""
     units, dim, size = options.m1_hidden, options.m1_latents, train.values.shape[1]
@@ -147,41 +138,33 @@ def train_m1(options: Options, train: Images, validation: Images, folder: Path) 
     return vae
 
 
-def start(m2: M2, options: Options, x: Data, some: Tensor, y: Tensor, steps: int) -> None:
+def start(m2: M2, options: Options, data: Labelled, steps: int) -> None:
     """Train q(y | x) on the labels, then p(x | y, z) and q(z | x, y) on guesses y ~ q(y | x)."""
     adam = torch.optim.Adam(m2.encoder_y.parameters(), lr=options.learning_rate)
     for _ in range(steps):
         adam.zero_grad()
-        (-m2.encoder_y(*training.take(x, some)).log_prob(y).mean()).backward()
+        (-m2.encoder_y(*take(data.x, data.some)).log_prob(data.y).mean()).backward()
         adam.step()
     m2.eval()
     plain = M2(m2.prior_y, m2.prior_z, m2.decoder, m2.encoder_y, m2.encoder_z)
     svi = svi_of(plain, options, m2.decoder, m2.encoder_z)
     for epoch in range(1, options.guess_epochs + 1):
-        for rows in training.epoch_batches(len(x), options.batch_size, options.seed, epoch):
-            (images,) = training.take(x, rows)
+        for rows in training.epoch_batches(len(data.x), options.batch_size, options.seed, epoch):
+            (images,) = take(data.x, rows)
             svi.step(images, m2.encoder_y(images).sample())
 
 
 def train_m2(
-    m2: M2,
-    options: Options,
-    x: Data,
-    some: Tensor,
-    y: Tensor,
-    epoch: int,
-    svi: SVI,
-    average: AveragedModel,
+    m2: M2, options: Options, data: Labelled, epoch: int, svi: SVI, average: AveragedModel
 ) -> None:
-    """Alternate steps on data without labels and steps on the data ``some`` with labels y."""
+    """Alternate steps on data without labels and steps on data with labels."""
     m2.train()
     with training.seeded(options.seed, epoch):
-        batches = training.epoch_batches(len(x), options.batch_size, options.seed, epoch)
+        batches = training.epoch_batches(len(data.x), options.batch_size, options.seed, epoch)
         for step, rows in enumerate(batches, 1):
-            svi.step(*training.take(x, rows))
+            svi.step(*take(data.x, rows))
             if step % options.labelled_every == 0:
-                chosen = torch.randint(len(some), (options.labelled_size,))
-                svi.step(*training.take(x, some[chosen]), y[chosen])
+                svi.step(*data.draw(options.labelled_size))
             average.update_parameters(m2.encoder_y)
     m2.eval()
 
@@ -189,13 +172,9 @@ def train_m2(
 def train_draw(
     options: Options, task: Task, m1: VAE, draw: int, folder: Path
 ) -> tuple[M2, list[float]]:
-    """Train M2 with each size of z in turn, on one draw of the labels.
-
-    Return it, and the accuracy after each epoch.
-    """
-    some = balanced(task.labels, options.num_labels, draw)
-    y = F.one_hot(task.labels[some]).float()
-    size, classes = task.test.shape[1], y.shape[1]
+    """Train M2 with each size of z in turn; return it, and the accuracy after each epoch."""
+    data = Labelled.of(task.x, task.labels, options.num_labels, draw)
+    size, classes = task.test.shape[1], data.y.shape[1]
     encoder_y = classifier(options, size, classes, m1)
     scores: list[float] = []
     resumed = True
@@ -203,7 +182,7 @@ def train_draw(
         m2 = m2_of(options, size, encoder_y, classes, dim)
         svi = svi_of(m2, options, m2.decoder, m2.encoder_z, encoder_y)
         svi.optim.param_groups[-1]["lr"] = options.classifier_rate
-        average = averaged(options, encoder_y)
+        average = AveragedModel(encoder_y, multi_avg_fn=get_ema_multi_avg_fn(options.average))
         path = folder / f"z{dim}"
         path.mkdir(parents=True, exist_ok=True)
         if resumed and (found := training.latest(path)):
@@ -213,10 +192,10 @@ def train_draw(
             scores = state["scores"]
         else:
             with training.seeded(options.seed, 0):
-                start(m2, options, task.x, some, y, 0 if stage else options.label_steps)
+                start(m2, options, data, 0 if stage else options.label_steps)
             print(f"{path}: before M2, accuracy {task.accuracy(encoder_y):.2%}", flush=True)
         for epoch in range(len(scores) + 1, options.epochs * (stage + 1) + 1):
-            train_m2(m2, options, task.x, some, y, epoch, svi, average)
+            train_m2(m2, options, data, epoch, svi, average)
             resumed = False
             scores.append(task.accuracy(average))
             print(f"{path}: epoch {epoch}, accuracy {scores[-1]:.2%}", flush=True)
@@ -231,16 +210,6 @@ def latents(vae: VAE, images: Images) -> NormalDraws:
     """Return q(z1 | x) of the grey images."""
     q = vae.encoder(images.as_pixels("grey").all()).base_dist
     return NormalDraws(q.loc, q.scale)
-
-
-@torch.no_grad()
-def by_class(m2: M2, m1: VAE | None, shape: Shape, rows: int = 8) -> Figure:
-    """Draw E[x | y, z], one row for each z ~ p(z) and one column for each class."""
-    classes = len(m2.prior_y().probs)
-    z = m2.prior_z().sample((rows,)).repeat_interleave(classes, 0)
-    mean = m2.decoder(torch.eye(classes).repeat(rows, 1), z).mean
-    pictures = mean if m1 is None else m1.decoder(mean).mean
-    return images(pictures, shape, columns=classes, title="E[x | y, z], one z in each row")
 
 
 def task_of(options: Options, folder: Path) -> tuple[Task, VAE, Shape]:
@@ -268,7 +237,10 @@ def main(args: Sequence[str] | None = None) -> None:
         mean, spread = float(last.mean()), float(last.std()) if len(last) > 1 else 0.0
         print(f"accuracy {mean:.2%} +- {spread:.2%}; published {PUBLISHED[options.stacked]}")
         folder.write({"accuracy": mean, "standard_deviation": spread, "by_epoch": scores})
-        folder.draw("by_class", by_class(m2, m1 if options.stacked else None, shape))
+        x = m2.by_class(8)
+        pictures = m1.decoder(x).mean.detach() if options.stacked else x
+        title = "E[x | y, z], one z in each row"
+        folder.draw("by_class", images(pictures, shape, columns=len(x) // 8, title=title))
 
 
 if __name__ == "__main__":

@@ -38,9 +38,10 @@ def learning_curves(
         raise ValueError("expected at least one panel, got none")
     columns = min(columns, len(panels))
     rows = math.ceil(len(panels) / columns)
-    size = (2.6 * columns + 1, 3.0 * rows)
-    figure = Figure(figsize=size, layout="constrained")
     names = list(dict.fromkeys(name for curves in panels.values() for name in curves))
+    below = math.ceil(2 * len(names) / columns)  # lines of the legend
+    size = (2.6 * columns + 1, 3.0 * rows + 0.2 * below)
+    figure = Figure(figsize=size, layout="constrained")
     grid = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False).flatten()
     for axes, (title, curves) in zip(grid, panels.items(), strict=False):
         for name, curve in curves.items():
@@ -55,7 +56,6 @@ def learning_curves(
     grid[0].set_ylabel(f"{quantity} in nats per datum")
     grid[0].set_ylim(bottom=low)
     lines = {str(line.get_label()): line for axes in grid for line in axes.lines}
-    figure.legend(
-        list(lines.values()), list(lines), loc="outside lower center", ncols=4, frameon=False
-    )
+    legend = {"loc": "outside lower center", "ncols": columns, "frameon": False}
+    figure.legend(list(lines.values()), list(lines), **legend)
     return figure

@@ -56,6 +56,7 @@ def learning_curves(
     grid[0].set_ylabel(f"{quantity} in nats per datum")
     grid[0].set_ylim(bottom=low)
     lines = {str(line.get_label()): line for axes in grid for line in axes.lines}
-    legend = {"loc": "outside lower center", "ncols": columns, "frameon": False}
-    figure.legend(list(lines.values()), list(lines), **legend)
+    figure.legend(
+        list(lines.values()), list(lines), loc="outside lower center", ncols=columns, frameon=False
+    )
     return figure

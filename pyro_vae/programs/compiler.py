@@ -52,8 +52,10 @@ def _compile(function: Callable[..., Any], inputs: Sequence[Tensor]) -> Callable
     graph = make_fx(function, decomposition_table=REPLACED, tracing_mode="fake")(*inputs)
     cuda = any(x.is_cuda for x in inputs)
     # on the CPU TorchInductor's patterns save no measurable time, and to build them takes seconds;
-    # torch's own random numbers take a tenth of the time of the compiler's
-    with inductor.patch(pattern_matcher=cuda, fallback_random=not cuda):
+    # torch's own random numbers take a tenth of the time of the compiler's; its test whether the
+    # C++ compiler knows the processor takes 5 s (TORCHINDUCTOR_VEC_ISA_OK=0: no vector code)
+    options = {"pattern_matcher": cuda, "fallback_random": not cuda}
+    with inductor.patch({**options, "cpp.vec_isa_ok": inductor.cpp.vec_isa_ok is not False}):
         try:
             return _by_inductor(graph, inputs)
         except Exception as error:

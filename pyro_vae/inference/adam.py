@@ -34,9 +34,9 @@ def adam_rates(states: Sequence[Sequence[Tensor]], lr: Any, flags: dict[str, Any
     counts = [state[0] for state in states]
     dtype = states[0][1].dtype
     if counts[0].device.type == "cpu":
-        rate, betas = float(lr), flags["betas"]
-        numbers = [_rates(count.item() + 1, rate, betas, math.expm1) for count in counts]
-        return torch.tensor(numbers, dtype=dtype).t()
+        steps = [count.item() for count in counts]  # of nearly all parameters the same
+        known = {n: _rates(n + 1, float(lr), flags["betas"], math.expm1) for n in {*steps}}
+        return torch.tensor([known[n] for n in steps], dtype=dtype).t()
     t = torch.stack(counts).double() + 1
     rates = _rates(t, lr * torch.ones_like(t), flags["betas"], torch.expm1)
     return torch.stack(rates).to(dtype)

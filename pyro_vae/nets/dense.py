@@ -51,12 +51,11 @@ def mlp(*sizes: int, activation: type[nn.Module] = nn.ReLU) -> Flat:
     """
     if len(sizes) < 2 or min(sizes) < 1:
         raise ValueError(f"expected at least two positive sizes, got {sizes}")
-    in_place = (
-        {"inplace": True} if activation is nn.ReLU else {}
-    )  # but hooks, nothing else reads its input
+    # in place, for nothing but a hook reads what a layer returns
+    options = {"inplace": True} if activation is nn.ReLU else {}
     layers: list[nn.Module] = []
     for size_in, size_out in itertools.pairwise(sizes):
-        layers += [Linear(size_in, size_out), activation(**in_place)]
+        layers += [Linear(size_in, size_out), activation(**options)]
     return Flat(*layers[:-1], shape=sizes[:1])
 
 

@@ -54,8 +54,12 @@ def _compile(function: Callable[..., Any], inputs: Sequence[Tensor]) -> Callable
     # on the CPU TorchInductor's patterns save no measurable time, and to build them takes seconds;
     # torch's own random numbers take a tenth of the time of the compiler's; its test whether the
     # C++ compiler knows the processor takes 5 s (TORCHINDUCTOR_VEC_ISA_OK=0: no vector code)
-    options = {"pattern_matcher": cuda, "fallback_random": not cuda}
-    with inductor.patch({**options, "cpp.vec_isa_ok": inductor.cpp.vec_isa_ok is not False}):
+    options = {
+        "pattern_matcher": cuda,
+        "fallback_random": not cuda,
+        "cpp.vec_isa_ok": inductor.cpp.vec_isa_ok is not False,
+    }
+    with inductor.patch(options):
         try:
             return _by_inductor(graph, inputs)
         except Exception as error:

@@ -98,8 +98,11 @@ def device_of(svi: SVI) -> torch.device:
 
 def _check_losses(losses: Tensor, unchecked: list[Batch]) -> None:
     last = losses[-len(unchecked) :]
-    if not math.isfinite(float(last.sum())) and not last.isfinite().all():  # the sum is cheaper
-        late = int((~last.isfinite()).int().argmax())  # the first of them
+    if math.isfinite(float(last.sum())):  # cheaper than to ask for each
+        return
+    finite = last.isfinite()
+    if not finite.all():
+        late = int((~finite).int().argmax())  # the first of them
         number = len(losses) - len(unchecked) + late
         raise NonFinite(f"a loss of {float(losses[number])}", number, unchecked[late])
 

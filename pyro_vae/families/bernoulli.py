@@ -11,6 +11,9 @@ from ..nets.log_sigmoid import decay, log_sigmoid
 from .conditional import BINARY, Conditional
 from .elementwise import Elementwise, unexpanded
 
+GROUP = 120
+"""The largest number of factors, at most 2 each, whose product is no overflow in float32."""
+
 PART = 1 << 18
 """The number of pixels whose log-probabilities, 1 MiB, are computed before they are summed."""
 
@@ -39,12 +42,13 @@ class Pixels(dist.Independent):
     def log_prob(self, value: Tensor) -> Tensor:
         logits = self.base_dist.logits
         same = value.shape == logits.shape and value.dtype == logits.dtype == torch.float32
-        matrix = value.ndim == 2 and type(logits) is Tensor
-        vectors = same and matrix and self.reinterpreted_batch_ndims == 1
-        rows = max(PART // max(value.shape[-1:].numel(), 1), 1)
-        if not vectors or len(value) <= rows or torch.is_grad_enabled() or self._validates:
+        vectors = same and value.ndim == 2 and self.reinterpreted_batch_ndims == 1
+        if not vectors or torch.is_grad_enabled() or self._validates:
             total: Tensor = super().log_prob(value)
             return total
+        rows = max(PART // max(value.shape[1], 1), 1)
+        if len(value) <= rows or type(logits) is not Tensor:
+            return _log_prob_of_rows(logits, value)
         parts = zip(logits.split(rows), value.split(rows), strict=True)
         return torch.cat([_log_prob_of_rows(*part) for part in parts])
 
@@ -92,17 +96,24 @@ def _log_prob(logits: Tensor, value: Tensor) -> Tensor:
 
 
 def _log_prob_of_rows(logits: Tensor, value: Tensor) -> Tensor:
-    """log p(x) of vectors, with one logarithm for a group of pixels.
+    """log p(x) of vectors, (N, D), with one logarithm for a group of pixels.
 
-    sum_i log sigmoid(l_i) = sum_i min(l_i, 0) - log prod_i (1 + exp(-|l_i|)), whose factors are at
-    most 2.
+    sum_i log p(x_i) = sum_i (x_i l_i - max(l_i, 0)) - log prod_i (1 + exp(-|l_i|)), whose factors
+    are at most 2. Rows of equal values, draws for one datum, are a product with this vector.
     """
-    factors, count = decay(logits).add_(1), 1
-    while factors.shape[-1] % 2 == 0 and count < 64:  # 2^64 is no overflow
-        first, second = factors.chunk(2, -1)
-        factors, count = first.mul_(second), 2 * count
-    linear = logits.clamp(max=0).addcmul_(unexpanded(value) - 1, logits)
-    return linear.sum(-1) - factors.log_().sum(-1)
+    groups = _groups(logits.shape[1])
+    if type(logits) is Tensor and value.stride(0) == 0:
+        linear = logits.mv(value[0]) - logits.clamp(min=0).sum(-1)
+    else:  # in the shape of the groups a compiler makes one loop of all
+        linear = (value * logits - logits.clamp(min=0)).unflatten(-1, groups).sum(-1).sum(-1)
+    factors = decay(logits).add_(1)
+    return linear - factors.unflatten(-1, groups).prod(-1).log_().sum(-1)
+
+
+def _groups(size: int) -> tuple[int, int]:
+    """The number of groups of pixels, and their size, at most ``GROUP``."""
+    width = next(width for width in range(min(GROUP, size), 0, -1) if size % width == 0)
+    return size // width, width
 
 
 class LogProb(torch.autograd.Function):

@@ -66,17 +66,22 @@ class Linear(nn.Linear):
             return False
         trained = torch.is_grad_enabled()
         size = min(rows, LARGEST), self.in_features, self.out_features
-        name = f"{'trained ' * trained}layer {size[0]}x{size[1]}x{size[2]}"
-        return faster(name, lambda: _layers(*size, trained)) == "onednn"
+        kind = "trained " * trained + "biased " * (self.bias is not None)
+        name = f"{kind}layer {size[0]}x{size[1]}x{size[2]}"
+        return faster(name, lambda: _layers(*size, trained, self.bias is not None)) == "onednn"
 
 
 def _layers(
-    rows: int, inner: int, columns: int, trained: bool
+    rows: int, inner: int, columns: int, trained: bool, biased: bool
 ) -> dict[Library, Callable[[], object]]:
     """The products of a dense layer by each library: three where it is trained, else one."""
     a, b, grad = torch.ones(rows, inner), torch.ones(columns, inner), torch.ones(rows, columns)
-    pairs = [(a, b.t()), (grad, b), (grad.t(), a)][: 3 if trained else 1]
+    bias = torch.ones(columns) if biased else None
+    pairs = [(grad, b), (grad.t(), a)] if trained else []
     return {
-        "torch": lambda: [torch.mm(*pair) for pair in pairs],
-        "onednn": lambda: [torch.ops.pyro_vae.mm(*pair) for pair in pairs],
+        "torch": lambda: [F.linear(a, b, bias), *(torch.mm(*pair) for pair in pairs)],
+        "onednn": lambda: [
+            torch.ops.pyro_vae.mm(a, b.t(), bias),
+            *(torch.ops.pyro_vae.mm(*pair) for pair in pairs),
+        ],
     }

@@ -314,6 +314,28 @@ def test_annealing_and_learning_rates_compile_nothing_anew(traced_only):
     assert num_graphs(svi) == 1
 
 
+@pytest.mark.parametrize("optimiser", [adam, OPTIMISERS["two groups"], OPTIMISERS["sgd"]])
+def test_steps_in_a_loop_are_the_same_steps(traced_only, optimiser):
+    """Two loops over ragged batches, beta and the learning rate changed, a layer frozen between."""
+    results = []
+    for loop in (True, False):
+        *_, svi = trained(dense, 64, optimiser, compile=True, steps=1)
+        data = (torch.rand(8, 64, generator=torch.Generator().manual_seed(0)) < 0.3).float()
+        losses = []
+
+        def batches(svi=svi, data=data):
+            for size in (8, 8, 5, 8):
+                svi.optim.param_groups[0]["lr"] *= 0.5
+                yield (data[:size],)
+
+        for _ in range(2):
+            losses += svi.steps(batches()) if loop else (svi.step(*batch) for batch in batches())
+            svi.model.__self__.decoder.net[0].requires_grad_(False)
+        weights = [p.detach() for group in svi.optim.param_groups for p in group["params"]]
+        results.append([torch.stack(losses), *weights])
+    torch.testing.assert_close(*results, rtol=0, atol=0)
+
+
 def test_a_module_put_in_eval_mode_is_another_graph(traced_only):
     encoder = DiagonalNormal(nn.Sequential(nn.Linear(64, 4), nn.BatchNorm1d(4)))
     vae = VAE(StandardNormal(2), Bernoulli(mlp(2, 64)), encoder).train()

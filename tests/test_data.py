@@ -11,7 +11,7 @@ from sklearn.datasets import load_digits
 
 from pyro_vae.data.arrays import from_array
 from pyro_vae.data.folders import read_folder
-from pyro_vae.data.images import Images, Pixels, bernoulli
+from pyro_vae.data.images import Images, Pixels, bernoulli, bernoulli_of_bytes
 from pyro_vae.data.sources import NAMES
 from pyro_vae.data.splits import Splits, load_data
 
@@ -112,6 +112,33 @@ def test_bernoulli_has_every_probability(levels):
     p = torch.arange(levels + 1) / levels
     error = (p * (1 - p) / n).sqrt()
     assert ((bernoulli(values, levels).mean(0) - p).abs() <= 4.5 * error).all()  # 0 and 1 are exact
+
+
+def test_bernoulli_of_bytes_has_every_probability():
+    """Also of the pixels whose random byte is 255, 1 of 256: they alone decide the last digits."""
+    torch.manual_seed(1)
+    n = 400_000
+    values = torch.arange(256, dtype=torch.uint8)
+    p = torch.arange(256, dtype=torch.float64) / 255
+    lit = sum(bernoulli_of_bytes(values.expand(n // 10, -1)).double().mean(0) for _ in range(10))
+    error = (p * (1 - p) / n).sqrt()
+    assert ((lit / 10 - p).abs() <= 4.5 * error).all()  # 0 and 1 are exact
+    mean_error = (p * (1 - p)).sum().sqrt() / 256 / n**0.5  # of plain bytes: 47 times this
+    assert abs((lit / 10 - p).mean()) <= 4.5 * mean_error
+
+
+@pytest.mark.parametrize("u", [0, 128, 254, 255])
+def test_a_byte_of_255_is_replaced(monkeypatch, u):
+    given = iter([u, 7])  # the bytes of all pixels, then the number of each column
+
+    def random_(x, *_, **__):
+        x.view(torch.uint8).fill_(next(given))
+        return x
+
+    monkeypatch.setattr("torch.Tensor.random_", random_)
+    values = torch.arange(256, dtype=torch.uint8).view(2, 128)
+    expected = ((7 if u == 255 else u) < values).float()
+    assert bernoulli_of_bytes(values).equal(expected)
 
 
 @pytest.mark.parametrize("levels", [1, 16, 255])

@@ -11,6 +11,9 @@ from enum import StrEnum
 import torch
 from torch import Tensor
 
+BYTE = 255
+"""The largest byte."""
+
 ROWS = 4096
 """The number of images that are converted at a time, to keep temporary memory small."""
 
@@ -154,6 +157,8 @@ class Images:
 
     def _observe(self, values: Tensor) -> Tensor:
         if self.pixels == Pixels.DYNAMIC:
+            if self.levels == BYTE:
+                return bernoulli_of_bytes(values)
             return bernoulli(values, self.levels)
         return values.float() / self.levels if self.pixels == Pixels.GREY else values.float()
 
@@ -174,6 +179,27 @@ def bernoulli(values: Tensor, levels: int, generator: torch.Generator | None = N
     u = words.view(torch.int16)[: values.numel()].view(values.shape)  # -2^15, ..., 2^15 - 1
     step = levels / 2**16
     return (u * step).add_((levels + step) / 2).lt_(values)
+
+
+def bernoulli_of_bytes(values: Tensor) -> Tensor:
+    """Draw x ~ Bernoulli(v / 255) for bytes v of any shape, as float32, with exact probabilities.
+
+    x = 1 where u < v, with u uniform on 0, ..., 254: a random byte, and where it is 255 a number
+    that is drawn once for the column. So two pixels of a column share u in 1 of 65,536 cases. It
+    takes half the random numbers of :func:`bernoulli`, and two thirds of its time.
+
+    >>> bernoulli_of_bytes(torch.tensor([0, 255], dtype=torch.uint8))
+    tensor([0., 1.])
+    """
+    words = torch.empty(-(-values.numel() // 8), dtype=torch.int64, device=values.device).random_(
+        -(2**63), None
+    )
+    u = words.view(torch.uint8)[: values.numel()].view(values.shape)
+    columns = torch.empty(values.shape[-1:], dtype=torch.uint8, device=values.device)
+    top = torch.full_like(columns, BYTE)  # a comparison with a number would be slower
+    kept = u.eq(top).view(torch.uint8).sub_(1)  # all bits, and no bit of a byte of 255
+    u &= kept.bitwise_or_(columns.random_(0, BYTE))
+    return torch.lt(u, values, out=torch.empty(values.shape, device=values.device))
 
 
 def _check_values(values: Tensor, shape: tuple[int, int, int], levels: int) -> None:

@@ -106,13 +106,13 @@ def _log_prob_of_rows(logits: Tensor, value: Tensor) -> Tensor:
         linear = logits.mv(value[0]) - logits.clamp(min=0).sum(-1)
     else:  # in the shape of the groups a compiler makes one loop of all
         linear = (value * logits - logits.clamp(min=0)).unflatten(-1, groups).sum(-1).sum(-1)
-    factors = decay(logits).add_(1)
-    return linear - factors.unflatten(-1, groups).prod(-1).log_().sum(-1)
+    factors: Tensor = decay(logits).add_(1).unflatten(-1, groups)
+    return linear - factors.prod(-1).log_().sum(-1)
 
 
 def _groups(size: int) -> tuple[int, int]:
     """The number of groups of pixels, and their size, at most ``GROUP``."""
-    width = next(width for width in range(min(GROUP, size), 0, -1) if size % width == 0)
+    width = next((width for width in range(min(GROUP, size), 0, -1) if size % width == 0), 1)
     return size // width, width
 
 

@@ -17,6 +17,7 @@ from ..objectives.objective import Estimate, Objective
 from ..programs.graphs import Graphs, Numbers
 from ..programs.isolation import isolated
 from ..programs.pair import Pair
+from ..programs.rows import shapes, signature
 from .adam import FLAGS, adam_rates, adam_state, adam_update
 from .distributed import all_reduce_sum, broadcast, world_size
 
@@ -33,6 +34,10 @@ class Step(Protocol):
     """Takes one optimisation step."""
 
     def __call__(self, objective: Objective, call: Call) -> Estimate: ...
+
+    def repeated(self) -> "Step":
+        """The same step for a loop in which only data, beta and learning rates change."""
+        ...
 
 
 def choose_step(pair: Pair, optim: Optimizer, clip_norm: float | None, compile: bool) -> Step:
@@ -82,6 +87,9 @@ class SeparateStep:
         self.optim.step()
         return estimate
 
+    def repeated(self) -> Step:
+        return self
+
     def _make_alike(self) -> None:
         """Copy the weights of the first process to all processes, once."""
         if not self._alike:
@@ -111,7 +119,7 @@ class _Graph:
         held = set(trained(self.optim))
         return {name: p for name, p in self.graphs.modules.tensors().items() if p in held}
 
-    def run(
+    def bound(
         self,
         objective: Objective,
         call: Call,
@@ -120,21 +128,26 @@ class _Graph:
         state: Sequence[Sequence[Tensor]] = (),
         rates: Sequence[Tensor] = (),
         key: Any = None,
-    ) -> list[Tensor]:
-        """Run the objective and its gradient, then the function ``then``; return its tensors."""
+    ) -> Callable[[Objective, Call, Sequence[Tensor]], list[Tensor]]:
+        """The objective and its gradient, followed by ``then``, whose tensors are the result.
+
+        It is a function of the objective's beta, of data of this shape, and of the rates.
+        """
         if not self._numbers.belong_to(objective):
             self._numbers = Numbers(objective)
         self._numbers.check()
         self.pair.structure(call)  # found eagerly: a graph cannot read values
-        beta = getattr(objective, "beta", None)
         device = self.graphs.modules.tensors()[names[0]].device
-        scalars = [*rates] if beta is None else [*rates, _scalar(beta, device)]
-        data = (*scalars, *call[0], *([call[1]] if call[1] else []))  # flat where possible
+        annealed = getattr(objective, "beta", None) is not None
+
+        def flat(objective: Objective, call: Call, rates: Sequence[Tensor]) -> tuple[Any, ...]:
+            scalars = [*rates, _scalar(objective.beta, device)] if annealed else rates  # type: ignore[attr-defined]
+            return (*scalars, *call[0], *([call[1]] if call[1] else []))
 
         def function(tensors: dict[str, Tensor], slots: Any, data: Any) -> list[Tensor]:
-            scalars_, args = data[: len(scalars)], data[len(scalars) :][: len(call[0])]
-            call_ = args, data[-1] if call[1] else {}
-            now = objective if beta is None else replace(cast(Any, objective), beta=scalars_[-1])
+            scalars, args = data[: len(rates) + annealed], data[len(rates) + annealed :]
+            call_ = args[: len(call[0])], args[-1] if call[1] else {}
+            now = replace(cast(Any, objective), beta=scalars[-1]) if annealed else objective
             with torch.enable_grad(), isolated(self.pair.modules, validate=False):
                 free = {name: tensors[name].detach().requires_grad_() for name in names}
                 estimate = self.graphs.modules.run(
@@ -143,10 +156,11 @@ class _Graph:
                 grads = torch.autograd.grad(estimate.loss, list(free.values()), allow_unused=True)
             results = [value.detach() for value in estimate]
             with torch.no_grad():
-                return [*results, *then(tensors, list(grads), slots, scalars_[: len(rates)])]
+                return [*results, *then(tensors, list(grads), slots, scalars[: len(rates)])]
 
         key = key, tuple(names), objective_key(objective)
-        return cast(list[Tensor], self.graphs(function, state, data, key))
+        graph = self.graphs.bound(function, state, flat(objective, call, rates), key)
+        return lambda objective, call, rates: graph(flat(objective, call, rates))
 
 
 class GraphGradients(_Graph):
@@ -159,7 +173,8 @@ class GraphGradients(_Graph):
             device = next(iter(tensors.values())).device
             return [torch.empty(0, device=device) if grad is None else grad for grad in grads]
 
-        loss, log_likelihood, kl, *grads = self.run(objective, call, list(names), keep)
+        graph = self.bound(objective, call, list(names), keep)
+        loss, log_likelihood, kl, *grads = graph(objective, call, ())
         for p, grad in zip(names.values(), grads, strict=True):
             p.grad = grad if grad.shape == p.shape else None  # None for unused ones, as in torch
         return Estimate(loss, log_likelihood, kl)
@@ -175,6 +190,15 @@ class FusedStep(_Graph):
         self.clip_norm = clip_norm
 
     def __call__(self, objective: Objective, call: Call) -> Estimate:
+        return self.with_update(objective, call)(objective, call)
+
+    def repeated(self) -> Step:
+        return Repeated(self)
+
+    def with_update(
+        self, objective: Objective, call: Call
+    ) -> Callable[[Objective, Call], Estimate]:
+        """The step as a function of the objective's beta and of data of this shape."""
         groups = self.optim.param_groups
         group_of = {p: i for i, group in enumerate(groups) for p in group["params"]}
         names = dict(sorted(self.names().items(), key=lambda item: group_of[item[1]]))
@@ -184,8 +208,12 @@ class FusedStep(_Graph):
             adam_state(self.optim, p, bool(flags[i]["amsgrad"]))
             for p, i in zip(names.values(), which, strict=True)
         ]
-        parts = {i: [s for s, j in zip(state, which, strict=True) if i == j] for i in set(which)}
-        rates = [adam_rates(part, groups[i]["lr"], flags[i]) for i, part in sorted(parts.items())]
+        used = sorted(set(which))
+        parts = [[s for s, j in zip(state, which, strict=True) if i == j] for i in used]
+
+        def rates() -> list[Tensor]:
+            pairs = zip(used, parts, strict=True)
+            return [adam_rates(part, groups[i]["lr"], flags[i]) for i, part in pairs]
 
         def update(
             tensors: dict[str, Tensor], grads: list[Tensor | None], slots: Any, rates: Any
@@ -201,8 +229,26 @@ class FusedStep(_Graph):
 
         self.optim._opt_called = True  # type: ignore[attr-defined]  # for lr schedulers
         key = tuple(which), repr(flags), self.clip_norm
-        results = self.run(objective, call, list(names), update, state, rates, key)
-        return Estimate(*results)
+        graph = self.bound(objective, call, list(names), update, state, rates(), key)
+        return lambda objective, call: Estimate(*graph(objective, call, rates()))
+
+
+class Repeated:
+    """A fused step in a loop, which looks up once for each shape of data what does not change."""
+
+    def __init__(self, step: FusedStep) -> None:
+        self.step = step
+        self._key: Any = None
+
+    def __call__(self, objective: Objective, call: Call) -> Estimate:
+        key = objective_key(objective), signature(call), shapes(call)
+        if key != self._key:
+            self._bound = self.step.with_update(objective, call)
+            self._key = key
+        return self._bound(objective, call)
+
+    def repeated(self) -> Step:
+        return self
 
 
 def trained(optim: Optimizer) -> list[Tensor]:

@@ -129,12 +129,25 @@ class Graphs:
         written to. Whatever is no tensor is part of the graph, as is all that ``key`` names.
         The result is a list of tensors.
         """
+        return self.bound(function, state, data, key)(data)
+
+    def bound(
+        self,
+        function: Callable[..., Any],
+        state: Sequence[Sequence[Tensor]],
+        data: tuple[Any, ...],
+        key: Any = None,
+    ) -> Callable[[tuple[Any, ...]], Any]:
+        """The same as a function of the data alone, for several calls with data like these.
+
+        Between the calls only the values of tensors may change.
+        """
         self.modules.numbers.check()
         tensors = self.modules.tensors()
         fixed = [value.detach() for value in tensors.values()]
         fixed += [value for slot in state for value in slot]
         leaves, spec = _flattened(data)
-        inputs = [leaf.contiguous() for leaf in leaves if isinstance(leaf, Tensor)]
+        inputs = _inputs(leaves)
 
         def flat(*values: Tensor) -> Any:
             take = iter(values)
@@ -150,13 +163,24 @@ class Graphs:
         key = (key, shapes, static, _hashable(spec), len(fixed), self.modules.modes())
         if key not in self._graphs:
             if len(self._graphs) == MAX_GRAPHS:
-                return flat(*fixed, *inputs)
+                return lambda data: flat(*fixed, *_inputs(_flattened(data)[0]))
             compiled = compile_graph(flat, [*fixed, *inputs])
             cuda = fixed[0].is_cuda
             self._graphs[key] = CudaGraph(compiled) if cuda else _plain(compiled)
-        results = self._graphs[key](fixed, inputs)
-        self.modules.numbers.hold()  # a module may count its own runs
-        return results
+        graph = self._graphs[key]
+
+        def run(data: tuple[Any, ...]) -> Any:
+            self.modules.numbers.check()
+            results = graph(fixed, _inputs(_flattened(data)[0]))
+            self.modules.numbers.hold()  # a module may count its own runs
+            return results
+
+        return run
+
+
+def _inputs(leaves: Sequence[Any]) -> list[Tensor]:
+    """The tensors among the leaves, as a graph takes them."""
+    return [leaf.contiguous() for leaf in leaves if isinstance(leaf, Tensor)]
 
 
 def _check_hashable(arguments: tuple[Any, ...]) -> None:

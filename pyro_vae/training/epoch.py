@@ -7,6 +7,7 @@ the modes of the modules, are afterwards as they were before.
 import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from itertools import tee
 from typing import cast
 
 import numpy as np
@@ -50,31 +51,28 @@ def train_epoch(
     synchronises the device.
     Raises :class:`NonFinite` where a loss, or a weight after the last step, is not finite.
     """
-    table = None
+    estimates: list[Estimate] = []
     unchecked: list[Batch] = []
     with seeded(seed, epoch, 1 + rank()), in_mode(svi.pair.modules, True):
-        for number, batch in enumerate(steps(svi, data, batches)):
+        for batch in steps(svi, data, batches):
             estimate = cast(Estimate, svi.estimate)
-            if table is None:
-                table = estimate.loss.new_empty(len(batches), 3)
-            table[number] = torch.stack([_number(value, estimate.loss) for value in estimate])
+            estimates.append(estimate)
             unchecked.append(batch)
-            if (
-                table.device.type == "cpu"
-                or len(unchecked) == CHECK_EVERY
-                or number + 1 == len(batches)
-            ):
-                _check_losses(table[: number + 1, 0], unchecked)
+            due = len(unchecked) == CHECK_EVERY or len(estimates) == len(batches)
+            if due or estimate.loss.device.type == "cpu":
+                losses = [e.loss for e in estimates[-len(unchecked) :]]
+                _check_losses(losses, unchecked, len(estimates))
                 unchecked.clear()
             after_step()
     _check_weights(svi, len(batches) - 1, batch)
-    return Estimate(*all_reduce_sum(cast(Tensor, table).sum(0)))
+    table = [torch.stack([_number(value, e.loss) for value in e]) for e in estimates]
+    return Estimate(*all_reduce_sum(torch.stack(table).sum(0)))
 
 
 def steps(svi: SVI, data: Data | Loader, batches: list[Tensor]) -> Iterator[Batch]:
     """Take a step per batch of indices; yield each batch after its step."""
-    for batch in take_all(data, batches, device_of(svi)):
-        svi.step(*batch)
+    taken, again = tee(take_all(data, batches, device_of(svi)))
+    for batch, _ in zip(taken, svi.steps(again), strict=True):
         yield batch
 
 
@@ -96,15 +94,11 @@ def device_of(svi: SVI) -> torch.device:
     return first.device
 
 
-def _check_losses(losses: Tensor, unchecked: list[Batch]) -> None:
-    last = losses[-len(unchecked) :]
-    if math.isfinite(float(last.sum())):  # cheaper than to ask for each
-        return
-    finite = last.isfinite()
-    if not finite.all():
-        late = int((~finite).int().argmax())  # the first of them
-        number = len(losses) - len(unchecked) + late
-        raise NonFinite(f"a loss of {float(losses[number])}", number, unchecked[late])
+def _check_losses(losses: list[Tensor], batches: list[Batch], taken: int) -> None:
+    """Check the losses of the last batches, of ``taken`` in all, with one synchronisation."""
+    for number, loss in enumerate(torch.stack(losses).tolist(), taken - len(losses)):
+        if not math.isfinite(loss):
+            raise NonFinite(f"a loss of {loss}", number, batches[number - taken])
 
 
 def _check_weights(svi: SVI, number: int, batch: Batch) -> None:

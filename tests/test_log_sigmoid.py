@@ -6,6 +6,7 @@ import torch.nn.functional as F
 from torch.fx.experimental.proxy_tensor import make_fx
 
 from pyro_vae.families import BernoulliDistribution
+from pyro_vae.families.bernoulli import Pixels
 from pyro_vae.nets.log_sigmoid import DECOMPOSITIONS, log1p, log_sigmoid
 from pyro_vae.programs.compiler import REPLACED, compile_graph
 
@@ -32,10 +33,24 @@ def test_infinities_and_nan_pass():
     torch.testing.assert_close(log_sigmoid(x), F.logsigmoid(x), equal_nan=True)
 
 
+def pixels(logits):
+    return BernoulliDistribution(logits=logits, validate_args=False)
+
+
+def vectors(logits):
+    return Pixels(pixels(logits), 1, validate_args=False)
+
+
+VECTORS = torch.arange(6.0).remainder(3).div(2).expand(len(X), 6)
+
 FUNCTIONS = {
     "log_sigmoid": (log_sigmoid, F.logsigmoid),
+    "log p(x) of vectors": (
+        lambda x: vectors(x[:, None].tile(6)).log_prob(VECTORS),
+        lambda x: VECTORS.to(x).sum(-1) * x - 6 * F.softplus(x),
+    ),
     "log p(x)": (
-        lambda x: BernoulliDistribution(logits=x, validate_args=False).log_prob(X / 240 + 0.5),
+        lambda x: pixels(x).log_prob(X / 240 + 0.5),
         lambda x: -F.binary_cross_entropy_with_logits(x, X.to(x) / 240 + 0.5, reduction="none"),
     ),
 }
@@ -71,9 +86,11 @@ def test_derivatives_in_forward_mode_are_those_of_torch(name):
 
 
 def test_data_have_a_gradient_too():
-    logits, x = torch.randn(5), torch.rand(5, requires_grad=True)
-    BernoulliDistribution(logits=logits, validate_args=False).log_prob(x).sum().backward()
-    torch.testing.assert_close(x.grad, logits)
+    logits = torch.randn(3, 5)
+    for q in (pixels(logits), vectors(logits)):
+        x = torch.rand(3, 5, requires_grad=True)
+        q.log_prob(x).sum().backward()
+        torch.testing.assert_close(x.grad, logits)
 
 
 def test_torchs_own_functions_are_replaced_in_a_graph():

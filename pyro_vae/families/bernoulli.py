@@ -29,10 +29,10 @@ class Bernoulli(Conditional):
 
 
 class Pixels(dist.Independent):
-    """A batch of vectors of Bernoulli pixels, whose density is summed in parts.
+    """A batch of vectors of Bernoulli pixels, whose density needs few logarithms.
 
-    Where no gradients are recorded, the log-probabilities of some rows at a time stay in the
-    cache until they are summed. A compiler, which traces tensors without values, does so itself.
+    Where no gradients are recorded, the pixels of some rows at a time stay in the cache until
+    they are summed. A compiler, which traces tensors without values, does so itself.
 
     >>> d = Pixels(BernoulliDistribution(logits=torch.zeros(2, 784)), 1)
     >>> d.log_prob(torch.ones(2, 784)).shape
@@ -42,15 +42,17 @@ class Pixels(dist.Independent):
     def log_prob(self, value: Tensor) -> Tensor:
         logits = self.base_dist.logits
         same = value.shape == logits.shape and value.dtype == logits.dtype == torch.float32
-        vectors = same and value.ndim == 2 and self.reinterpreted_batch_ndims == 1
-        if not vectors or torch.is_grad_enabled() or self._validates:
+        if not same or self.reinterpreted_batch_ndims != 1 or self._validates:
             total: Tensor = super().log_prob(value)
             return total
-        rows = max(PART // max(value.shape[1], 1), 1)
-        if len(value) <= rows or type(logits) is not Tensor:
-            return _log_prob_of_rows(logits, value)
+        if torch.is_grad_enabled():
+            return cast(Tensor, LogProbOfVectors.apply(logits, value))
+        rows = max(PART // max(value.shape[-1], 1), 1)
+        if value.ndim != 2 or type(logits) is not Tensor:
+            return _log_prob_of_vectors(logits, value)
+        function = _log_prob_of_draws if value.stride(0) == 0 else _log_prob_of_vectors
         parts = zip(logits.split(rows), value.split(rows), strict=True)
-        return torch.cat([_log_prob_of_rows(*part) for part in parts])
+        return torch.cat([function(*part) for part in parts])
 
     @property
     def _validates(self) -> bool:
@@ -95,25 +97,55 @@ def _log_prob(logits: Tensor, value: Tensor) -> Tensor:
     return torch.addcmul(log_sigmoid(logits), unexpanded(value) - 1, logits)
 
 
-def _log_prob_of_rows(logits: Tensor, value: Tensor) -> Tensor:
-    """log p(x) of vectors, (N, D), with one logarithm for a group of pixels.
+def _log_prob_of_vectors(logits: Tensor, value: Tensor) -> Tensor:
+    """log p(x) of vectors, (..., D), with one logarithm for a group of pixels.
 
-    sum_i log p(x_i) = sum_i (x_i l_i - max(l_i, 0)) - log prod_i (1 + exp(-|l_i|)), whose factors
-    are at most 2. Rows of equal values, draws for one datum, are a product with this vector.
+    sum_i log p(x_i) = sum_i (x_i l_i - max(l_i, 0)) - log prod_i (1 + exp(-|l_i|))
     """
-    groups = _groups(logits.shape[1])
-    if type(logits) is Tensor and value.stride(0) == 0:
-        linear = logits.mv(value[0]) - logits.clamp(min=0).sum(-1)
-    else:  # in the shape of the groups a compiler makes one loop of all
-        linear = (value * logits - logits.clamp(min=0)).unflatten(-1, groups).sum(-1).sum(-1)
+    groups = _groups(logits.shape[-1])  # for both sums, so that a compiler makes one loop of them
+    linear: Tensor = torch.addcmul(-logits.clamp(min=0), value, logits).unflatten(-1, groups)
+    return linear.sum((-1, -2)) - _log_normaliser(logits, groups)
+
+
+def _log_prob_of_draws(logits: Tensor, value: Tensor) -> Tensor:
+    """The same for rows (N, D) with one datum: a product of the logits with its vector."""
+    linear = logits.mv(value[0]) - logits.clamp(min=0).sum(-1)
+    return linear - _log_normaliser(logits, _groups(logits.shape[-1]))
+
+
+def _log_normaliser(logits: Tensor, groups: tuple[int, int]) -> Tensor:
+    """log prod_i (1 + exp(-|l_i|)) of vectors; no factor is larger than 2."""
     factors: Tensor = decay(logits).add_(1).unflatten(-1, groups)
-    return linear - factors.prod(-1).log_().sum(-1)
+    return factors.prod(-1).log_().sum(-1)
 
 
 def _groups(size: int) -> tuple[int, int]:
     """The number of groups of pixels, and their size, at most ``GROUP``."""
     width = next((width for width in range(min(GROUP, size), 0, -1) if size % width == 0), 1)
     return size // width, width
+
+
+class LogProbOfVectors(torch.autograd.Function):
+    """log p(x) of vectors, with the gradient x - sigmoid(logits)."""
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(logits: Tensor, value: Tensor) -> Tensor:
+        return _log_prob_of_vectors(logits, value)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
+        ctx.save_for_backward(*inputs)
+        ctx.save_for_forward(*inputs)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> Any:
+        return LogProb.backward(ctx, grads[0].unsqueeze(-1))
+
+    @staticmethod
+    def jvp(ctx: Any, *tangents: Any) -> Tensor:
+        return LogProb.jvp(ctx, *tangents).sum(-1)
 
 
 class LogProb(torch.autograd.Function):

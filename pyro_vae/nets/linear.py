@@ -1,13 +1,13 @@
-"""Dense layers whose large products use the faster library of this machine."""
+"""Dense layers whose large products are computed in the faster way on this machine."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .products import LARGEST, Library, applies, faster, large
+from .products import LARGEST, Library, applies, faster, kind, large, ways
 
 
 class Product(torch.autograd.Function):
@@ -41,7 +41,7 @@ def product(a: Tensor, b: Tensor, bias: Tensor | None = None) -> Tensor:
 
 
 class Linear(nn.Linear):
-    """``nn.Linear`` whose large products use the faster library of this machine.
+    """``nn.Linear`` whose large products are computed in the faster way on this machine.
 
     The layer is timed once for each number of rows, with its gradient where it is trained
     (:mod:`pyro_vae.nets.products`).
@@ -51,37 +51,53 @@ class Linear(nn.Linear):
     """
 
     def forward(self, input: Tensor) -> Tensor:
-        if not self._by_onednn(input):
+        autocast = torch.is_autocast_enabled("cpu")
+        dtype = torch.get_autocast_dtype("cpu") if autocast else input.dtype
+        library = self._library(input, dtype)
+        if library == "float32" and dtype == torch.bfloat16:
+            return _in_float32(input, self.weight, self.bias)
+        if library != "onednn" or dtype != torch.float32:
             return F.linear(input, self.weight, self.bias)
         rows = product(input.reshape(-1, self.in_features), self.weight, self.bias)
         return rows if input.ndim == 2 else rows.view(*input.shape[:-1], self.out_features)
 
-    def _by_onednn(self, input: Tensor) -> bool:
-        if torch.compiler.is_compiling() or type(input) is not Tensor:
-            return False  # a compiler chooses itself; a graph of ours does so by product
-        if input.ndim < 2 or not applies(input) or torch.is_autocast_enabled("cpu"):
-            return False
+    def _library(self, input: Tensor, dtype: torch.dtype) -> Library:
+        """The faster way; a compiler chooses itself, and a graph of ours does so by product."""
+        if torch.compiler.is_compiling() or type(input) is not Tensor or input.ndim < 2:
+            return "torch"
         rows = input.numel() // self.in_features
-        if not large(rows, self.in_features, self.out_features):
-            return False
-        trained = torch.is_grad_enabled()
+        if not (large(rows, self.in_features, self.out_features) and applies(input, dtype)):
+            return "torch"
+        trained, biased = torch.is_grad_enabled(), self.bias is not None
         size = min(rows, LARGEST), self.in_features, self.out_features
-        kind = "trained " * trained + "biased " * (self.bias is not None)
-        name = f"{kind}layer {size[0]}x{size[1]}x{size[2]}"
-        return faster(name, lambda: _layers(*size, trained, self.bias is not None)) == "onednn"
+        name = f"{kind(dtype)}{'trained ' * trained}{'biased ' * biased}layer "
+        name += "x".join(map(str, size))
+        return faster(name, lambda: _layers(*size, trained, biased, dtype))
+
+
+def _in_float32(input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """A layer of bfloat16 numbers, multiplied in float32: exact up to the last rounding."""
+    low = torch.bfloat16
+    with torch.autocast("cpu", enabled=False):
+        x, w, b = (None if v is None else v.to(low).float() for v in (input, weight, bias))
+        return F.linear(cast(Tensor, x), cast(Tensor, w), b).to(low)
 
 
 def _layers(
-    rows: int, inner: int, columns: int, trained: bool, biased: bool
+    rows: int, inner: int, columns: int, trained: bool, biased: bool, dtype: torch.dtype
 ) -> dict[Library, Callable[[], object]]:
-    """The products of a dense layer by each library: three where it is trained, else one."""
-    a, b, grad = torch.ones(rows, inner), torch.ones(columns, inner), torch.ones(rows, columns)
-    bias = torch.ones(columns) if biased else None
-    pairs = [(grad, b), (grad.t(), a)] if trained else []
-    return {
-        "torch": lambda: [F.linear(a, b, bias), *(torch.mm(*pair) for pair in pairs)],
-        "onednn": lambda: [
-            torch.ops.pyro_vae.mm(a, b.t(), bias),
-            *(torch.ops.pyro_vae.mm(*pair) for pair in pairs),
-        ],
+    """The products of a dense layer in each way: three where it is trained, else one."""
+    shapes = (rows, inner), (columns, inner), (rows, columns), (columns,)
+    a, b, grad, ones = (torch.ones(*shape, dtype=dtype) for shape in shapes)
+    bias = ones if biased else None
+    forward: Mapping[Library, Callable[[], object]] = {
+        "torch": lambda: F.linear(a, b, bias),
+        "onednn": lambda: torch.ops.pyro_vae.mm(a, b.t(), bias),
+        "float32": lambda: _in_float32(a, b, bias),
     }
+    backward = [ways(grad, b), ways(grad.t(), a)] if trained else []
+
+    def all_by(library: Library) -> Callable[[], object]:
+        return lambda: [forward[library](), *(way[library]() for way in backward)]
+
+    return {library: all_by(library) for library in ways(a, b.t())}

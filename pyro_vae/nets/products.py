@@ -1,8 +1,10 @@
-"""Float32 matrix products on the CPU, each by the faster of two libraries on this machine.
+"""Matrix products on the CPU, each in the faster of two ways on this machine.
 
-Torch calls MKL. oneDNN is up to twice as fast on processors that are not Intel's, and slower for
-some shapes and memory layouts elsewhere. So each large product is timed once, in milliseconds, and
-the choice is remembered. The results of both libraries are equal to rounding.
+Torch calls MKL for float32. oneDNN is up to twice as fast on processors that are not Intel's, and
+slower for some shapes and memory layouts elsewhere. Products of bfloat16 numbers are several times
+slower than those of float32 on a processor without instructions for them; there the same numbers
+are multiplied in float32, and the result is rounded. So each large product is timed once, in
+milliseconds, and the choice is remembered. The results of both ways are equal to rounding.
 """
 
 import time
@@ -14,13 +16,13 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import _disable_current_modes
 
-Library = Literal["torch", "onednn"]
+Library = Literal["torch", "onednn", "float32"]
 
 WORTHWHILE = 1 << 23
 """The smallest number of multiplications for which oneDNN saves more time than its call costs."""
 
 MARGIN = 0.9
-"""oneDNN is chosen where it takes less than this share of the time of torch's call."""
+"""Another way is chosen where it takes less than this share of the time of torch's call."""
 
 LARGEST = 1024
 """Products with more rows are timed with this many: a row then costs the same."""
@@ -45,9 +47,10 @@ _fixed: list[Library] = []
 
 @contextmanager
 def products_by(library: Library) -> Iterator[None]:
-    """Use one library, "torch" or "onednn", for all products inside, without timing them.
+    """Use "torch", "onednn" or "float32" for all products inside, without timing them.
 
-    Graphs that were compiled before keep their choice.
+    "onednn" concerns products of float32 numbers, "float32" those of bfloat16; all others are then
+    torch's. Graphs that were compiled before keep their choice.
 
     Raises ``ValueError`` for another name.
 
@@ -79,18 +82,19 @@ def remember(made: Mapping[str, Library]) -> None:
 
 
 def faster(name: str, build: Callable[[], Mapping[Library, Callable[[], object]]]) -> Library:
-    """The faster library for a product, or the one that was asked for.
+    """The faster way for a product, or the one that was asked for.
 
-    ``build`` returns the product by each library; it is called for a new ``name`` only.
+    ``build`` returns the product by torch and in another way; it is called for a new ``name`` only.
     """
     if _fixed:
         return _fixed[-1]
     key = f"{name}, {torch.get_num_threads()} threads"
     if key not in _choices:
-        with _disable_current_modes(), torch.no_grad():
+        with _disable_current_modes(), torch.no_grad(), torch.autocast("cpu", enabled=False):
             calls = build()
             seconds = {library: _seconds(call) for library, call in calls.items()}
-        _choices[key] = "onednn" if seconds["onednn"] < MARGIN * seconds["torch"] else "torch"
+        best = min(seconds, key=lambda library: seconds[library])
+        _choices[key] = best if seconds[best] < MARGIN * seconds["torch"] else "torch"
     return _choices[key]
 
 
@@ -104,11 +108,11 @@ def _seconds(call: Callable[[], object], repeats: int = 9) -> float:
     return min(times[1:])
 
 
-def applies(x: Tensor) -> bool:
-    """Whether oneDNN can compute products of this tensor."""
-    return (
-        x.device.type == "cpu" and x.dtype == torch.float32 and torch.backends.mkldnn.is_available()
-    )
+def applies(x: Tensor, dtype: torch.dtype | None = None) -> bool:
+    """Whether products of this tensor, or of its numbers in another type, have another way."""
+    if x.device.type != "cpu" or not torch.backends.mkldnn.is_available():
+        return False
+    return (dtype or x.dtype) in (torch.float32, torch.bfloat16)
 
 
 def large(rows: int, inner: int, columns: int) -> bool:
@@ -117,10 +121,11 @@ def large(rows: int, inner: int, columns: int) -> bool:
 
 
 def _like(x: Tensor) -> Tensor:
-    """A matrix of ones with the size, at most ``LARGEST``, and the layout of ``x``."""
+    """A matrix of ones with the type, the size, at most ``LARGEST``, and the layout of ``x``."""
     rows, columns = (min(size, LARGEST) for size in x.shape)
     transposed = x.stride(0) < x.stride(1)
-    return torch.ones(columns, rows).t() if transposed else torch.ones(rows, columns)
+    ones = torch.ones(columns, rows).t() if transposed else torch.ones(rows, columns)
+    return ones.to(x.dtype)
 
 
 def _described(x: Tensor) -> str:
@@ -128,20 +133,26 @@ def _described(x: Tensor) -> str:
     return sizes + "'" * (x.stride(0) < x.stride(1))
 
 
+def ways(a: Tensor, b: Tensor) -> dict[Library, Callable[[], Tensor]]:
+    """A product by torch, and in the other way of its type."""
+    if a.dtype == torch.float32:
+        return {"torch": lambda: a @ b, "onednn": lambda: torch.ops.pyro_vae.mm(a, b)}
+    return {"torch": lambda: a @ b, "float32": lambda: (a.float() @ b.float()).to(a.dtype)}
+
+
+def kind(dtype: torch.dtype) -> str:
+    """The part of a product's name that tells its type: nothing for float32."""
+    return "" if dtype == torch.float32 else "bfloat16 "
+
+
 def _mm(a: Tensor, b: Tensor) -> Any:
-    """A product of a graph: torch's, or oneDNN's where that is faster for these layouts."""
+    """A product of a graph: torch's, or the other way where that is faster for these layouts."""
     if not (applies(a) and large(len(a), len(b), b.shape[1])):
         return NotImplemented
-
-    def build() -> dict[Library, Callable[[], object]]:
-        first, second = _like(a), _like(b)
-        return {
-            "torch": lambda: torch.mm(first, second),
-            "onednn": lambda: torch.ops.pyro_vae.mm(first, second),
-        }
-
-    library = faster(f"{_described(a)} {_described(b)}", build)
-    return torch.ops.pyro_vae.mm(a, b) if library == "onednn" else NotImplemented
+    name = f"{kind(a.dtype)}{_described(a)} {_described(b)}"
+    library = faster(name, lambda: ways(_like(a), _like(b)))
+    other = ways(a, b).get(library)
+    return NotImplemented if library == "torch" or other is None else other()
 
 
 def _addmm(bias: Tensor, a: Tensor, b: Tensor, *, beta: float = 1, alpha: float = 1) -> Any:

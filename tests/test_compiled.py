@@ -33,7 +33,8 @@ from pyro_vae.families.bernoulli import ContinuousBernoulli
 from pyro_vae.families.counts import Binomial
 from pyro_vae.families.logistic import DiscretizedLogistic
 from pyro_vae.families.normal import Normal
-from pyro_vae.inference.step import EagerGradients, GraphGradients
+from pyro_vae.inference.graph_step import GraphGradients
+from pyro_vae.inference.step import EagerGradients
 from pyro_vae.nets.precision import BFloat16
 from pyro_vae.nets.residual import residual_decoder, residual_encoder
 from pyro_vae.objectives import (

@@ -305,7 +305,8 @@ def test_strange_images_are_told_apart(data_dir, tmp_path, run, capsys):
     anomaly(tmp_path / "run", "--images", 10, "--num-samples", 5, "--fit-steps", 3)
     sets = json.loads((tmp_path / "run" / "anomaly-10-images-5-samples.json").read_text())["sets"]
     assert {"auroc_log_px", "auroc_regret", "log_px"} == set.intersection(*map(set, sets.values()))
-    assert sets["noise"]["auroc_log_px"] == sets["noise"]["auroc_regret"] == 1
+    assert sets["noise"]["auroc_log_px"] == 1
+    assert sets["noise"]["auroc_regret"] > 0.95  # of 100 pairs, with 5 samples and 3 steps
     assert sets["blank"]["auroc_log_px"] < 0.5  # the known failure: simpler is likelier
     with pytest.raises(SystemExit):
         anomaly(run)

@@ -30,10 +30,10 @@ GUIDE_BYTES = 1 << 28
 """The maximal size of the guide's largest tensor in bytes, where it runs once for each draw."""
 
 CHUNK_BYTES = 1 << 23
-"""The maximal size in bytes of a network's largest output in one pass, which fits the caches."""
+"""The maximal size in bytes of a network's largest output in one pass.
 
-COMPILED = 2
-"""The factor on the bytes with a compiled graph, which reads memory less often than eager code."""
+It fits the caches. Several times larger tensors would go back to the system after each pass, and
+come from it again page by page."""
 
 
 class Block(NamedTuple):
@@ -107,11 +107,11 @@ def log_weights(
     names them explicitly. The result has shape (K, B), where K is ``num_samples``.
 
     The model computes the densities of several draws at once: as many as keep a network's largest
-    output within ``chunk_bytes``, or twice that with ``compile``. The result does not depend on
-    this number, except for rounding. Modules are used in ``eval`` mode. The first draw of each
-    datum validates data and parameters. Discrete sites marked ``infer={"enumerate": "parallel"}``
-    are summed out. With ``compile`` the model runs as one compiled graph. This is faster from about
-    a million draws; a :class:`Scorer` in place of True shares the graph between calls.
+    output within ``chunk_bytes``. The result does not depend on this number, except for rounding.
+    Modules are used in ``eval`` mode. The first draw of each datum validates data and parameters.
+    Discrete sites marked ``infer={"enumerate": "parallel"}`` are summed out. With ``compile`` the
+    model runs as one compiled graph. This is faster from about a million draws; a :class:`Scorer`
+    in place of True shares the graph between calls.
 
     Raises ``ValueError`` for K < 1, sites that do not match, programs without a weight for each
     datum (global sites, a plate that subsamples, a guide without a density), or a weight of NaN.
@@ -185,7 +185,7 @@ def stream(
         found = pair.sliced(call)
     if found.refusal is not None:
         raise ValueError(found.refusal)
-    width = max(chunk_bytes * (COMPILED if scorer.compiled else 1) // found.row_bytes, 1)
+    width = max(chunk_bytes // found.row_bytes, 1)
     wide = GUIDE_BLOCK if found.single else min(GUIDE_BLOCK, GUIDE_BYTES // found.row_bytes)
     for rows, samples in _grid(found.rows.size, num_samples, max(wide // found.guide_copies, 1)):
         with pair.looking():

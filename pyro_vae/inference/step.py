@@ -1,24 +1,17 @@
-"""One optimisation step, in one of three ways, which :class:`pyro_vae.SVI` chooses at its creation.
+"""One optimisation step, run eagerly: on one process, or on several whose gradients are summed.
 
-The step runs eagerly, or as one compiled graph that includes the update of Adam, or on several
-processes whose gradients are summed. Everything that changes from step to step is a tensor input of
-the graph: parameters, buffers, the optimiser's state, learning rates, beta, the data.
+:mod:`pyro_vae.inference.graph_step` has the steps that are compiled graphs.
 """
 
-from collections.abc import Callable, Sequence
-from dataclasses import replace
-from typing import Any, Protocol, cast
+from collections.abc import Sequence
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
-from torch.optim import Adam, Optimizer
+from torch.optim import Optimizer
 
 from ..objectives.objective import Estimate, Objective
-from ..programs.graphs import Graphs, Numbers
-from ..programs.isolation import isolated
 from ..programs.pair import Pair
-from ..programs.rows import shapes, signature
-from .adam import FLAGS, adam_rates, adam_state, adam_update
 from .distributed import all_reduce_sum, broadcast, world_size
 
 Call = tuple[tuple[Any, ...], dict[str, Any]]
@@ -38,15 +31,6 @@ class Step(Protocol):
     def repeated(self) -> "Step":
         """The same step for a loop in which only data, beta and learning rates change."""
         ...
-
-
-def choose_step(pair: Pair, optim: Optimizer, clip_norm: float | None, compile: bool) -> Step:
-    """Return the step of a pair for this optimiser and this number of processes."""
-    fuses = compile and isinstance(optim, Adam) and world_size() == 1
-    if fuses:
-        return FusedStep(pair, cast(Adam, optim), clip_norm)
-    gradients: Gradients = GraphGradients(pair, optim) if compile else EagerGradients(pair)
-    return SeparateStep(pair, gradients, optim, clip_norm)
 
 
 class EagerGradients:
@@ -98,174 +82,9 @@ class SeparateStep:
             self._alike = True
 
 
-class _Graph:
-    """The objective and its gradient as a graph."""
-
-    def __init__(self, pair: Pair, optim: Optimizer) -> None:
-        self.pair = pair
-        self.optim = optim
-        self._graphs: Graphs | None = None
-        self._numbers = Numbers()
-
-    @property
-    def graphs(self) -> Graphs:
-        """The compiled graphs; they are built at the first step, when the modules are known."""
-        if self._graphs is None:
-            self._graphs = Graphs(self.pair.modules)
-        return self._graphs
-
-    def names(self) -> dict[str, Tensor]:
-        """The parameters that are trained, by name."""
-        held = set(trained(self.optim))
-        return {name: p for name, p in self.graphs.modules.tensors().items() if p in held}
-
-    def bound(
-        self,
-        objective: Objective,
-        call: Call,
-        names: Sequence[str],
-        then: Callable[[dict[str, Tensor], list[Tensor | None], Any, Any], list[Tensor]],
-        state: Sequence[Sequence[Tensor]] = (),
-        rates: Sequence[Tensor] = (),
-        key: Any = None,
-    ) -> Callable[[Objective, Call, Sequence[Tensor]], list[Tensor]]:
-        """The objective and its gradient, followed by ``then``, whose tensors are the result.
-
-        It is a function of the objective's beta, of data of this shape, and of the rates.
-        """
-        if not self._numbers.belong_to(objective):
-            self._numbers = Numbers(objective)
-        self._numbers.check()
-        self.pair.structure(call)  # found eagerly: a graph cannot read values
-        device = self.graphs.modules.tensors()[names[0]].device
-        annealed = getattr(objective, "beta", None) is not None
-
-        def flat(objective: Objective, call: Call, rates: Sequence[Tensor]) -> tuple[Any, ...]:
-            scalars = [*rates, _scalar(objective.beta, device)] if annealed else rates  # type: ignore[attr-defined]
-            return (*scalars, *call[0], *([call[1]] if call[1] else []))
-
-        def function(tensors: dict[str, Tensor], slots: Any, data: Any) -> list[Tensor]:
-            scalars, args = data[: len(rates) + annealed], data[len(rates) + annealed :]
-            call_ = args[: len(call[0])], args[-1] if call[1] else {}
-            now = replace(cast(Any, objective), beta=scalars[-1]) if annealed else objective
-            with torch.enable_grad(), isolated(self.pair.modules, validate=False):
-                free = {name: tensors[name].detach().requires_grad_() for name in names}
-                estimate = self.graphs.modules.run(
-                    tensors | free, lambda: now.score(self.pair, *call_)
-                )
-                grads = torch.autograd.grad(estimate.loss, list(free.values()), allow_unused=True)
-            results = [value.detach() for value in estimate]
-            with torch.no_grad():
-                return [*results, *then(tensors, list(grads), slots, scalars[: len(rates)])]
-
-        key = key, tuple(names), objective_key(objective)
-        graph = self.graphs.bound(function, state, flat(objective, call, rates), key)
-        return lambda objective, call, rates: graph(flat(objective, call, rates))
-
-
-class GraphGradients(_Graph):
-    """The gradient by one compiled graph."""
-
-    def __call__(self, objective: Objective, call: Call) -> Estimate:
-        names = self.names()
-
-        def keep(tensors: Any, grads: list[Tensor | None], slots: Any, rates: Any) -> list[Tensor]:
-            device = next(iter(tensors.values())).device
-            return [torch.empty(0, device=device) if grad is None else grad for grad in grads]
-
-        graph = self.bound(objective, call, list(names), keep)
-        loss, log_likelihood, kl, *grads = graph(objective, call, ())
-        for p, grad in zip(names.values(), grads, strict=True):
-            p.grad = grad if grad.shape == p.shape else None  # None for unused ones, as in torch
-        return Estimate(loss, log_likelihood, kl)
-
-
-class FusedStep(_Graph):
-    """Objective, gradient, clip and the update of Adam or AdamW, as one graph."""
-
-    optim: Adam
-
-    def __init__(self, pair: Pair, optim: Adam, clip_norm: float | None) -> None:
-        super().__init__(pair, optim)
-        self.clip_norm = clip_norm
-
-    def __call__(self, objective: Objective, call: Call) -> Estimate:
-        return self.with_update(objective, call)(objective, call)
-
-    def repeated(self) -> Step:
-        return Repeated(self)
-
-    def with_update(
-        self, objective: Objective, call: Call
-    ) -> Callable[[Objective, Call], Estimate]:
-        """The step as a function of the objective's beta and of data of this shape."""
-        groups = self.optim.param_groups
-        group_of = {p: i for i, group in enumerate(groups) for p in group["params"]}
-        names = dict(sorted(self.names().items(), key=lambda item: group_of[item[1]]))
-        which = [group_of[p] for p in names.values()]
-        flags = [{flag: group.get(flag) for flag in FLAGS} for group in groups]
-        state = [
-            adam_state(self.optim, p, bool(flags[i]["amsgrad"]))
-            for p, i in zip(names.values(), which, strict=True)
-        ]
-        used = sorted(set(which))
-        parts = [[s for s, j in zip(state, which, strict=True) if i == j] for i in used]
-
-        def rates() -> list[Tensor]:
-            pairs = zip(used, parts, strict=True)
-            return [adam_rates(part, groups[i]["lr"], flags[i]) for i, part in pairs]
-
-        def update(
-            tensors: dict[str, Tensor], grads: list[Tensor | None], slots: Any, rates: Any
-        ) -> list[Tensor]:
-            if self.clip_norm is not None:
-                grads = clipped(grads, self.clip_norm)
-            numbers = [column for each in rates for column in each.unbind(1)]
-            each = zip(names, grads, slots, which, numbers, strict=True)
-            for name, grad, slot, group, number in each:
-                if grad is not None:  # as in torch: no update without a gradient
-                    adam_update(tensors[name], grad, slot, number, flags[group])
-            return []
-
-        self.optim._opt_called = True  # type: ignore[attr-defined]  # for lr schedulers
-        key = tuple(which), repr(flags), self.clip_norm
-        graph = self.bound(objective, call, list(names), update, state, rates(), key)
-        return lambda objective, call: Estimate(*graph(objective, call, rates()))
-
-
-class Repeated:
-    """A fused step in a loop, which looks up once for each shape of data what does not change."""
-
-    def __init__(self, step: FusedStep) -> None:
-        self.step = step
-        self._key: Any = None
-
-    def __call__(self, objective: Objective, call: Call) -> Estimate:
-        key = objective_key(objective), signature(call), shapes(call)
-        if key != self._key:
-            self._bound = self.step.with_update(objective, call)
-            self._key = key
-        return self._bound(objective, call)
-
-    def repeated(self) -> Step:
-        return self
-
-
 def trained(optim: Optimizer) -> list[Tensor]:
     """The parameters of an optimiser that are not frozen."""
     return [p for group in optim.param_groups for p in group["params"] if p.requires_grad]
-
-
-def clipped(grads: Sequence[Tensor | None], max_norm: float) -> list[Tensor | None]:
-    """Scale gradients down to a maximal Euclidean norm, computed over all of them together."""
-    given = [grad for grad in grads if grad is not None]
-    scale = (max_norm / (torch.nn.utils.get_total_norm(given) + 1e-6)).clamp(max=1.0)
-    return [None if grad is None else grad * scale for grad in grads]
-
-
-def objective_key(objective: Objective) -> Any:
-    """The part of an objective that a graph depends on: everything except the value of beta."""
-    return replace(cast(Any, objective), beta=None) if hasattr(objective, "beta") else objective
 
 
 def _sum_gradients(parameters: Sequence[Tensor]) -> None:
@@ -280,8 +99,3 @@ def _sum_gradients(parameters: Sequence[Tensor]) -> None:
     flat = all_reduce_sum(torch.cat([grad.reshape(-1) for grad in grads]))
     for p, part in zip(shared, flat.split([p.numel() for p in shared]), strict=True):
         p.grad = part.view_as(p)
-
-
-def _scalar(value: Any, device: torch.device) -> Tensor:
-    """A number as a tensor on the device, without synchronising with the device."""
-    return value.to(device) if isinstance(value, Tensor) else torch.full((), value, device=device)

@@ -14,7 +14,8 @@ from ..objectives.stock import adopt
 from ..programs.isolation import unchanged
 from ..programs.pair import Pair
 from ..programs.sites import Program
-from .step import Step, choose_step, trained
+from .graph_step import choose_step
+from .step import Step, trained
 
 
 class SVI(pyro.infer.SVI):

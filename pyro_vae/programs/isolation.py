@@ -77,8 +77,9 @@ def in_mode(modules: Iterable[nn.Module], training: bool) -> Iterator[None]:
     modes: dict[nn.Module, bool] = {}
 
     def switch(module: nn.Module, args: Any = None) -> None:
-        modes.setdefault(module, module.training)
-        module.training = training
+        if module.training != training:
+            modes[module] = module.training
+            module.training = training
 
     for root in modules:
         root.apply(switch)

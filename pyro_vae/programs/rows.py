@@ -49,11 +49,13 @@ class Rows:
 
     def apply(self, call: Call, function: Callable[[Tensor], Tensor]) -> Call:
         """The same call with a function of every tensor of rows in its place."""
-        leaves, spec = pytree.tree_flatten(call)
+        leaves = _leaves(call)
         changed = [
             function(leaf) if row else leaf for leaf, row in zip(leaves, self.mask, strict=True)
         ]
-        args, kwargs = pytree.tree_unflatten(changed, spec)
+        if _plain(call):
+            return tuple(changed), {}
+        args, kwargs = pytree.tree_unflatten(changed, pytree.tree_structure(call))
         return args, kwargs
 
     def copies(self, call: Call, number: int) -> Call:
@@ -100,9 +102,8 @@ def chosen(call: Call, names: tuple[int | str, ...]) -> Rows:
 
 def signature(call: Call) -> Any:
     """What tells calls of one kind from those of another: structure, types, and other values."""
-    args, kwargs = call
-    if not kwargs and all(isinstance(leaf, Tensor) for leaf in args):  # the usual call, at no cost
-        return tuple(_kind(leaf) for leaf in args)
+    if _plain(call):
+        return tuple(_kind(leaf) for leaf in call[0])
     leaves, spec = pytree.tree_flatten(call)
     return str(spec), tuple(_kind(leaf) for leaf in leaves)
 
@@ -125,11 +126,14 @@ def _types(call: Call) -> str:
     return (" and ".join(names) or "none") + advice
 
 
-def _leaves(call: Call) -> list[Any]:
+def _plain(call: Call) -> bool:
+    """Whether all arguments are tensors by position, the usual call, which costs nothing here."""
     args, kwargs = call
-    if not kwargs and all(isinstance(leaf, Tensor) for leaf in args):
-        return list(args)
-    return pytree.tree_leaves(call)
+    return not kwargs and all(isinstance(leaf, Tensor) for leaf in args)
+
+
+def _leaves(call: Call) -> list[Any]:
+    return list(call[0]) if _plain(call) else pytree.tree_leaves(call)
 
 
 def _length(leaf: Any) -> int | None:

@@ -4,6 +4,8 @@ Objectives, families and likelihoods are each compared once: they do not interac
 graphs are traced and run operation by operation, which is quick; some are compiled.
 """
 
+import copy
+import enum
 import itertools
 
 import pyro
@@ -315,36 +317,79 @@ def test_annealing_and_learning_rates_compile_nothing_anew(traced_only):
     assert num_graphs(svi) == 1
 
 
-LOOPS = {
-    "adam": (dense, 64, adam),
-    "two groups": (dense, 64, OPTIMISERS["two groups"]),
-    "sgd": (dense, 64, OPTIMISERS["sgd"]),
-    "buffers": (residual, 784, adam),
+def replaced(vae, svi):
+    """Other storage for a weight, other buffers, and the optimiser's state from a file."""
+    first = next(vae.parameters())
+    first.data = 0.5 * first.data
+    for module in vae.modules():
+        for name, value in module._buffers.items():
+            module._buffers[name] = value + 1 if value.is_floating_point() else value
+    svi.optim.load_state_dict(copy.deepcopy(svi.optim.state_dict()))
+
+
+CHANGES = {
+    "learning rate": lambda vae, svi: svi.optim.param_groups[0].update(lr=0.5),
+    "betas": lambda vae, svi: svi.optim.param_groups[0].update(betas=(0.1, 0.5)),
+    "weight decay": lambda vae, svi: svi.optim.param_groups[-1].update(weight_decay=0.9),
+    "a layer is frozen": lambda vae, svi: next(vae.decoder.parameters()).requires_grad_(False),
+    "eval": lambda vae, svi: vae.eval(),
+    "state": lambda vae, svi: svi.optim.state.clear(),
+    "tensors": replaced,
 }
 
 
-@pytest.mark.parametrize("name", LOOPS)
-def test_steps_in_a_loop_are_the_same_steps(traced_only, name):
-    """Two loops over ragged batches, beta and the learning rate changed, a layer frozen between."""
-    make, size, optimiser = LOOPS[name]
+@pytest.mark.parametrize("name", CHANGES)
+def test_a_step_sees_what_has_changed_since_the_last(traced_only, name):
+    """As a step does that looks up everything, and other than without the change."""
     results = []
-    for loop in (True, False):
-        *_, svi = trained(make, size, optimiser, compile=True, steps=1)
+    for change, anew in ((CHANGES[name], False), (CHANGES[name], True), (lambda *_: None, False)):
+        *_, svi = trained(residual, 784, OPTIMISERS["two groups"], compile=True, steps=2)
         vae = svi.model.__self__
-        data = torch.rand(8, size, generator=torch.Generator().manual_seed(0)) < 0.3
-        data = data.to(next(vae.parameters()))
+        data = torch.rand(8, 784, generator=torch.Generator().manual_seed(0)) < 0.3
         losses = []
-
-        def batches(svi=svi, data=data):
-            for size in (8, 8, 5, 8):
-                svi.optim.param_groups[0]["lr"] *= 0.5
-                yield (data[:size],)
-
-        for _ in range(2):
-            losses += svi.steps(batches()) if loop else (svi.step(*batch) for batch in batches())
-            next(vae.decoder.parameters()).requires_grad_(False)
+        for step in range(5):
+            if step == 2:
+                change(vae, svi)
+            if anew:
+                svi._step._key = None
+            losses.append(svi.step(data.to(next(vae.parameters()))))
         results.append([torch.stack(losses), dict(vae.state_dict())])
-    torch.testing.assert_close(*results, rtol=0, atol=0)
+    torch.testing.assert_close(results[0], results[1], rtol=0, atol=0)
+    assert not results[0][0].equal(results[2][0])
+
+
+class Scaled(nn.Module):
+    """Programs with an argument that is no tensor."""
+
+    def __init__(self):
+        super().__init__()
+        self.vae = dense()
+
+    def model(self, x, scale):
+        with pyro.poutine.scale(scale=scale.value):
+            self.vae.model(x)
+
+    def guide(self, x, scale):
+        with pyro.poutine.scale(scale=scale.value):
+            self.vae.guide(x)
+
+
+class Scale(enum.Enum):
+    ONE = 1.0
+    TWO = 2.0
+
+
+def test_an_argument_that_is_no_tensor_may_change(traced_only):
+    x, losses = torch.ones(8, 64), []
+    for compile in (True, False):
+        torch.manual_seed(0)
+        pair = Scaled()
+        optim = torch.optim.Adam(pair.parameters(), lr=1e-3)
+        svi = SVI(pair.model, pair.guide, optim, Trace_ELBO(), compile=compile)
+        torch.manual_seed(1)
+        scales = (Scale.ONE, Scale.TWO, Scale.TWO, Scale.ONE)
+        losses.append(torch.stack([svi.step(x, scale) for scale in scales]))
+    torch.testing.assert_close(*losses)
 
 
 def test_a_module_put_in_eval_mode_is_another_graph(traced_only):

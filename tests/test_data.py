@@ -152,6 +152,20 @@ def test_bernoulli_is_certain_at_both_ends(monkeypatch, levels, u):
     assert bernoulli(torch.tensor([0, levels], dtype=torch.uint8), levels).tolist() == [0.0, 1.0]
 
 
+@pytest.mark.parametrize("kind", ["grey", "dynamic"])
+def test_batches_are_those_asked_for_one_by_one(monkeypatch, kind):
+    """Of certain pixels, for which a draw is no matter of chance; three batches at once."""
+    monkeypatch.setattr("pyro_vae.data.images.TOGETHER", 3 * 4 * 256)
+    values = torch.tensor([0, 255], dtype=torch.uint8)[torch.randint(2, (40, 256))]
+    images = Images(values, (1, 16, 16), Pixels(kind), 255)
+    indices = torch.randperm(18).split(4)
+    got = list(images.batches(indices))
+    assert [len(x) for x in got] == [4, 4, 4, 4, 2]
+    for x, index in zip(got, indices, strict=True):
+        assert x.equal(values[index] / 255)
+    assert not list(images.batches([]))
+
+
 def test_draws_of_pixels_and_visits_are_independent():
     torch.manual_seed(2)
     images = Images(torch.full((2000, 8), 128, dtype=torch.uint8), (1, 2, 4), Pixels.DYNAMIC, 255)

@@ -27,6 +27,27 @@ def test_the_sum_in_parts_is_the_sum(rows, pixels, copies):
             torch.testing.assert_close(q.log_prob(x), double)
 
 
+@pytest.mark.parametrize("scale", [5.0, 30.0, 1e36])
+@pytest.mark.parametrize("copies", [False, True])
+def test_sums_of_confident_pixels_do_not_cancel(scale, copies):
+    """Logits of the right sign: log p(x) is near 0, and the sum of all logits is large."""
+    torch.manual_seed(0)
+    x = torch.bernoulli(torch.full((1, 11025), 0.5)).expand(50, -1)
+    logits = (2 * x - 1) * (scale * (1 + torch.rand(50, 11025)))
+    with pyro.validation_enabled(False), torch.no_grad():
+        q = Bernoulli(nn.Identity())(logits)
+        exact = Bernoulli(nn.Identity())(logits.double()).log_prob(x.double()).float()
+        value = q.log_prob(x.clone() if copies else x)
+    torch.testing.assert_close(value, exact, rtol=1e-5, atol=1e-4)
+
+
+def test_no_rows_and_no_pixels():
+    with pyro.validation_enabled(False), torch.no_grad():
+        for rows, pixels in ((0, 5), (3, 0)):
+            q = Bernoulli(nn.Identity())(torch.zeros(rows, pixels))
+            assert q.log_prob(torch.zeros(1, pixels).expand(rows, -1)).equal(torch.zeros(rows))
+
+
 def test_data_outside_the_support_are_refused_where_pyro_validates():
     logits = torch.zeros(2 * PART // 784, 784)
     with pyro.validation_enabled(True), torch.no_grad():

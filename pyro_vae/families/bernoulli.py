@@ -7,12 +7,12 @@ import torch
 from pyro.distributions import constraints
 from torch import Tensor
 
-from ..nets.log_sigmoid import decay, log_sigmoid
+from ..nets.log_sigmoid import decay, differentiated, log_sigmoid
 from .conditional import BINARY, Conditional
 from .elementwise import Elementwise, unexpanded
 
 GROUP = 120
-"""The largest number of factors, at most 2 each, whose product is no overflow in float32."""
+"""The most factors, of at most 2 each, that are multiplied: float32 ends at 2^128."""
 
 PART = 1 << 18
 """The number of pixels whose log-probabilities, 1 MiB, are computed before they are summed."""
@@ -45,11 +45,11 @@ class Pixels(dist.Independent):
         if not same or self.reinterpreted_batch_ndims != 1 or self._validates:
             total: Tensor = super().log_prob(value)
             return total
-        if torch.is_grad_enabled():
+        if differentiated(logits):
             return cast(Tensor, LogProbOfVectors.apply(logits, value))
-        rows = max(PART // max(value.shape[-1], 1), 1)
-        if value.ndim != 2 or type(logits) is not Tensor:
+        if value.ndim != 2 or not len(value) or type(logits) is not Tensor or logits.is_cuda:
             return _log_prob_of_vectors(logits, value)
+        rows = max(PART // max(value.shape[-1], 1), 1)
         function = _log_prob_of_draws if value.stride(0) == 0 else _log_prob_of_vectors
         parts = zip(logits.split(rows), value.split(rows), strict=True)
         return torch.cat([function(*part) for part in parts])
@@ -87,7 +87,7 @@ class BernoulliDistribution(dist.Bernoulli):
             self._validate_sample(value)
         value = value.to(self.logits.dtype)
         logits, values = torch.broadcast_tensors(self.logits, value)
-        if not torch.is_grad_enabled():
+        if not differentiated(logits):
             return _log_prob(logits, value)
         return cast(Tensor, LogProb.apply(logits, values))
 
@@ -108,8 +108,12 @@ def _log_prob_of_vectors(logits: Tensor, value: Tensor) -> Tensor:
 
 
 def _log_prob_of_draws(logits: Tensor, value: Tensor) -> Tensor:
-    """The same for rows (N, D) with one datum: a product of the logits with its vector."""
-    linear = logits.mv(value[0]) - logits.clamp(min=0).sum(-1)
+    """The same for rows (N, D) with one datum: the linear part is products with its vector.
+
+    sum_i (x_i min(l_i, 0) - (1 - x_i) max(l_i, 0)), whose terms have one sign and do not cancel.
+    """
+    x = value[0]
+    linear = logits.clamp(max=0).mv(x) - logits.clamp(min=0).mv(1 - x)
     return linear - _log_normaliser(logits, _groups(logits.shape[-1]))
 
 

@@ -16,7 +16,7 @@ from ..objectives.objective import Estimate, Objective
 from ..programs.graphs import Graphs, Numbers
 from ..programs.isolation import isolated
 from ..programs.pair import Pair
-from ..programs.rows import shapes, signature
+from ..programs.rows import plain
 from .adam import FLAGS, adam_rates, adam_state, adam_update
 from .distributed import world_size
 from .step import Call, EagerGradients, Gradients, SeparateStep, Step, trained
@@ -66,10 +66,9 @@ class _Graph:
 
         It is a function of the objective's beta, of data of this shape, and of the rates.
         """
-        if not self._numbers.belong_to(objective):
-            self._numbers = Numbers(objective)
-        self._numbers.check()
-        self.pair.structure(call)  # found eagerly: a graph cannot read values
+        self._check_numbers(objective)
+        with self.pair.isolated():
+            self.pair.structure(call)  # found eagerly: a graph cannot read values
         device = self.graphs.modules.tensors()[names[0]].device
         annealed = getattr(objective, "beta", None) is not None
 
@@ -93,7 +92,17 @@ class _Graph:
 
         key = key, tuple(names), objective_key(objective)
         graph = self.graphs.bound(function, state, flat(objective, call, rates), key)
-        return lambda objective, call, rates: graph(flat(objective, call, rates))
+
+        def run(objective: Objective, call: Call, rates: Sequence[Tensor]) -> list[Tensor]:
+            self._check_numbers(objective)
+            return cast(list[Tensor], graph(flat(objective, call, rates)))
+
+        return run
+
+    def _check_numbers(self, objective: Objective) -> None:
+        if not self._numbers.belong_to(objective):
+            self._numbers = Numbers(objective)
+        self._numbers.check()
 
 
 class GraphGradients(_Graph):
@@ -114,21 +123,42 @@ class GraphGradients(_Graph):
 
 
 class FusedStep(_Graph):
-    """Objective, gradient, clip and the update of Adam or AdamW, as one graph."""
+    """Objective, gradient, clip and the update of Adam or AdamW, as one graph.
+
+    What the graph depends on is looked up where it may have changed since the last step.
+    """
 
     optim: Adam
 
     def __init__(self, pair: Pair, optim: Adam, clip_norm: float | None) -> None:
         super().__init__(pair, optim)
         self.clip_norm = clip_norm
+        self._key: Any = None
 
     def __call__(self, objective: Objective, call: Call) -> Estimate:
-        return self.with_update(objective, call)(objective, call)
+        key = objective_key(objective), tensor_kinds(call), self._tensors_and_settings()
+        if key != self._key or key[1] is None:
+            self._bound = self.bound_with_update(objective, call)
+            self._key = (*key[:2], self._tensors_and_settings())  # the first step makes the state
+        self.optim._opt_called = True  # type: ignore[attr-defined]  # for lr schedulers
+        return self._bound(objective, call)
 
-    def repeated(self) -> Step:
-        return Repeated(self)
+    def _tensors_and_settings(self) -> Any:
+        """Where all tensors lie, which are trained, the modes, and the settings of the optimiser.
 
-    def with_update(
+        The tensors of the last step are alive, so no other has the place of one of them.
+        """
+        modules, state = self.graphs.modules, self.optim.state
+        groups = self.optim.param_groups
+        return (
+            modules.modes(),
+            [x.data_ptr() for x in modules.tensors().values()],
+            [[group.get(flag) for flag in FLAGS] for group in groups],
+            [[(id(p), p.requires_grad) for p in group["params"]] for group in groups],
+            [[*map(id, state.get(p, {}).values())] for group in groups for p in group["params"]],
+        )
+
+    def bound_with_update(
         self, objective: Objective, call: Call
     ) -> Callable[[Objective, Call], Estimate]:
         """The step as a function of the objective's beta and of data of this shape."""
@@ -145,8 +175,9 @@ class FusedStep(_Graph):
         parts = [[s for s, j in zip(state, which, strict=True) if i == j] for i in used]
 
         def rates() -> list[Tensor]:
-            pairs = zip(used, parts, strict=True)
-            return [adam_rates(part, groups[i]["lr"], flags[i]) for i, part in pairs]
+            lrs = [self.optim.param_groups[i]["lr"] for i in used]
+            numbers = zip(parts, lrs, (flags[i] for i in used), strict=True)
+            return [adam_rates(*each) for each in numbers]
 
         def update(
             tensors: dict[str, Tensor], grads: list[Tensor | None], slots: Any, rates: Any
@@ -160,28 +191,14 @@ class FusedStep(_Graph):
                     adam_update(tensors[name], grad, slot, number, flags[group])
             return []
 
-        self.optim._opt_called = True  # type: ignore[attr-defined]  # for lr schedulers
         key = tuple(which), repr(flags), self.clip_norm
         graph = self.bound(objective, call, list(names), update, state, rates(), key)
         return lambda objective, call: Estimate(*graph(objective, call, rates()))
 
 
-class Repeated:
-    """A fused step in a loop, which looks up once for each shape of data what does not change."""
-
-    def __init__(self, step: FusedStep) -> None:
-        self.step = step
-        self._key: Any = None
-
-    def __call__(self, objective: Objective, call: Call) -> Estimate:
-        key = objective_key(objective), signature(call), shapes(call)
-        if key != self._key:
-            self._bound = self.step.with_update(objective, call)
-            self._key = key
-        return self._bound(objective, call)
-
-    def repeated(self) -> Step:
-        return self
+def tensor_kinds(call: Call) -> Any:
+    """Shapes, types and devices of a call with tensors by position alone; None of another call."""
+    return [(x.shape, x.dtype, x.device) for x in call[0]] if plain(call) else None
 
 
 def clipped(grads: Sequence[Tensor | None], max_norm: float) -> list[Tensor | None]:

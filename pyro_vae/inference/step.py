@@ -28,10 +28,6 @@ class Step(Protocol):
 
     def __call__(self, objective: Objective, call: Call) -> Estimate: ...
 
-    def repeated(self) -> "Step":
-        """The same step for a loop in which only data, beta and learning rates change."""
-        ...
-
 
 class EagerGradients:
     """The gradient from an eager run of the objective."""
@@ -70,9 +66,6 @@ class SeparateStep:
             torch.nn.utils.clip_grad_norm_(parameters, self.clip_norm)
         self.optim.step()
         return estimate
-
-    def repeated(self) -> Step:
-        return self
 
     def _make_alike(self) -> None:
         """Copy the weights of the first process to all processes, once."""

@@ -1,6 +1,6 @@
 """Stochastic variational inference over modules: Pyro's ``SVI`` with a torch optimiser."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import pyro.infer
@@ -15,7 +15,7 @@ from ..programs.isolation import unchanged
 from ..programs.pair import Pair
 from ..programs.sites import Program
 from .graph_step import choose_step
-from .step import Step, trained
+from .step import trained
 
 
 class SVI(pyro.infer.SVI):
@@ -90,27 +90,10 @@ class SVI(pyro.infer.SVI):
 
         ``self.estimate`` then holds the loss, the log-likelihood, the KL and the true ELBO.
         """
-        return self._take(self._step, args, kwargs)
-
-    def steps(self, batches: Iterable[tuple[Any, ...]]) -> Iterator[Tensor]:
-        """Take a step with each batch of arguments; yield the loss of each after its step.
-
-        Between the steps only the data, beta and the learning rates may change. What else a
-        compiled step depends on is looked up once for each shape of data.
-
-        >>> svi = SVI(vae.model, vae.guide, torch.optim.Adam(vae.parameters()), Trace_ELBO())
-        >>> len([float(loss) for loss in svi.steps((torch.ones(8, 64),) for _ in range(3))])
-        3
-        """
-        step = self._step.repeated()
-        for batch in batches:
-            yield self._take(step, batch, {})
-
-    def _take(self, step: Step, args: Any, kwargs: Any) -> Tensor:
         objective = self.objective.at(self.num_steps)
         if not self._checked:
             self._check(objective, args, kwargs)
-        estimate = step(objective, (args, kwargs))
+        estimate = self._step(objective, (args, kwargs))
         self.num_steps += 1
         self.estimate = estimate.detached()
         return self.estimate.loss

@@ -1,6 +1,6 @@
 """Dense layers whose large products are computed in the faster way on this machine."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any, cast
 
 import torch
@@ -51,15 +51,21 @@ class Linear(nn.Linear):
     """
 
     def forward(self, input: Tensor) -> Tensor:
-        autocast = torch.is_autocast_enabled("cpu")
-        dtype = torch.get_autocast_dtype("cpu") if autocast else input.dtype
-        library = self._library(input, dtype)
+        dtype = self._dtype(input)
+        library = self._library(input, dtype) if dtype else "torch"
         if library == "float32" and dtype == torch.bfloat16:
             return _in_float32(input, self.weight, self.bias)
         if library != "onednn" or dtype != torch.float32:
             return F.linear(input, self.weight, self.bias)
         rows = product(input.reshape(-1, self.in_features), self.weight, self.bias)
         return rows if input.ndim == 2 else rows.view(*input.shape[:-1], self.out_features)
+
+    def _dtype(self, input: Tensor) -> torch.dtype | None:
+        """The type in which torch computes the layer; None where torch refuses the types."""
+        types = {input.dtype, self.weight.dtype}
+        if torch.is_autocast_enabled("cpu") and types <= {torch.float32, torch.bfloat16}:
+            return torch.get_autocast_dtype("cpu")
+        return input.dtype if len(types) == 1 else None
 
     def _library(self, input: Tensor, dtype: torch.dtype) -> Library:
         """The faster way; a compiler chooses itself, and a graph of ours does so by product."""
@@ -90,14 +96,15 @@ def _layers(
     shapes = (rows, inner), (columns, inner), (rows, columns), (columns,)
     a, b, grad, ones = (torch.ones(*shape, dtype=dtype) for shape in shapes)
     bias = ones if biased else None
-    forward: Mapping[Library, Callable[[], object]] = {
-        "torch": lambda: F.linear(a, b, bias),
-        "onednn": lambda: torch.ops.pyro_vae.mm(a, b.t(), bias),
-        "float32": lambda: _in_float32(a, b, bias),
-    }
     backward = [ways(grad, b), ways(grad.t(), a)] if trained else []
+    other: Library = "onednn" if dtype == torch.float32 else "float32"
 
-    def all_by(library: Library) -> Callable[[], object]:
-        return lambda: [forward[library](), *(way[library]() for way in backward)]
+    def in_other_way() -> Tensor:
+        if dtype == torch.float32:
+            return cast(Tensor, torch.ops.pyro_vae.mm(a, b.t(), bias))
+        return _in_float32(a, b, bias)
 
-    return {library: all_by(library) for library in ways(a, b.t())}
+    return {
+        "torch": lambda: [F.linear(a, b, bias), *(way["torch"]() for way in backward)],
+        other: lambda: [in_other_way(), *(way[other]() for way in backward)],
+    }

@@ -1,10 +1,10 @@
 """Matrix products on the CPU, each in the faster of two ways on this machine.
 
 Torch calls MKL for float32. oneDNN is up to twice as fast on processors that are not Intel's, and
-slower for some shapes and memory layouts elsewhere. Products of bfloat16 numbers are several times
-slower than those of float32 on a processor without instructions for them; there the same numbers
-are multiplied in float32, and the result is rounded. So each large product is timed once, in
-milliseconds, and the choice is remembered. The results of both ways are equal to rounding.
+slower for some shapes and memory layouts elsewhere. Products of bfloat16 numbers take two to three
+times as long as those of float32 on a processor without instructions for them; there the same
+numbers are multiplied in float32, and the result is rounded. So each large product is timed once,
+in milliseconds, and the choice is remembered. The results of both ways are equal to rounding.
 """
 
 import time
@@ -19,7 +19,7 @@ from torch.utils._python_dispatch import _disable_current_modes
 Library = Literal["torch", "onednn", "float32"]
 
 WORTHWHILE = 1 << 23
-"""The smallest number of multiplications for which oneDNN saves more time than its call costs."""
+"""The smallest number of multiplications for which another way may save more than it costs."""
 
 MARGIN = 0.9
 """Another way is chosen where it takes less than this share of the time of torch's call."""
@@ -60,7 +60,7 @@ def products_by(library: Library) -> Iterator[None]:
     torch.Size([128, 400])
     """
     if library not in get_args(Library):
-        raise ValueError(f"expected a library of {get_args(Library)}, got {library!r}")
+        raise ValueError(f"expected one of {get_args(Library)}, got {library!r}")
     _fixed.append(library)
     try:
         yield
@@ -145,22 +145,30 @@ def kind(dtype: torch.dtype) -> str:
     return "" if dtype == torch.float32 else "bfloat16 "
 
 
-def _mm(a: Tensor, b: Tensor) -> Any:
-    """A product of a graph: torch's, or the other way where that is faster for these layouts."""
+def _faster_in_graph(a: Tensor, b: Tensor) -> Library:
+    """The faster way for a product of a graph with these layouts."""
     if not (applies(a) and large(len(a), len(b), b.shape[1])):
-        return NotImplemented
+        return "torch"
     name = f"{kind(a.dtype)}{_described(a)} {_described(b)}"
-    library = faster(name, lambda: ways(_like(a), _like(b)))
-    other = ways(a, b).get(library)
-    return NotImplemented if library == "torch" or other is None else other()
+    return faster(name, lambda: ways(_like(a), _like(b)))
+
+
+def _mm(a: Tensor, b: Tensor) -> Any:
+    library = _faster_in_graph(a, b)
+    other = None if library == "torch" else ways(a, b).get(library)
+    return NotImplemented if other is None else other()
 
 
 def _addmm(bias: Tensor, a: Tensor, b: Tensor, *, beta: float = 1, alpha: float = 1) -> Any:
-    """The bias is added by the graph, which joins it with the activation that follows."""
+    """A large product, to which the graph adds the bias together with what follows."""
     if not (alpha == beta == 1 and applies(a) and large(len(a), len(b), b.shape[1])):
         return NotImplemented
-    product = _mm(a, b)
-    return bias + (aten.mm(a, b) if product is NotImplemented else product)
+    if a.dtype == torch.float32:
+        product = _mm(a, b)
+        return bias + (aten.mm(a, b) if product is NotImplemented else product)
+    if _faster_in_graph(a, b) != "float32":  # rounded once, after the bias, in each way
+        return NotImplemented
+    return (a.float() @ b.float() + bias.float()).to(a.dtype)
 
 
 DECOMPOSITIONS: dict[Any, Callable[..., Any]] = {aten.mm.default: _mm, aten.addmm.default: _addmm}

@@ -138,7 +138,7 @@ class Graphs:
         data: tuple[Any, ...],
         key: Any = None,
     ) -> Callable[[tuple[Any, ...]], Any]:
-        """The same as a function of the data alone, for several calls with data like these.
+        """The same as a function of the data alone, for several calls with tensors like these.
 
         Between the calls only the values of tensors may change.
         """

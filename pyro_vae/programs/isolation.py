@@ -77,8 +77,8 @@ def in_mode(modules: Iterable[nn.Module], training: bool) -> Iterator[None]:
     modes: dict[nn.Module, bool] = {}
 
     def switch(module: nn.Module, args: Any = None) -> None:
-        if module.training != training:
-            modes[module] = module.training
+        modes.setdefault(module, module.training)
+        if module.training != training:  # an assignment to a module is slow
             module.training = training
 
     for root in modules:

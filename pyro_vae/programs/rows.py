@@ -53,7 +53,7 @@ class Rows:
         changed = [
             function(leaf) if row else leaf for leaf, row in zip(leaves, self.mask, strict=True)
         ]
-        if _plain(call):
+        if plain(call):
             return tuple(changed), {}
         args, kwargs = pytree.tree_unflatten(changed, pytree.tree_structure(call))
         return args, kwargs
@@ -102,7 +102,7 @@ def chosen(call: Call, names: tuple[int | str, ...]) -> Rows:
 
 def signature(call: Call) -> Any:
     """What tells calls of one kind from those of another: structure, types, and other values."""
-    if _plain(call):
+    if plain(call):
         return tuple(_kind(leaf) for leaf in call[0])
     leaves, spec = pytree.tree_flatten(call)
     return str(spec), tuple(_kind(leaf) for leaf in leaves)
@@ -126,14 +126,14 @@ def _types(call: Call) -> str:
     return (" and ".join(names) or "none") + advice
 
 
-def _plain(call: Call) -> bool:
+def plain(call: Call) -> bool:
     """Whether all arguments are tensors by position, the usual call, which costs nothing here."""
     args, kwargs = call
     return not kwargs and all(isinstance(leaf, Tensor) for leaf in args)
 
 
 def _leaves(call: Call) -> list[Any]:
-    return list(call[0]) if _plain(call) else pytree.tree_leaves(call)
+    return list(call[0]) if plain(call) else pytree.tree_leaves(call)
 
 
 def _length(leaf: Any) -> int | None:

@@ -7,7 +7,6 @@ the modes of the modules, are afterwards as they were before.
 import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from itertools import tee
 from typing import cast
 
 import numpy as np
@@ -15,6 +14,7 @@ import torch
 from torch import Tensor
 
 from ..data.adapters import Batch, Data, Loader, take
+from ..data.images import Images
 from ..evaluation.latents import active_units, site_means
 from ..inference.distributed import all_reduce_sum, rank, world_size
 from ..inference.svi import SVI
@@ -65,14 +65,14 @@ def train_epoch(
                 unchecked.clear()
             after_step()
     _check_weights(svi, len(batches) - 1, batch)
-    table = [torch.stack([_number(value, e.loss) for value in e]) for e in estimates]
-    return Estimate(*all_reduce_sum(torch.stack(table).sum(0)))
+    table = torch.stack([_number(value, e.loss) for e in estimates for value in e])
+    return Estimate(*all_reduce_sum(table.view(len(estimates), -1).sum(0)))
 
 
 def steps(svi: SVI, data: Data | Loader, batches: list[Tensor]) -> Iterator[Batch]:
     """Take a step per batch of indices; yield each batch after its step."""
-    taken, again = tee(take_all(data, batches, device_of(svi)))
-    for batch, _ in zip(taken, svi.steps(again), strict=True):
+    for batch in take_all(data, batches, device_of(svi)):
+        svi.step(*batch)
         yield batch
 
 
@@ -84,7 +84,11 @@ def take_all(
         yield from data.batches(device)
         return
     moved = torch.cat(list(batches)).to(device)  # one transfer for all of them
-    for indices in torch.split(moved, [len(indices) for indices in batches]):
+    parts = torch.split(moved, [len(indices) for indices in batches])
+    if isinstance(data, Images):
+        yield from ((x,) for x in data.batches(parts))
+        return
+    for indices in parts:
         yield take(data, indices)
 
 
@@ -96,7 +100,8 @@ def device_of(svi: SVI) -> torch.device:
 
 def _check_losses(losses: list[Tensor], batches: list[Batch], taken: int) -> None:
     """Check the losses of the last batches, of ``taken`` in all, with one synchronisation."""
-    for number, loss in enumerate(torch.stack(losses).tolist(), taken - len(losses)):
+    numbers = [losses[0].item()] if len(losses) == 1 else torch.stack(losses).tolist()
+    for number, loss in enumerate(numbers, taken - len(losses)):
         if not math.isfinite(loss):
             raise NonFinite(f"a loss of {loss}", number, batches[number - taken])
 

@@ -1,5 +1,6 @@
 """What is saved of a training step that failed, and its repetition."""
 
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -65,7 +66,7 @@ def reproduce(svi: SVI, data: Any, path: Path) -> Tensor:
     restore_svi(svi, failure["state"], path)
     batches = epoch_batches(len(train), settings["batch size"], settings["seed"], epoch, *shard)
     with seeded(settings["seed"], epoch, 1 + shard[0]), in_mode(svi.pair.modules, True):
-        for _ in steps(svi, train, batches[: failure["batch_number"]]):
+        for _ in islice(steps(svi, train, batches), failure["batch_number"]):
             pass
     loss: Tensor = svi.estimate.loss  # type: ignore[union-attr]
     return loss

@@ -75,18 +75,6 @@ def ours(
     return lambda: step(x)
 
 
-def our_loop(options: Options, x: Tensor) -> Step:
-    """Our compiled steps in one loop, :meth:`pyro_vae.SVI.steps`."""
-    compiled = svi(vae(options), compile=True)
-
-    def whole() -> None:
-        for _ in compiled.steps((x,) for _ in range(options.steps)):
-            pass
-
-    whole.steps = options.steps  # type: ignore[attr-defined]
-    return whole
-
-
 def hand_written(
     options: Options, x: Tensor, *, compile: bool = False, mode: str | None = None, **adam: Any
 ) -> Step:

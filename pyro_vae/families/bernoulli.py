@@ -129,29 +129,6 @@ def _groups(size: int) -> tuple[int, int]:
     return size // width, width
 
 
-class LogProbOfVectors(torch.autograd.Function):
-    """log p(x) of vectors, with the gradient x - sigmoid(logits)."""
-
-    generate_vmap_rule = True
-
-    @staticmethod
-    def forward(logits: Tensor, value: Tensor) -> Tensor:
-        return _log_prob_of_vectors(logits, value)
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
-        ctx.save_for_backward(*inputs)
-        ctx.save_for_forward(*inputs)
-
-    @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> Any:
-        return LogProb.backward(ctx, grads[0].unsqueeze(-1))
-
-    @staticmethod
-    def jvp(ctx: Any, *tangents: Any) -> Tensor:
-        return LogProb.jvp(ctx, *tangents).sum(-1)
-
-
 class LogProb(torch.autograd.Function):
     """log p(x), with the gradient x - sigmoid(logits)."""
 
@@ -178,6 +155,22 @@ class LogProb(torch.autograd.Function):
         logits, value = ctx.saved_tensors
         of_logits, of_value = (0.0 if tangent is None else tangent for tangent in tangents)
         return cast(Tensor, of_logits * (value - logits.sigmoid()) + of_value * logits)
+
+
+class LogProbOfVectors(LogProb):
+    """log p(x) of vectors (..., D), with the same gradient."""
+
+    @staticmethod
+    def forward(logits: Tensor, value: Tensor) -> Tensor:
+        return _log_prob_of_vectors(logits, value)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> Any:
+        return LogProb.backward(ctx, grads[0].unsqueeze(-1))
+
+    @staticmethod
+    def jvp(ctx: Any, *tangents: Any) -> Tensor:
+        return LogProb.jvp(ctx, *tangents).sum(-1)
 
 
 class ContinuousBernoulliDistribution(Elementwise):

@@ -170,12 +170,8 @@ class Images:
     def _observe(self, values: Tensor) -> Tensor:
         if self.pixels == Pixels.DYNAMIC:
             if self.levels == BYTE:
-                parts = values.split(ROWS)
-                return (
-                    torch.cat([*map(bernoulli_of_bytes, parts)])
-                    if len(parts) > 1
-                    else (bernoulli_of_bytes(values))
-                )
+                parts = [bernoulli_of_bytes(part) for part in values.split(ROWS)]
+                return torch.cat(parts) if len(parts) > 1 else parts[0]
             return bernoulli(values, self.levels)
         return values.float() / self.levels if self.pixels == Pixels.GREY else values.float()
 

@@ -154,6 +154,7 @@ def _faster_in_graph(a: Tensor, b: Tensor) -> Library:
 
 
 def _mm(a: Tensor, b: Tensor) -> Any:
+    """A product of a graph in the other way, where that is faster."""
     library = _faster_in_graph(a, b)
     other = None if library == "torch" else ways(a, b).get(library)
     return NotImplemented if other is None else other()

@@ -129,7 +129,8 @@ class Graphs:
         written to. Whatever is no tensor is part of the graph, as is all that ``key`` names.
         The result is a list of tensors.
         """
-        return self.bound(function, state, data, key)(data)
+        leaves, spec = _flattened(data)
+        return self._bound(function, state, leaves, spec, key)(leaves)
 
     def bound(
         self,
@@ -142,11 +143,22 @@ class Graphs:
 
         Between the calls only the values of tensors may change.
         """
+        run = self._bound(function, state, *_flattened(data), key)
+        return lambda data: run(_flattened(data)[0])
+
+    def _bound(
+        self,
+        function: Callable[..., Any],
+        state: Sequence[Sequence[Tensor]],
+        leaves: Sequence[Any],
+        spec: pytree.TreeSpec | None,
+        key: Any,
+    ) -> Callable[[Sequence[Any]], Any]:
+        """The same as a function of the leaves of the data."""
         self.modules.numbers.check()
         tensors = self.modules.tensors()
         fixed = [value.detach() for value in tensors.values()]
         fixed += [value for slot in state for value in slot]
-        leaves, spec = _flattened(data)
         inputs = _inputs(leaves)
 
         def flat(*values: Tensor) -> Any:
@@ -163,15 +175,15 @@ class Graphs:
         key = (key, shapes, static, _hashable(spec), len(fixed), self.modules.modes())
         if key not in self._graphs:
             if len(self._graphs) == MAX_GRAPHS:
-                return lambda data: flat(*fixed, *_inputs(_flattened(data)[0]))
+                return lambda leaves: flat(*fixed, *_inputs(leaves))
             compiled = compile_graph(flat, [*fixed, *inputs])
             cuda = fixed[0].is_cuda
             self._graphs[key] = CudaGraph(compiled) if cuda else _plain(compiled)
         graph = self._graphs[key]
 
-        def run(data: tuple[Any, ...]) -> Any:
+        def run(leaves: Sequence[Any]) -> Any:
             self.modules.numbers.check()
-            results = graph(fixed, _inputs(_flattened(data)[0]))
+            results = graph(fixed, _inputs(leaves))
             self.modules.numbers.hold()  # a module may count its own runs
             return results
 

@@ -9,7 +9,8 @@ from torch import nn
 
 from pyro_vae import VAE, Bernoulli, DiagonalNormal, StandardNormal, Trace_ELBO, mlp
 from pyro_vae.objectives.doubly_reparameterised import STL, DReG
-from pyro_vae.objectives.importance_weighted import IWAE
+from pyro_vae.objectives.importance_weighted import IWAE, bound, normalised
+from pyro_vae.objectives.wake_sleep import ReweightedWakeSleep
 from pyro_vae.programs.isolation import isolated, looking
 from pyro_vae.programs.modules import modules_of
 
@@ -158,3 +159,48 @@ def test_a_guide_that_changes_between_runs_is_refused():
     vae.eval()
     with isolated([vae], validate=True):
         assert DReG(3).estimate(vae.model, vae.guide, torch.ones(50, 5)).loss.isfinite()
+
+
+TINY = torch.finfo(torch.float32).tiny
+
+
+def subnormal(x: torch.Tensor) -> bool:
+    return bool(((x != 0) & (x.abs() < TINY)).any())
+
+
+def test_negligible_weights_change_no_digit():
+    torch.manual_seed(0)
+    log_weight = (100 * torch.randn(50, 20, dtype=torch.float64)).requires_grad_()
+    value = bound(log_weight)
+    exact = log_weight.softmax(0)
+    assert torch.equal(value, log_weight.logsumexp(0) - torch.tensor(50.0).double().log())
+    (grad,) = torch.autograd.grad(value.sum(), log_weight)
+    torch.testing.assert_close(grad, exact, rtol=1e-12, atol=1e-17)
+    torch.testing.assert_close(normalised(log_weight), exact, rtol=1e-12, atol=1e-17)
+    assert subnormal(exact.float())
+    assert not subnormal(grad.float())
+    assert not subnormal(normalised(log_weight.float()))
+
+
+def test_weights_of_zero_and_infinity():
+    log_weight = torch.tensor([[-torch.inf, -torch.inf, 0.0], [-torch.inf, 0.0, torch.inf]])
+    assert torch.equal(bound(log_weight), log_weight.logsumexp(0) - torch.tensor(2.0).log())
+
+
+@pytest.mark.parametrize("objective", [IWAE(50), DReG(50), ReweightedWakeSleep(50)])
+def test_gradients_are_not_subnormal(objective):
+    """With them a product takes several times as long; most weights are far below the largest."""
+    torch.manual_seed(0)
+    vae = VAE(StandardNormal(2), Bernoulli(nn.Linear(2, 4000)), DiagonalNormal(nn.Linear(4000, 4)))
+    grads: list[torch.Tensor] = []
+
+    def hook(module, inputs, logits):
+        if logits.requires_grad:
+            logits.register_hook(grads.append)
+
+    vae.decoder.net.register_forward_hook(hook)
+    x = torch.rand(10, 4000).round()
+    with isolated([vae], validate=False):
+        objective.estimate(vae.model, vae.guide, x).loss.backward()
+    assert grads
+    assert not any(subnormal(grad) for grad in grads)

@@ -17,6 +17,7 @@ from .importance_weighted import (
     bound,
     check_moving,
     check_unsummed,
+    normalised,
     with_gradient,
 )
 from .objective import Estimate
@@ -41,7 +42,7 @@ class DReG(ImportanceWeighted):
         """Return the estimate of a pair on a call."""
         path = Path.of(pair, args, kwargs, self.num_particles)
         log_weight = path.draw.log_weight
-        weight = log_weight.detach().softmax(0)
+        weight = normalised(log_weight)
         gradient = path.log_weight(model=weight, guide=weight.square())
         loss = with_gradient(-bound(log_weight).sum(), -gradient)
         return Estimate.of(path.draw, path.draw.scale * loss)

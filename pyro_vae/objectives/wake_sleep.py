@@ -8,7 +8,13 @@ from torch import Tensor
 
 from ..programs.pair import Pair
 from ..programs.simulation import dream
-from .importance_weighted import ImportanceWeighted, bound, check_unsummed, with_gradient
+from .importance_weighted import (
+    ImportanceWeighted,
+    bound,
+    check_unsummed,
+    normalised,
+    with_gradient,
+)
 from .objective import Estimate
 
 
@@ -44,7 +50,7 @@ class ReweightedWakeSleep(ImportanceWeighted):
         draw = pair.draw(args, kwargs, self.num_particles, detached=True)
         check_unsummed(draw.structure)
         log_weight = draw.log_weight
-        weight = log_weight.detach().softmax(0)
+        weight = normalised(log_weight)
         log_joint = draw.log_likelihood.local + draw.log_prior.local
         gradient = (weight * (log_joint + self.insomnia * draw.log_guide.local)).sum()
         if self.insomnia < 1:

@@ -15,6 +15,7 @@ from torch import Tensor
 from ..programs.checks import at_least
 from ..programs.draw import Sample, Values
 from ..programs.graphs import GraphFunction
+from ..programs.heap import keep_heap
 from ..programs.pair import Pair
 from ..programs.rows import Call, chunks
 from ..programs.scoring import log_weight
@@ -32,8 +33,7 @@ GUIDE_BYTES = 1 << 28
 CHUNK_BYTES = 1 << 23
 """The maximal size in bytes of a network's largest output in one pass.
 
-It fits the caches. Several times larger tensors would go back to the system after each pass, and
-come from it again page by page."""
+It fits the caches."""
 
 
 class Block(NamedTuple):
@@ -180,6 +180,7 @@ def stream(
 ) -> Iterator[Block]:
     """Yield all the weights in blocks, ordered by data and then by samples."""
     at_least(1, num_samples=num_samples, chunk_bytes=chunk_bytes)
+    keep_heap()
     pair = scorer.pair
     with pair.looking():
         found = pair.sliced(call)

@@ -11,6 +11,7 @@ from torch.optim import Optimizer
 
 from ..objectives.objective import Estimate, Objective
 from ..objectives.stock import adopt
+from ..programs.heap import keep_heap
 from ..programs.isolation import unchanged
 from ..programs.pair import Pair
 from ..programs.sites import Program
@@ -73,6 +74,7 @@ class SVI(pyro.infer.SVI):
             )
         if clip_norm is not None and clip_norm <= 0:
             raise ValueError(f"expected a positive clip_norm, got {clip_norm}")
+        keep_heap()
         self.pair = Pair(model, guide, rows=rows)
         self.model = model
         self.guide = guide

@@ -110,9 +110,9 @@ def test_the_faster_library_is_chosen_once(monkeypatch, no_choices, faster):
     """Calls are timed once for a name; the random numbers of the caller stay as they are."""
     timed = []
 
-    def seconds(call):
-        timed.append(call())
-        return 1.0 if timed[-1] == faster else 2.0
+    def seconds(calls):
+        timed.extend(call() for call in calls.values())
+        return {library: 1.0 if library == faster else 2.0 for library in calls}
 
     monkeypatch.setattr(products, "_seconds", seconds)
     calls = {"torch": lambda: "torch", "onednn": lambda: "onednn"}

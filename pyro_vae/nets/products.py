@@ -91,21 +91,26 @@ def faster(name: str, build: Callable[[], Mapping[Library, Callable[[], object]]
     key = f"{name}, {torch.get_num_threads()} threads"
     if key not in _choices:
         with _disable_current_modes(), torch.no_grad(), torch.autocast("cpu", enabled=False):
-            calls = build()
-            seconds = {library: _seconds(call) for library, call in calls.items()}
+            seconds = _seconds(build())
         best = min(seconds, key=lambda library: seconds[library])
         _choices[key] = best if seconds[best] < MARGIN * seconds["torch"] else "torch"
     return _choices[key]
 
 
-def _seconds(call: Callable[[], object], repeats: int = 9) -> float:
-    """The least time of a call over some repeats, after a first call that is not counted."""
-    times = []
+def _seconds(
+    calls: Mapping[Library, Callable[[], object]], repeats: int = 9
+) -> dict[Library, float]:
+    """The least time of each call; they alternate, so that all meet the same disturbances.
+
+    A first call of each is not counted.
+    """
+    times: dict[Library, list[float]] = {library: [] for library in calls}
     for _ in range(1 + repeats):
-        start = time.perf_counter()
-        call()
-        times.append(time.perf_counter() - start)
-    return min(times[1:])
+        for library, call in calls.items():
+            start = time.perf_counter()
+            call()
+            times[library].append(time.perf_counter() - start)
+    return {library: min(each[1:]) for library, each in times.items()}
 
 
 def applies(x: Tensor, dtype: torch.dtype | None = None) -> bool:

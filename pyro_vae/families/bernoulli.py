@@ -7,12 +7,12 @@ import torch
 from pyro.distributions import constraints
 from torch import Tensor
 
-from ..nets.log_sigmoid import decay, differentiated, log_sigmoid
+from ..nets.log_sigmoid import differentiated, log_sigmoid
 from .conditional import BINARY, Conditional
 from .elementwise import Elementwise, unexpanded
 
 GROUP = 120
-"""The most factors, of at most 2 each, that are multiplied: float32 ends at 2^128."""
+"""The most factors, of at least 1/2 each, that are multiplied: float32 is exact to 2^-126."""
 
 PART = 1 << 18
 """The number of pixels whose log-probabilities, 1 MiB, are computed before they are summed."""
@@ -50,9 +50,8 @@ class Pixels(dist.Independent):
         if value.ndim != 2 or not len(value) or type(logits) is not Tensor or logits.is_cuda:
             return _log_prob_of_vectors(logits, value)
         rows = max(PART // max(value.shape[-1], 1), 1)
-        function = _log_prob_of_draws if value.stride(0) == 0 else _log_prob_of_vectors
         parts = zip(logits.split(rows), value.split(rows), strict=True)
-        return torch.cat([function(*part) for part in parts])
+        return torch.cat([_log_prob_of_vectors(*part) for part in parts])
 
     @property
     def _validates(self) -> bool:
@@ -100,27 +99,12 @@ def _log_prob(logits: Tensor, value: Tensor) -> Tensor:
 def _log_prob_of_vectors(logits: Tensor, value: Tensor) -> Tensor:
     """log p(x) of vectors, (..., D), with one logarithm for a group of pixels.
 
-    sum_i log p(x_i) = sum_i (x_i l_i - max(l_i, 0)) - log prod_i (1 + exp(-|l_i|))
+    sum_i log p(x_i) = log prod_i sigmoid(|l_i|) - sum_i (max(l_i, 0) - x_i l_i)
     """
-    groups = _groups(logits.shape[-1])  # for both sums, so that a compiler makes one loop of them
-    linear: Tensor = torch.addcmul(-logits.clamp(min=0), value, logits).unflatten(-1, groups)
-    return linear.sum((-1, -2)) - _log_normaliser(logits, groups)
-
-
-def _log_prob_of_draws(logits: Tensor, value: Tensor) -> Tensor:
-    """The same for rows (N, D) with one datum: the linear part is products with its vector.
-
-    sum_i (x_i min(l_i, 0) - (1 - x_i) max(l_i, 0)), whose terms have one sign and do not cancel.
-    """
-    x = value[0]
-    linear = logits.clamp(max=0).mv(x) - logits.clamp(min=0).mv(1 - x)
-    return linear - _log_normaliser(logits, _groups(logits.shape[-1]))
-
-
-def _log_normaliser(logits: Tensor, groups: tuple[int, int]) -> Tensor:
-    """log prod_i (1 + exp(-|l_i|)) of vectors; no factor is larger than 2."""
-    factors: Tensor = decay(logits).add_(1).unflatten(-1, groups)
-    return factors.prod(-1).log_().sum(-1)
+    groups = _groups(logits.shape[-1])  # for both, so that a compiler makes one loop of them
+    linear: Tensor = torch.addcmul(logits.relu(), value, logits, value=-1).unflatten(-1, groups)
+    factors: Tensor = logits.abs().sigmoid_().unflatten(-1, groups)
+    return (factors.prod(-1).log_() - linear.sum(-1)).sum(-1)
 
 
 def _groups(size: int) -> tuple[int, int]:

@@ -6,6 +6,7 @@ import pytest
 import torch
 from pyro.nn import PyroModule, pyro_method
 from torch import nn
+from torch._dynamo.utils import counters
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils import cpp_extension
 
@@ -47,6 +48,16 @@ def test_loops_that_cannot_be_fused_are_compiled_with_fewer(monkeypatch):
     monkeypatch.setattr(torch._inductor, "compile", lambda *args: 1 / 0)
     with pytest.raises(CannotCompile, match="division by zero"):
         compile_graph(lambda x: [x + 1], [torch.zeros(3)])
+
+
+def test_a_graph_is_kept_on_disk_for_other_processes():
+    """Then no code is generated again: a new process starts twice as fast."""
+    x = torch.rand(3)
+    for _ in range(2):
+        before = counters["inductor"]["fxgraph_cache_hit"]
+        (y,) = compile_graph(lambda x: [x.sin() + 3.25], [x])(x)
+        torch.testing.assert_close(y, x.sin() + 3.25)
+    assert counters["inductor"]["fxgraph_cache_hit"] == before + 1
 
 
 def test_shared_tensors_are_one_argument():

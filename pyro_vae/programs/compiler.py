@@ -6,8 +6,10 @@ from typing import Any
 import torch
 import torch._inductor.config as inductor
 from torch import Tensor
+from torch._subclasses import FakeTensorMode
 from torch.fx import GraphModule
 from torch.fx.experimental.proxy_tensor import make_fx
+from torch.fx.experimental.symbolic_shapes import ShapeEnv
 
 from ..nets import log_sigmoid, products
 from .quiet import quiet_compiler
@@ -49,8 +51,11 @@ def compile_graph(function: Callable[..., Any], inputs: Sequence[Tensor]) -> Cal
 
 
 def _compile(function: Callable[..., Any], inputs: Sequence[Tensor]) -> Callable[..., Any]:
-    graph = make_fx(function, decomposition_table=REPLACED, tracing_mode="fake")(*inputs)
     cuda = any(x.is_cuda for x in inputs)
+    # all shapes are fixed, but without a ShapeEnv the compiler would keep no graphs on disk
+    mode = FakeTensorMode(allow_non_fake_inputs=True, shape_env=ShapeEnv(), static_shapes=True)
+    inputs = [mode.from_tensor(x) for x in inputs]
+    graph = make_fx(function, decomposition_table=REPLACED, tracing_mode="fake")(*inputs)
     # on the CPU TorchInductor's patterns save no measurable time, and to build them takes seconds;
     # torch's own random numbers take a tenth of the time of the compiler's; its test whether the
     # C++ compiler knows the processor takes 5 s (TORCHINDUCTOR_VEC_ISA_OK=0: no vector code)

@@ -1,6 +1,7 @@
 """Graphs of programs: what is compiled, what is refused, what a graph's inputs are."""
 
 import logging
+from random import SystemRandom
 
 import pytest
 import torch
@@ -50,14 +51,43 @@ def test_loops_that_cannot_be_fused_are_compiled_with_fewer(monkeypatch):
         compile_graph(lambda x: [x + 1], [torch.zeros(3)])
 
 
-def test_a_graph_is_kept_on_disk_for_other_processes():
-    """Then no code is generated again: a new process starts twice as fast."""
-    x = torch.rand(3)
-    for _ in range(2):
-        before = counters["inductor"]["fxgraph_cache_hit"]
-        (y,) = compile_graph(lambda x: [x.sin() + 3.25], [x])(x)
-        torch.testing.assert_close(y, x.sin() + 3.25)
-    assert counters["inductor"]["fxgraph_cache_hit"] == before + 1
+def hits(function, *inputs) -> int:
+    """How many graphs were found on disk when this function was compiled; it is also run."""
+    before = counters["inductor"]["fxgraph_cache_hit"]
+    result = compile_graph(function, inputs)(*inputs)
+    torch.testing.assert_close(result, function(*inputs))
+    return counters["inductor"]["fxgraph_cache_hit"] - before
+
+
+def scaled_by(constant):
+    return lambda x: [x * torch.tensor(constant)]
+
+
+def test_a_graph_is_kept_on_disk(monkeypatch):
+    """For the same program on the same machine: no code is generated again."""
+    x, factor = torch.rand(3), 3.25
+    hits(lambda x: [factor * x.sin()], x)
+    assert hits(lambda x: [factor * x.sin()], x) == 1
+    other = SystemRandom().random()  # no earlier run has left its graph on disk
+    assert hits(lambda x: [other * x.sin()], x) == 0
+    assert hits(lambda x: [other * x.sin()], x) == 1
+    for constant in [1.0, 2.0], [3.0, 4.0]:  # they may share code, not numbers
+        hits(scaled_by(constant), x[:2])
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: f"other {other}")
+    assert hits(lambda x: [other * x.sin()], x) == 0
+
+
+def test_a_tensor_that_is_no_argument_is_refused(traced_only):
+    """The graph would keep the tensor of its first call."""
+    captured = torch.ones(3)
+    with pytest.raises(CannotCompile):
+        compile_graph(lambda x: [x + captured], [torch.zeros(3)])
+
+
+def test_one_tensor_given_twice_is_two_inputs(traced_only):
+    x, y = torch.ones(3), torch.zeros(3)
+    (difference,) = compile_graph(lambda x, y: [x - y], [x, x])(x, y)
+    assert torch.equal(difference, torch.ones(3))
 
 
 def test_shared_tensors_are_one_argument():

@@ -1,5 +1,7 @@
 """Importance-weighted bounds and their gradients, on a model where log p(x) is known."""
 
+import math
+
 import pytest
 import torch
 from families import REAL, build
@@ -13,6 +15,7 @@ from pyro_vae.objectives.importance_weighted import IWAE, bound, normalised
 from pyro_vae.objectives.wake_sleep import ReweightedWakeSleep
 from pyro_vae.programs.isolation import isolated, looking
 from pyro_vae.programs.modules import modules_of
+from pyro_vae.programs.scoring import log_weight as log_weight_of
 
 
 def estimates(objective, vae, x, n: int):
@@ -173,7 +176,8 @@ def test_negligible_weights_change_no_digit():
     log_weight = (100 * torch.randn(50, 20, dtype=torch.float64)).requires_grad_()
     value = bound(log_weight)
     exact = log_weight.softmax(0)
-    assert torch.equal(value, log_weight.logsumexp(0) - torch.tensor(50.0).double().log())
+    truth = log_weight.logsumexp(0) - math.log(50)
+    torch.testing.assert_close(value, truth, rtol=1e-14, atol=1e-14)
     (grad,) = torch.autograd.grad(value.sum(), log_weight)
     torch.testing.assert_close(grad, exact, rtol=1e-12, atol=1e-17)
     torch.testing.assert_close(normalised(log_weight), exact, rtol=1e-12, atol=1e-17)
@@ -182,9 +186,25 @@ def test_negligible_weights_change_no_digit():
     assert not subnormal(normalised(log_weight.float()))
 
 
-def test_weights_of_zero_and_infinity():
-    log_weight = torch.tensor([[-torch.inf, -torch.inf, 0.0], [-torch.inf, 0.0, torch.inf]])
-    assert torch.equal(bound(log_weight), log_weight.logsumexp(0) - torch.tensor(2.0).log())
+def test_weights_of_zero_infinity_and_nan():
+    inf, nan = torch.inf, torch.nan
+    log_weight = torch.tensor([[-inf, -inf, 0.0, nan], [-inf, 0.0, inf, 0.0]], requires_grad=True)
+    value = bound(log_weight)
+    expected = torch.tensor([-inf, 0.0, inf, nan]) - math.log(2)
+    torch.testing.assert_close(value, expected, equal_nan=True)
+    (grad,) = torch.autograd.grad(value.sum(), log_weight)
+    assert grad[:, 1].tolist() == [0.0, 1.0]
+    assert grad[:, 3].isnan().all()
+    assert normalised(log_weight)[:, 3].isnan().all()
+
+
+def test_no_subnormal_gradient_where_classes_are_summed_out():
+    """log w = log sum_y p(x, y, z) / q(z | x, y), with one class far above the others."""
+    log_joint = torch.tensor([[[0.0]], [[-95.0]]], requires_grad=True)
+    zero = torch.zeros(2, 1, 1)
+    (grad,) = torch.autograd.grad(log_weight_of(log_joint, zero, zero).sum(), log_joint)
+    assert grad.flatten().tolist() == [1.0, 0.0]
+    assert subnormal(log_joint.softmax(0))
 
 
 @pytest.mark.parametrize("objective", [IWAE(50), DReG(50), ReweightedWakeSleep(50)])

@@ -1,5 +1,7 @@
 """The products of ``Linear`` and of graphs: equal to torch's, by the library that is faster."""
 
+from functools import partial
+
 import pytest
 import torch
 from torch import nn
@@ -103,6 +105,21 @@ def test_products_of_bfloat16_in_a_graph(way):
     products_ = [n for n in graph.graph.nodes if n.target is torch.ops.aten.mm.default]
     in_float32 = [n for n in products_ if n.meta["val"].dtype == torch.float32]
     assert len(in_float32) == (3 if way == "float32" and applies(a) else 0)
+
+
+def test_calls_are_timed_in_turn(monkeypatch):
+    """The least time of each, without its first call."""
+    clock, order = [0.0], []
+    seconds = {"torch": iter([1.0, 5.0, 4.0, 6.0]), "onednn": iter([1.0, 3.0, 7.0, 2.0])}
+
+    def call(library):
+        order.append(library)
+        clock[0] += next(seconds[library])
+
+    monkeypatch.setattr(products.time, "perf_counter", lambda: clock[0])
+    calls = {library: partial(call, library) for library in seconds}
+    assert products._seconds(calls, repeats=3) == {"torch": 4.0, "onednn": 2.0}
+    assert order == 4 * ["torch", "onednn"]
 
 
 @pytest.mark.parametrize("faster", ["torch", "onednn"])

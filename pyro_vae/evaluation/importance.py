@@ -33,7 +33,7 @@ GUIDE_BYTES = 1 << 28
 CHUNK_BYTES = 1 << 23
 """The maximal size in bytes of a network's largest output in one pass.
 
-It fits the caches."""
+It fits the caches, where what follows the network finds it."""
 
 
 class Block(NamedTuple):

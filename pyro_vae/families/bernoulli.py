@@ -12,7 +12,8 @@ from .conditional import BINARY, Conditional
 from .elementwise import Elementwise, unexpanded
 
 GROUP = 120
-"""The most factors, of at least 1/2 each, that are multiplied: float32 is exact to 2^-126."""
+"""The most factors, of at least 1/2 each, that are multiplied: float32 has normal numbers down to
+2^-126."""
 
 PART = 1 << 18
 """The number of pixels whose log-probabilities, 1 MiB, are computed before they are summed."""

@@ -18,14 +18,9 @@ from torch import Tensor
 from ..programs.checks import at_least
 from ..programs.draw import Draw
 from ..programs.pair import Pair
+from ..programs.scoring import log_sum, negligible
 from ..programs.structure import Structure
 from .objective import Estimate, Objective
-
-NEGLIGIBLE = 40.0
-"""Weights below exp(-40) = 4e-18 times the largest of their datum have no gradient.
-
-No digit of a sum changes. Their gradients would be subnormal numbers, with which a step takes
-several times as long."""
 
 
 @dataclass(frozen=True)
@@ -64,14 +59,13 @@ class IWAE(ImportanceWeighted):
 
 def bound(log_weight: Tensor) -> Tensor:
     """log 1/K sum_k w_k of each datum, (B,), from log weights (K, B)."""
-    least = log_weight.detach().amax(0) - NEGLIGIBLE
-    return log_weight.clamp(min=least).logsumexp(0) - math.log(len(log_weight))
+    return log_sum(log_weight) - math.log(len(log_weight))
 
 
 def normalised(log_weight: Tensor) -> Tensor:
     """w_kb / sum_j w_jb, (K, B), without gradients; zero where the weight is negligible."""
-    weight = log_weight.detach().softmax(0)
-    return weight.where(weight > math.exp(-NEGLIGIBLE), 0.0)
+    log_weight = log_weight.detach()
+    return log_weight.softmax(0).masked_fill(negligible(log_weight), 0.0)
 
 
 def bound_of(draw: Draw, power: float = 1.0) -> Tensor:

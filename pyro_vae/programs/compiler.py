@@ -1,10 +1,12 @@
 """From a function of tensors to compiled code: traced by ``make_fx``, compiled by TorchInductor."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 import torch._inductor.config as inductor
+import torch.compiler.config
 from torch import Tensor
 from torch._subclasses import FakeTensorMode
 from torch.fx import GraphModule
@@ -52,10 +54,11 @@ def compile_graph(function: Callable[..., Any], inputs: Sequence[Tensor]) -> Cal
 
 def _compile(function: Callable[..., Any], inputs: Sequence[Tensor]) -> Callable[..., Any]:
     cuda = any(x.is_cuda for x in inputs)
-    # all shapes are fixed, but without a ShapeEnv the compiler would keep no graphs on disk
-    mode = FakeTensorMode(allow_non_fake_inputs=True, shape_env=ShapeEnv(), static_shapes=True)
-    inputs = [mode.from_tensor(x) for x in inputs]
-    graph = make_fx(function, decomposition_table=REPLACED, tracing_mode="fake")(*inputs)
+    # shapes are fixed, but without a ShapeEnv the compiler would keep no graphs on disk;
+    # detached, for two inputs that are the same tensor now may differ in the next call
+    mode = FakeTensorMode(shape_env=ShapeEnv(), static_shapes=True)
+    fakes = [mode.from_tensor(x.detach()) for x in inputs]
+    graph = make_fx(function, decomposition_table=REPLACED, tracing_mode="fake")(*fakes)
     # on the CPU TorchInductor's patterns save no measurable time, and to build them takes seconds;
     # torch's own random numbers take a tenth of the time of the compiler's; its test whether the
     # C++ compiler knows the processor takes 5 s (TORCHINDUCTOR_VEC_ISA_OK=0: no vector code)
@@ -64,14 +67,31 @@ def _compile(function: Callable[..., Any], inputs: Sequence[Tensor]) -> Callable
         "fallback_random": not cuda,
         "cpp.vec_isa_ok": inductor.cpp.vec_isa_ok is not False,
     }
-    with inductor.patch(options):
+    with inductor.patch(options), _kept_for(inputs):
         try:
-            return _by_inductor(graph, inputs)
+            return _by_inductor(graph, fakes)
         except Exception as error:
             if "KeyError" not in str(error):
                 raise
             with inductor.patch(max_fusion_size=FEW_FUSED):
-                return _by_inductor(graph, inputs)
+                return _by_inductor(graph, fakes)
+
+
+@contextmanager
+def _kept_for(inputs: Sequence[Tensor]) -> Iterator[None]:
+    """Keep graphs on disk for inputs that share memory in the same way, on the same machine.
+
+    Code on the CPU depends on this, and not every version of torch has it in a graph's key.
+    """
+    storages = [x.untyped_storage().data_ptr() for x in inputs]
+    sharing = [
+        (storages.index(x), y.storage_offset()) for x, y in zip(storages, inputs, strict=True)
+    ]
+    instructions = torch.backends.cpu.get_cpu_capability()
+    tag = f"{instructions} {torch.get_num_threads()} {torch.get_default_dtype()} {sharing}"
+    config: Any = torch.compiler.config
+    with config.patch(cache_key_tag=config.cache_key_tag + tag):
+        yield
 
 
 def _by_inductor(graph: GraphModule, inputs: Sequence[Tensor]) -> Callable[..., Any]:

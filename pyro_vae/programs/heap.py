@@ -10,10 +10,11 @@ BLOCK = 31 << 20
 
 @cache
 def keep_heap() -> None:
-    """Let the C library keep memory that tensors of up to 31 MiB have freed.
+    """Let the C library keep the memory that tensors of up to 31 MiB have freed.
 
-    At first it takes larger tensors from the system, and gives them back, page by page. After a
-    larger block was freed once it serves all smaller ones from memory that it keeps, at most twice
-    the size of this block. The block here is never written to, so it costs no memory itself.
+    At first it takes larger tensors from the system and gives them back, page by page. After a
+    larger block was freed once, it serves all smaller ones from memory of its own, and gives memory
+    back only where more than twice this block is free at the end of it. This holds for the whole
+    process from then on, as if any other tensor of this size had been freed.
     """
     torch.empty(BLOCK, dtype=torch.uint8, device="cpu")

@@ -53,7 +53,7 @@ def log_likelihood(runs: Runs, found: Structure, shape: Shape, scaled: bool = Fa
         return total(select(runs, is_observed), found.plate, shape, scaled)
     full = (found.model_copies, *shape)
     joint = total(runs, found.plate, full, scaled)
-    return Term(joint.local.logsumexp(0), joint.whole) - log_prior(runs, found, shape, scaled)
+    return Term(log_sum(joint.local), joint.whole) - log_prior(runs, found, shape, scaled)
 
 
 def log_prior(runs: Runs, found: Structure, shape: Shape, scaled: bool = False) -> Term:
@@ -62,7 +62,7 @@ def log_prior(runs: Runs, found: Structure, shape: Shape, scaled: bool = False) 
     if found.model_copies == 1:
         return total(latent, found.plate, shape, scaled)
     term = total(latent, found.plate, (found.model_copies, *shape), scaled)
-    return Term(term.local.logsumexp(0), term.whole)
+    return Term(log_sum(term.local), term.whole)
 
 
 def guide_factors(runs: Runs, found: Structure, shape: Shape) -> Tensor | None:
@@ -179,4 +179,22 @@ def log_weight(log_joint: Tensor, log_guide: Tensor, log_summed: Tensor | None) 
     """
     if log_summed is None:
         return log_joint - log_guide
-    return (log_joint - (log_guide - log_summed)).logsumexp(0)
+    return log_sum(log_joint - (log_guide - log_summed))
+
+
+NEGLIGIBLE = 40.0
+"""Terms below exp(-40) = 4e-18 times the largest one change no digit of a sum in float32."""
+
+
+def log_sum(terms: Tensor) -> Tensor:
+    """log sum_k exp(terms_k) over the first dimension, without the negligible terms.
+
+    A gradient times a weight like exp(-100) is a subnormal number. With such numbers a step takes
+    several times as long.
+    """
+    return terms.masked_fill(negligible(terms), -torch.inf).logsumexp(0)
+
+
+def negligible(terms: Tensor) -> Tensor:
+    """Which terms of :func:`log_sum` are left out; a NaN is not."""
+    return terms < terms.detach().amax(0) - NEGLIGIBLE

@@ -37,8 +37,8 @@ def test_large_products_are_those_of_torch(leading):
                 h
             )
             results.append([value, *grads, *again, functional])
-        last = ours(h).grad_fn
-        before = str((last, last.next_functions))
+        output = ours(h)  # torch 2.7 forgets the graph of a result that is gone
+        before = str((output.grad_fn, output.grad_fn.next_functions))
     assert "ProductBackward" in before or not applies(h)
     for a, b in zip(*results, strict=True):
         torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-3)

@@ -12,12 +12,16 @@ from torch._subclasses import FakeTensorMode
 from torch.fx import GraphModule
 from torch.fx.experimental.proxy_tensor import make_fx
 from torch.fx.experimental.symbolic_shapes import ShapeEnv
+from torch.torch_version import TorchVersion
 
 from ..nets import log_sigmoid, products
 from .quiet import quiet_compiler
 
 REPEATING = ("2.13.", "2.14.")
 """Versions of torch whose compiled random numbers on CUDA can repeat (2.15 takes a slower path)."""
+
+KEEPING = "2.14"
+"""The first version known to find a graph on disk without an error (2.7 does not)."""
 
 FEW_FUSED = 4
 """Loops fused into one where torch 2.14 fails with a KeyError to fuse more (mixture priors)."""
@@ -54,9 +58,10 @@ def compile_graph(function: Callable[..., Any], inputs: Sequence[Tensor]) -> Cal
 
 def _compile(function: Callable[..., Any], inputs: Sequence[Tensor]) -> Callable[..., Any]:
     cuda = any(x.is_cuda for x in inputs)
-    # shapes are fixed, but without a ShapeEnv the compiler would keep no graphs on disk;
+    # with a ShapeEnv, though all shapes are fixed, the compiler keeps graphs on disk;
     # detached, for two inputs that are the same tensor now may differ in the next call
-    mode = FakeTensorMode(shape_env=ShapeEnv(), static_shapes=True)
+    keeps = TorchVersion(torch.__version__) >= KEEPING
+    mode = FakeTensorMode(shape_env=ShapeEnv() if keeps else None, static_shapes=True)
     fakes = [mode.from_tensor(x.detach()) for x in inputs]
     graph = make_fx(function, decomposition_table=REPLACED, tracing_mode="fake")(*fakes)
     # on the CPU TorchInductor's patterns save no measurable time, and to build them takes seconds;
@@ -83,10 +88,9 @@ def _kept_for(inputs: Sequence[Tensor]) -> Iterator[None]:
 
     Code on the CPU depends on this, and not every version of torch has it in a graph's key.
     """
-    storages = [x.untyped_storage().data_ptr() for x in inputs]
-    sharing = [
-        (storages.index(x), y.storage_offset()) for x, y in zip(storages, inputs, strict=True)
-    ]
+    memory = [x.untyped_storage().data_ptr() for x in inputs]
+    places = [(memory.index(at), x.storage_offset()) for at, x in zip(memory, inputs, strict=True)]
+    sharing = {n: place for n, place in enumerate(places) if memory.count(memory[n]) > 1}
     instructions = torch.backends.cpu.get_cpu_capability()
     tag = f"{instructions} {torch.get_num_threads()} {torch.get_default_dtype()} {sharing}"
     config: Any = torch.compiler.config

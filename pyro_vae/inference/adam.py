@@ -66,6 +66,8 @@ def adam_update(
     elif flags["weight_decay"]:
         grad = grad + flags["weight_decay"] * p
     first.lerp_(grad, 1 - beta1)
+    # for pixels that are rarely lit it would decay to subnormal numbers, which are slow
+    first.masked_fill_(first.abs() < torch.finfo(first.dtype).tiny, 0.0)
     second.mul_(beta2).addcmul_(grad, grad, value=1 - beta2)
     if largest:
         torch.maximum(largest[0], second, out=largest[0])

@@ -15,6 +15,9 @@ from torch import Tensor
 from .sites import Plate, Site, in_plate, is_factor, is_observed, log_prob, per_row
 from .structure import Structure
 
+NEGLIGIBLE = 40.0
+"""Terms below exp(-40) = 4e-18 times the largest one change no digit of a sum in float32."""
+
 
 @dataclass(frozen=True)
 class Term:
@@ -180,10 +183,6 @@ def log_weight(log_joint: Tensor, log_guide: Tensor, log_summed: Tensor | None) 
     if log_summed is None:
         return log_joint - log_guide
     return log_sum(log_joint - (log_guide - log_summed))
-
-
-NEGLIGIBLE = 40.0
-"""Terms below exp(-40) = 4e-18 times the largest one change no digit of a sum in float32."""
 
 
 def log_sum(terms: Tensor) -> Tensor:

@@ -1,28 +1,27 @@
-"""Dense layers whose large products are computed in the faster way on this machine."""
+"""Dense layers whose large products are computed in the fastest way on this machine."""
 
-from collections.abc import Callable
+from collections.abc import Iterator
 from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .products import LARGEST, Library, applies, faster, kind, large, ways
+from .log_sigmoid import differentiated
+from .products import Layout, applies, by_onednn, fastest, large, onednn
 
 
 class Product(torch.autograd.Function):
-    """a b' + bias for matrices, and its gradients (g b, g' a, 1' g), all by oneDNN.
+    """a b' + bias for matrices, and its gradients (g b, g' a, 1' g), each in its fastest way.
 
     Each gradient has the memory layout of its matrix. The bias is None, or a vector.
     """
 
     @staticmethod
-    def forward(a: Tensor, b: Tensor, bias: Tensor | None) -> Tensor:
-        return cast(Tensor, torch.ops.pyro_vae.mm.default(a, b.t(), bias))
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
-        ctx.save_for_backward(*inputs[:2])
+    def forward(ctx: Any, a: Tensor, b: Tensor, bias: Tensor | None) -> Tensor:
+        ctx.save_for_backward(a, b)
+        ctx.save_for_forward(a, b)
+        return _value(a, b, bias)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> Any:
@@ -33,17 +32,33 @@ class Product(torch.autograd.Function):
         grad_b = product(grad.t(), a.t()) if second else None
         return grad_a, grad_b, grad.sum(0) if third else None
 
+    @staticmethod
+    def jvp(ctx: Any, *tangents: Tensor | None) -> Tensor:
+        a, b = ctx.saved_tensors
+        of_a, of_b, of_bias = tangents
+        terms = [F.linear(of_a, b)] if of_a is not None else []
+        terms += [F.linear(a, of_b)] if of_b is not None else []
+        terms += [of_bias.expand(len(a), -1)] if of_bias is not None else []
+        return torch.stack(terms).sum(0)
+
 
 def product(a: Tensor, b: Tensor, bias: Tensor | None = None) -> Tensor:
-    """a b' + bias; without the autograd function where gradients are not recorded."""
-    function = Product.apply if torch.is_grad_enabled() else Product.forward
+    """a b' + bias; without the autograd function where no derivatives are asked for."""
+    recorded = any(differentiated(x) for x in (a, b, bias) if x is not None)
+    function: Any = Product.apply if recorded else _value
     return cast(Tensor, function(a, b, bias))
 
 
-class Linear(nn.Linear):
-    """``nn.Linear`` whose large products are computed in the faster way on this machine.
+def _value(a: Tensor, b: Tensor, bias: Tensor | None) -> Tensor:
+    if by_onednn(Layout.of(a), Layout.of(b).t):
+        return onednn(a, b.t(), bias)
+    return F.linear(a, b, bias)
 
-    The layer is timed once for each number of rows, with its gradient where it is trained
+
+class Linear(nn.Linear):
+    """``nn.Linear`` whose large products are computed in the fastest way on this machine.
+
+    Each product, also of the gradient, is timed once for its sizes
     (:mod:`pyro_vae.nets.products`).
 
     >>> Linear(784, 400)(torch.zeros(3, 128, 784)).shape
@@ -52,13 +67,16 @@ class Linear(nn.Linear):
 
     def forward(self, input: Tensor) -> Tensor:
         dtype = self._dtype(input)
-        library = self._library(input, dtype) if dtype else "torch"
-        if library == "float32" and dtype == torch.bfloat16:
-            return _in_float32(input, self.weight, self.bias)
-        if library != "onednn" or dtype != torch.float32:
+        if dtype is None or not self._chooses(input, dtype):
             return F.linear(input, self.weight, self.bias)
-        rows = product(input.reshape(-1, self.in_features), self.weight, self.bias)
-        return rows if input.ndim == 2 else rows.view(*input.shape[:-1], self.out_features)
+        rows = input.reshape(-1, self.in_features)
+        if dtype == torch.bfloat16:
+            if fastest(Layout.of(rows), self._weight.t, dtype) == "float32":
+                return _in_float32(input, self.weight, self.bias)
+        elif any(by_onednn(*factors) for factors in self._products(rows)):
+            result = product(rows, self.weight, self.bias)
+            return result if input.ndim == 2 else result.view(*input.shape[:-1], -1)
+        return F.linear(input, self.weight, self.bias)
 
     def _dtype(self, input: Tensor) -> torch.dtype | None:
         """The type in which torch computes the layer; None where torch refuses the types."""
@@ -67,18 +85,32 @@ class Linear(nn.Linear):
             return torch.get_autocast_dtype("cpu")
         return input.dtype if len(types) == 1 else None
 
-    def _library(self, input: Tensor, dtype: torch.dtype) -> Library:
-        """The faster way; a compiler chooses itself, and a graph of ours does so by product."""
-        if torch.compiler.is_compiling() or type(input) is not Tensor or input.ndim < 2:
-            return "torch"
-        rows = input.numel() // self.in_features
-        if not (large(rows, self.in_features, self.out_features) and applies(input, dtype)):
-            return "torch"
-        trained, biased = torch.is_grad_enabled(), self.bias is not None
-        size = min(rows, LARGEST), self.in_features, self.out_features
-        name = f"{kind(dtype)}{'trained ' * trained}{'biased ' * biased}layer "
-        name += "x".join(map(str, size))
-        return faster(name, lambda: _layers(*size, trained, biased, dtype))
+    def _chooses(self, input: Tensor, dtype: torch.dtype) -> bool:
+        """Whether the layer is large and run by itself.
+
+        A compiler chooses itself, and a graph of ours does so by product. Transforms such as
+        ``vmap`` know torch's own layer.
+        """
+        if type(input) is not Tensor or input.ndim < 2 or torch.compiler.is_compiling():
+            return False
+        if not large(input.numel() // self.in_features, self.in_features, self.out_features):
+            return False
+        return applies(input, dtype) and not torch._C._are_functorch_transforms_active()
+
+    @property
+    def _weight(self) -> Layout:
+        return Layout.of(self.weight)
+
+    def _products(self, rows: Tensor) -> Iterator[tuple[Layout, Layout]]:
+        """The factors of the layer's products: the output, and the gradients that are recorded."""
+        x, weight = Layout.of(rows), self._weight
+        yield x, weight.t
+        if torch.is_grad_enabled():
+            grad = Layout(x.rows, weight.rows)
+            if rows.requires_grad:
+                yield grad, weight
+            if self.weight.requires_grad:
+                yield grad.t, x
 
 
 def _in_float32(input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
@@ -87,24 +119,3 @@ def _in_float32(input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     with torch.autocast("cpu", enabled=False):
         x, w, b = (None if v is None else v.to(low).float() for v in (input, weight, bias))
         return F.linear(cast(Tensor, x), cast(Tensor, w), b).to(low)
-
-
-def _layers(
-    rows: int, inner: int, columns: int, trained: bool, biased: bool, dtype: torch.dtype
-) -> dict[Library, Callable[[], object]]:
-    """The products of a dense layer in each way: three where it is trained, else one."""
-    shapes = (rows, inner), (columns, inner), (rows, columns), (columns,)
-    a, b, grad, ones = (torch.ones(*shape, dtype=dtype) for shape in shapes)
-    bias = ones if biased else None
-    backward = [ways(grad, b), ways(grad.t(), a)] if trained else []
-    other: Library = "onednn" if dtype == torch.float32 else "float32"
-
-    def in_other_way() -> Tensor:
-        if dtype == torch.float32:
-            return cast(Tensor, torch.ops.pyro_vae.mm(a, b.t(), bias))
-        return _in_float32(a, b, bias)
-
-    return {
-        "torch": lambda: [F.linear(a, b, bias), *(way["torch"]() for way in backward)],
-        other: lambda: [in_other_way(), *(way[other]() for way in backward)],
-    }

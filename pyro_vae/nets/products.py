@@ -1,30 +1,32 @@
-"""Matrix products on the CPU, each in the faster of two ways on this machine.
+"""Matrix products on the CPU, each in the fastest way on this machine.
 
 Torch calls MKL for float32. oneDNN is up to twice as fast on processors that are not Intel's, and
-slower for some shapes and memory layouts elsewhere. Products of bfloat16 numbers take two to three
-times as long as those of float32 on a processor without instructions for them; there the same
-numbers are multiplied in float32, and the result is rounded. So each large product is timed once,
-in milliseconds, and the choice is remembered. The results of both ways are equal to rounding.
+slower for some shapes and memory layouts elsewhere. It is fastest where both matrices lie row by
+row; a compiled graph copies them so, where this costs less than it saves. Products of bfloat16
+numbers take two to three times as long as those of float32 on a processor without instructions for
+them; there the same numbers are multiplied in float32, and the result is rounded. So each large
+product is timed once, in milliseconds, and the choice is remembered. The results of all ways are
+equal to rounding.
 """
 
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any, Literal, get_args
+from typing import Any, Literal, NamedTuple, cast, get_args
 
 import torch
 from torch import Tensor
 from torch.utils._python_dispatch import _disable_current_modes
 
-Library = Literal["torch", "onednn", "float32"]
+Library = Literal["torch", "onednn", "rows", "float32"]
 
 WORTHWHILE = 1 << 23
 """The smallest number of multiplications for which another way may save more than it costs."""
 
-MARGIN = 0.9
+MARGIN = 0.95
 """Another way is chosen where it takes less than this share of the time of torch's call."""
 
-LARGEST = 1024
+LARGEST = 2048
 """Products with more rows are timed with this many: a row then costs the same."""
 
 aten: Any = torch.ops.aten
@@ -47,10 +49,11 @@ _fixed: list[Library] = []
 
 @contextmanager
 def products_by(library: Library) -> Iterator[None]:
-    """Use "torch", "onednn" or "float32" for all products inside, without timing them.
+    """Use "torch", "onednn", "rows" or "float32" for all products inside, without timing them.
 
-    "onednn" concerns products of float32 numbers, "float32" those of bfloat16; all others are then
-    torch's. Graphs that were compiled before keep their choice.
+    "onednn" and "rows" concern products of float32 numbers, "float32" those of bfloat16; all others
+    are then torch's. "rows" is oneDNN on copies that lie row by row, in graphs only. Graphs that
+    were compiled before keep their choice.
 
     Raises ``ValueError`` for another name.
 
@@ -82,9 +85,9 @@ def remember(made: Mapping[str, Library]) -> None:
 
 
 def faster(name: str, build: Callable[[], Mapping[Library, Callable[[], object]]]) -> Library:
-    """The faster way for a product, or the one that was asked for.
+    """The fastest way for a product, or the one that was asked for.
 
-    ``build`` returns the product by torch and in another way; it is called for a new ``name`` only.
+    ``build`` returns the product by torch and in other ways; it is called for a new ``name`` only.
     """
     if _fixed:
         return _fixed[-1]
@@ -125,42 +128,101 @@ def large(rows: int, inner: int, columns: int) -> bool:
     return rows * inner * columns >= WORTHWHILE
 
 
-def _like(x: Tensor) -> Tensor:
-    """A matrix of ones with the type, the size, at most ``LARGEST``, and the layout of ``x``."""
-    rows, columns = (min(size, LARGEST) for size in x.shape)
-    transposed = x.stride(0) < x.stride(1)
-    ones = torch.ones(columns, rows).t() if transposed else torch.ones(rows, columns)
-    return ones.to(x.dtype)
-
-
-def _described(x: Tensor) -> str:
-    sizes = "x".join(str(min(size, LARGEST)) for size in x.shape)
-    return sizes + "'" * (x.stride(0) < x.stride(1))
-
-
-def ways(a: Tensor, b: Tensor) -> dict[Library, Callable[[], Tensor]]:
-    """A product by torch, and in the other way of its type."""
-    if a.dtype == torch.float32:
-        return {"torch": lambda: a @ b, "onednn": lambda: torch.ops.pyro_vae.mm(a, b)}
-    return {"torch": lambda: a @ b, "float32": lambda: (a.float() @ b.float()).to(a.dtype)}
-
-
 def kind(dtype: torch.dtype) -> str:
     """The part of a product's name that tells its type: nothing for float32."""
     return "" if dtype == torch.float32 else "bfloat16 "
 
 
-def _faster_in_graph(a: Tensor, b: Tensor) -> Library:
-    """The faster way for a product of a graph with these layouts."""
-    if not (applies(a) and large(len(a), len(b), b.shape[1])):
+class Layout(NamedTuple):
+    """The size of a matrix, and whether it lies column by column."""
+
+    rows: int
+    columns: int
+    transposed: bool = False
+
+    @classmethod
+    def of(cls, x: Tensor) -> "Layout":
+        """The layout of a tensor."""
+        rows, columns = x.shape
+        return cls(rows, columns, x.stride(0) < x.stride(1))
+
+    @property
+    def t(self) -> "Layout":
+        """That of the transposed matrix."""
+        return Layout(self.columns, self.rows, not self.transposed)
+
+    @property
+    def limited(self) -> "Layout":
+        """With sizes of at most ``LARGEST``."""
+        return Layout(min(self.rows, LARGEST), min(self.columns, LARGEST), self.transposed)
+
+    def __str__(self) -> str:
+        return f"{self.rows}x{self.columns}" + "'" * self.transposed
+
+    def ones(self, dtype: torch.dtype) -> Tensor:
+        """A matrix of this size and layout."""
+        if self.transposed:
+            return torch.ones(self.columns, self.rows, dtype=dtype).t()
+        return torch.ones(self.rows, self.columns, dtype=dtype)
+
+
+def fastest(
+    a: Layout, b: Layout, dtype: torch.dtype = torch.float32, graph: bool = False
+) -> Library:
+    """The fastest way for the product of two matrices on the CPU.
+
+    In a graph a matrix can be copied, so that it lies row by row. Its kernels write such a copy
+    together with other results, so we count the time of a plain copy.
+    """
+    if not large(a.rows, a.columns, b.columns):
         return "torch"
-    name = f"{kind(a.dtype)}{_described(a)} {_described(b)}"
-    return faster(name, lambda: ways(_like(a), _like(b)))
+    first, second = a.limited, b.limited
+    copies = graph and dtype == torch.float32 and (a.transposed or b.transposed)
+
+    def build() -> dict[Library, Callable[[], object]]:
+        x, y = first.ones(dtype), second.ones(dtype)
+        calls: dict[Library, Callable[[], object]] = {**ways(x, y)}
+        if copies:
+            pair = row_by_row(x), row_by_row(y)
+            copied = [v for v, layout in zip(pair, (a, b), strict=True) if layout.transposed]
+            calls["rows"] = lambda: [*(v.clone() for v in copied), onednn(*pair)]
+        return calls
+
+    return faster(f"{'graph ' * copies}{kind(dtype)}{first} {second}", build)
+
+
+def by_onednn(a: Layout, b: Layout) -> bool:
+    """Whether oneDNN is the fastest way for a product of float32 numbers outside a graph."""
+    return fastest(a, b) in ("onednn", "rows")
+
+
+def row_by_row(x: Tensor) -> Tensor:
+    """The matrix itself where it lies row by row, else a copy that does."""
+    return x.clone(memory_format=torch.contiguous_format) if Layout.of(x).transposed else x
+
+
+def onednn(a: Tensor, b: Tensor, bias: Tensor | None = None) -> Tensor:
+    """A product by oneDNN, plus a bias."""
+    return cast(Tensor, torch.ops.pyro_vae.mm.default(a, b, bias))
+
+
+def ways(a: Tensor, b: Tensor) -> dict[Library, Callable[[], Tensor]]:
+    """A product by torch, and in the other way of its type."""
+    if a.dtype == torch.float32:
+        return {"torch": lambda: a @ b, "onednn": lambda: onednn(a, b)}
+    return {"torch": lambda: a @ b, "float32": lambda: (a.float() @ b.float()).to(a.dtype)}
+
+
+def _in_graph(a: Tensor, b: Tensor) -> Library:
+    """The fastest way for a product of a graph."""
+    return fastest(Layout.of(a), Layout.of(b), a.dtype, graph=True) if applies(a) else "torch"
 
 
 def _mm(a: Tensor, b: Tensor) -> Any:
-    """A product of a graph in the other way, where that is faster."""
-    library = _faster_in_graph(a, b)
+    """A product of a graph in another way, where that is faster."""
+    library = _in_graph(a, b)
+    if library == "rows" and a.dtype == torch.float32:
+        return onednn(row_by_row(a), row_by_row(b))
     other = None if library == "torch" else ways(a, b).get(library)
     return NotImplemented if other is None else other()
 
@@ -172,7 +234,7 @@ def _addmm(bias: Tensor, a: Tensor, b: Tensor, *, beta: float = 1, alpha: float 
     if a.dtype == torch.float32:
         product = _mm(a, b)
         return bias + (aten.mm(a, b) if product is NotImplemented else product)
-    if _faster_in_graph(a, b) != "float32":  # rounded once, after the bias, in each way
+    if _in_graph(a, b) != "float32":  # rounded once, after the bias, in each way
         return NotImplemented
     return (a.float() @ b.float() + bias.float()).to(a.dtype)
 

@@ -7,13 +7,12 @@ import torch
 from pyro.distributions import constraints
 from torch import Tensor
 
-from ..nets.log_sigmoid import differentiated, log_sigmoid
+from ..nets.log_sigmoid import decay, differentiated, log_sigmoid
 from .conditional import BINARY, Conditional
 from .elementwise import Elementwise, unexpanded
 
 GROUP = 120
-"""The most factors, of at least 1/2 each, that are multiplied: float32 has normal numbers down to
-2^-126."""
+"""The most factors, of at most 2 each, that are multiplied: float32 has numbers up to 2^128."""
 
 PART = 1 << 18
 """The number of pixels whose log-probabilities, 1 MiB, are computed before they are summed."""
@@ -100,12 +99,12 @@ def _log_prob(logits: Tensor, value: Tensor) -> Tensor:
 def _log_prob_of_vectors(logits: Tensor, value: Tensor) -> Tensor:
     """log p(x) of vectors, (..., D), with one logarithm for a group of pixels.
 
-    sum_i log p(x_i) = log prod_i sigmoid(|l_i|) - sum_i (max(l_i, 0) - x_i l_i)
+    sum_i log p(x_i) = sum_i (x_i l_i - max(l_i, 0)) - log prod_i (1 + exp(-|l_i|))
     """
     groups = _groups(logits.shape[-1])  # for both, so that a compiler makes one loop of them
     linear: Tensor = torch.addcmul(logits.relu(), value, logits, value=-1).unflatten(-1, groups)
-    factors: Tensor = logits.abs().sigmoid_().unflatten(-1, groups)
-    return (factors.prod(-1).log_() - linear.sum(-1)).sum(-1)
+    factors: Tensor = decay(logits).add_(1).unflatten(-1, groups)
+    return linear.sum(-1).add_(factors.prod(-1).log_()).sum(-1).neg_()
 
 
 def _groups(size: int) -> tuple[int, int]:

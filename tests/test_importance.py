@@ -176,6 +176,13 @@ def test_encoder_sees_each_datum_once_per_block(monkeypatch):
     assert sum(rows) == len(x) * math.ceil(120 / 50)
 
 
+def test_a_pass_of_the_guide_is_limited_in_bytes(monkeypatch):
+    """A row's largest tensor is a hidden layer of 16 numbers in float64."""
+    monkeypatch.setattr(importance, "GUIDE_BYTES", 5 * 16 * 8)
+    module, x = plain_vae(), binary(12)
+    assert run_after_looking(module, module.encoder.net, x, num_samples=1) == [5, 5, 2]
+
+
 @pytest.mark.parametrize("width", [1, 5, 32, 300])
 @pytest.mark.parametrize("num_samples", [3, 40])
 def test_decoder_never_sees_more_rows_than_the_chunk(num_samples, width):

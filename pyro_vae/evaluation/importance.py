@@ -22,15 +22,15 @@ from ..programs.scoring import log_weight
 from ..programs.sites import Program
 from .estimators import numbers
 
-GUIDE_BLOCK = 16384
-"""The number of draws (samples x data) that the guide makes in one pass.
+GUIDE_BLOCK = 1 << 16
+"""The maximal number of draws (samples x data) that the guide makes in one pass.
 
 It is fixed, so that a seed gives the same result for any ``chunk_bytes``."""
 
 GUIDE_BYTES = 1 << 28
-"""The maximal size of the guide's largest tensor in bytes, where it runs once for each draw."""
+"""The maximal size of the pair's largest tensor in bytes for one pass of the guide."""
 
-CHUNK_BYTES = 1 << 23
+CHUNK_BYTES = 12 << 20
 """The maximal size in bytes of a network's largest output in one pass.
 
 It fits the caches, where what follows the network finds it."""
@@ -187,7 +187,7 @@ def stream(
     if found.refusal is not None:
         raise ValueError(found.refusal)
     width = max(chunk_bytes // found.row_bytes, 1)
-    wide = GUIDE_BLOCK if found.single else min(GUIDE_BLOCK, GUIDE_BYTES // found.row_bytes)
+    wide = min(GUIDE_BLOCK, GUIDE_BYTES // found.row_bytes)
     for rows, samples in _grid(found.rows.size, num_samples, max(wide // found.guide_copies, 1)):
         with pair.looking():
             part = found.rows.take(call, rows)

@@ -101,18 +101,22 @@ def faster(name: str, build: Callable[[], Mapping[Library, Callable[[], object]]
 
 
 def _seconds(
-    calls: Mapping[Library, Callable[[], object]], repeats: int = 9
+    calls: Mapping[Library, Callable[[], object]], rounds: int = 9, seconds: float = 0.05
 ) -> dict[Library, float]:
     """The least time of each call; they alternate, so that all meet the same disturbances.
 
-    A first call of each is not counted.
+    There are at least so many rounds, and they take at least so many seconds. A first round is not
+    counted.
     """
     times: dict[Library, list[float]] = {library: [] for library in calls}
-    for _ in range(1 + repeats):
+    begin = time.perf_counter()
+    done = 0
+    while done <= rounds or time.perf_counter() < begin + seconds:
         for library, call in calls.items():
             start = time.perf_counter()
             call()
             times[library].append(time.perf_counter() - start)
+        done += 1
     return {library: min(each[1:]) for library, each in times.items()}
 
 

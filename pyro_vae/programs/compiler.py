@@ -15,6 +15,7 @@ from torch.fx.experimental.symbolic_shapes import ShapeEnv
 from torch.torch_version import TorchVersion
 
 from ..nets import log_sigmoid, products
+from .kept_choices import choices_kept
 from .quiet import quiet_compiler
 
 REPEATING = ("2.13.", "2.14.")
@@ -47,7 +48,7 @@ def compile_graph(function: Callable[..., Any], inputs: Sequence[Tensor]) -> Cal
             "use the eager path, compile=False"
         )
     try:
-        with quiet_compiler():
+        with quiet_compiler(), choices_kept():
             return _compile(function, inputs)
     except Exception as error:
         reason = str(error).strip().splitlines() or [type(error).__name__]

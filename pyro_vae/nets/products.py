@@ -23,7 +23,7 @@ Library = Literal["torch", "onednn", "rows", "float32"]
 WORTHWHILE = 1 << 23
 """The smallest number of multiplications for which another way may save more than it costs."""
 
-MARGIN = 0.95
+MARGIN = 0.98
 """Another way is chosen where it takes less than this share of the time of torch's call."""
 
 LARGEST = 2048

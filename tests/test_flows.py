@@ -11,7 +11,8 @@ from torch import nn
 from zuko.transforms import MonotonicAffineTransform, MonotonicRQSTransform
 
 from pyro_vae import IWAE, VAE, Bernoulli, StandardNormal, Trace_ELBO, log_likelihood, mlp
-from pyro_vae.families.flow import Flow, FlowPrior
+from pyro_vae.families import flow
+from pyro_vae.families.flow import Flow, FlowDistribution, FlowPrior
 from pyro_vae.families.flow_layers import AutoregressiveLayer, CouplingLayer, PlanarLayer
 
 LAYERS = {
@@ -144,6 +145,28 @@ def test_the_least_slope_is_stated(name, monkeypatch):
         torch.manual_seed(0)
         results.append(LAYERS[name](3).double()(z, context))
     torch.testing.assert_close(*results, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize(
+    ("sample_shape", "parts"), [((), [3]), ((1,), [1]), ((25,), [2] * 12 + [1]), ((2, 9), [1, 1])]
+)
+def test_draws_in_parts_are_those_at_once(monkeypatch, sample_shape, parts):
+    """Of 3 data at most 7 draws pass the layers together, 2 of each datum."""
+    torch.manual_seed(0)
+    layers = tuple(LAYERS[name](2).double() for name in ("autoregressive", "affine coupling"))
+    numbers = {"loc": 2, "scale": 2, "context": 4}
+    parameters = {name: torch.rand(3, size, dtype=torch.float64) for name, size in numbers.items()}
+    q = FlowDistribution(**parameters, layers=layers)
+    seen, drawn = [], []
+    layers[0].register_forward_pre_hook(lambda layer, args: seen.append(args[0].shape[0]))
+    for size in (1 << 13, 7):
+        seen.clear()
+        monkeypatch.setattr(flow, "PART", size)
+        torch.manual_seed(1)
+        with torch.no_grad():
+            drawn.append((z := q.rsample(sample_shape), q.log_prob(z)))
+    torch.testing.assert_close(*drawn)
+    assert seen == parts
 
 
 def test_a_flow_prior_needs_two_dimensions():

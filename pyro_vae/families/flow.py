@@ -142,6 +142,13 @@ class NeuralSpline(Flow):
         super().__init__(net, dim, layers, context=context)
 
 
+PART = 1 << 13
+"""The draws that go through the layers together where no gradients are recorded.
+
+Their tensors stay in the caches.
+"""
+
+
 class FlowDistribution(dist.TorchDistribution):
     """The distribution of loc + scale f(eps; context), eps ~ N(0, I).
 
@@ -172,15 +179,23 @@ class FlowDistribution(dist.TorchDistribution):
 
     def rsample(self, sample_shape: Any = ()) -> Tensor:
         shape = self._extended_shape(sample_shape)
-        z = torch.randn(shape, dtype=self.loc.dtype, device=self.loc.device)
+        eps = torch.randn(shape, dtype=self.loc.dtype, device=self.loc.device)
+        whole = torch.is_grad_enabled() or len(shape) == len(self.batch_shape) + 1
+        rows = len(eps) if whole else max(PART // max(shape[1:-1].numel(), 1), 1)
+        parts = [self._through_layers(part) for part in eps.split(rows)]
+        z, log_prob = parts[0] if len(parts) == 1 else map(torch.cat, zip(*parts, strict=True))
+        z = self.loc + self.scale * z
+        self._drawn = z, log_prob - self.scale.log().sum(-1), torch.is_grad_enabled()
+        return z
+
+    def _through_layers(self, z: Tensor) -> tuple[Tensor, Tensor]:
+        """f(eps) and its log density."""
         log_prob = _standard_normal(z)
         with torch.autocast(z.device.type, enabled=False):
             for layer in self.layers:
                 z, log_det = layer(z, self.context.expand(*z.shape[:-1], -1))
                 log_prob = log_prob - log_det
-        z = self.loc + self.scale * z
-        self._drawn = z, log_prob - self.scale.log().sum(-1), torch.is_grad_enabled()
-        return z
+        return z, log_prob
 
     def log_prob(self, value: Tensor) -> Tensor:
         if self._validate_args:

@@ -9,6 +9,17 @@ import pyro
 import pytest
 from running import traced
 
+from pyro_vae.programs import kept_choices
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _choices_of_the_tests(tmp_path_factory):
+    """Products that are timed while tests run side by side are not the machine's choices."""
+    path = tmp_path_factory.getbasetemp().parent / "choices.json"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(kept_choices, "_path", lambda: path)
+        yield
+
 
 @pytest.fixture(autouse=True)
 def _store_stays_empty():

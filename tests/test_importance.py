@@ -127,7 +127,7 @@ def test_any_chunk_size_gives_the_same(make, num_samples):
 def test_many_blocks_of_the_guide(monkeypatch):
     """More draws than one pass of the guide makes: more data than it takes, and more samples than
     it takes."""
-    monkeypatch.setattr(importance, "GUIDE_BLOCK", 10)
+    monkeypatch.setattr(importance, "GUIDE_DRAWS", 10)
     truth = LinearGaussian()
     x = truth.data(23)
     module = truth.vae()
@@ -170,17 +170,20 @@ def test_encoder_sees_each_datum_once_whatever_k(num_samples):
 
 
 def test_encoder_sees_each_datum_once_per_block(monkeypatch):
-    monkeypatch.setattr(importance, "GUIDE_BLOCK", 50)
+    monkeypatch.setattr(importance, "GUIDE_DRAWS", 50)
     module, x = plain_vae(), binary(4)
     rows = run_after_looking(module, module.encoder.net, x, num_samples=120)
     assert sum(rows) == len(x) * math.ceil(120 / 50)
 
 
-def test_a_pass_of_the_guide_is_limited_in_bytes(monkeypatch):
+@pytest.mark.parametrize(("limit", "value"), [("GUIDE_ROWS", 5), ("GUIDE_BYTES", 5 * 16 * 8)])
+@pytest.mark.parametrize("num_samples", [1, 3])
+def test_a_pass_of_the_guide_has_not_too_many_data(monkeypatch, limit, value, num_samples):
     """A row's largest tensor is a hidden layer of 16 numbers in float64."""
-    monkeypatch.setattr(importance, "GUIDE_BYTES", 5 * 16 * 8)
+    monkeypatch.setattr(importance, limit, value)
     module, x = plain_vae(), binary(12)
-    assert run_after_looking(module, module.encoder.net, x, num_samples=1) == [5, 5, 2]
+    rows = run_after_looking(module, module.encoder.net, x, num_samples=num_samples)
+    assert rows == [5, 5, 2]
 
 
 @pytest.mark.parametrize("width", [1, 5, 32, 300])

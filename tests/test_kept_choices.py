@@ -8,66 +8,75 @@ import torch
 from pyro_vae.nets import products
 from pyro_vae.programs import kept_choices
 from pyro_vae.programs.compiler import compile_graph
-from pyro_vae.programs.kept_choices import choices_kept
+from pyro_vae.programs.kept_choices import _path, choices_kept
 
-NAME = "graph 128x784 784x400', 2 threads"
+NAME, OTHER = "graph 128x784 784x400', 2 threads", "graph 400x128' 128x784, 2 threads"
 
 
 @pytest.fixture(autouse=True)
-def folder(tmp_path, monkeypatch):
-    """A folder of the compiler that nobody has used, and a process without choices."""
-    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path / "cache"))
+def file(tmp_path, monkeypatch):
+    """A file that nobody has written, and a process without choices."""
+    monkeypatch.setattr(kept_choices, "_path", lambda: tmp_path / "choices.json")
     monkeypatch.setattr(products, "_choices", {})
-    return tmp_path / "cache"
+    return tmp_path / "choices.json"
 
 
 def new_process():
     products._choices.clear()
 
 
-def test_another_process_finds_them():
+def test_another_process_finds_them(file):
     with choices_kept():
         products.remember({NAME: "rows"})
     new_process()
     with choices_kept():
         assert products.choices() == {NAME: "rows"}
-    assert not [path for path in kept_choices._path().parent.iterdir() if path.suffix != ".json"]
+    assert list(file.parent.iterdir()) == [file]
 
 
-def test_choices_of_this_process_stay():
-    """Those of a checkpoint too; the file keeps what it has, and gains what is new."""
+def test_choices_of_this_process_stay_and_are_its_own(file):
+    """Those of a checkpoint too, which another machine may have made."""
     with choices_kept():
         products.remember({NAME: "rows"})
     new_process()
-    products.remember({NAME: "torch"})
+    products.remember({NAME: "torch", "graph of a checkpoint": "torch"})
     with choices_kept():
-        products.remember({"other": "onednn"})
-    assert products.choices() == {NAME: "torch", "other": "onednn"}
-    assert json.loads(kept_choices._path().read_text()) == {NAME: "rows", "other": "onednn"}
+        products.remember({OTHER: "onednn", "128x784 784x400', 2 threads": "onednn"})
+    assert products.choices()[NAME] == "torch"
+    assert json.loads(file.read_text()) == {NAME: "rows", OTHER: "onednn"}
 
 
-@pytest.mark.parametrize("text", ["{", "[1]", json.dumps({NAME: "mkl", "other": ["rows"]})])
-def test_a_file_that_is_no_record_of_choices_is_replaced(text):
-    kept_choices._path().write_text(text)
+@pytest.mark.parametrize(
+    "text",
+    ["{", "[1]", "[" * 100_000, json.dumps({NAME: "mkl", OTHER: ["rows"], "graph": {"a": 1}})],
+)
+def test_a_file_that_is_no_record_of_choices_is_replaced(file, text):
+    file.write_text(text)
     with choices_kept():
         assert not products.choices()
         products.remember({NAME: "rows"})
-    assert json.loads(kept_choices._path().read_text()) == {NAME: "rows"}
+    assert json.loads(file.read_text()) == {NAME: "rows"}
 
 
-def test_a_full_disk_costs_nothing_but_time(monkeypatch):
-    def full(self, text):
-        raise OSError("No space left on device")
-
-    monkeypatch.setattr(kept_choices.Path, "write_text", full)
+def test_a_file_that_cannot_be_written_costs_nothing_but_time(file, monkeypatch):
+    missing = file.parent / "missing" / "choices.json"
+    monkeypatch.setattr(kept_choices, "_path", lambda: missing)
     with choices_kept():
         products.remember({NAME: "rows"})
     assert products.choices() == {NAME: "rows"}
 
 
-def test_a_compiled_graph_keeps_its_choices():
+def test_the_file_lies_beside_the_graphs(tmp_path, monkeypatch):
+    """Another processor has a file of its own."""
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))
+    here = _path()
+    monkeypatch.setattr(kept_choices, "_processor", lambda: "another")
+    assert here.parent == _path().parent == tmp_path
+    assert here.name != _path().name
+
+
+def test_a_compiled_graph_keeps_its_choices(file):
     a, b = torch.ones(128, 784), torch.ones(400, 784)
     compile_graph(lambda a, b: [a @ b.t()], (a, b))
-    kept = kept_choices._path()
-    assert products.choices() == (json.loads(kept.read_text()) if kept.exists() else {})
+    assert products.choices() == (json.loads(file.read_text()) if file.exists() else {})
     assert bool(products.choices()) == products.applies(a)

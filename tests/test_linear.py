@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import nn
 from torch.autograd import forward_ad
 from torch.fx.experimental.proxy_tensor import make_fx
+from torch.nn.utils.parametrizations import spectral_norm
 
 from pyro_vae.nets import BFloat16, Linear, linear, products, products_by
 from pyro_vae.nets.products import DECOMPOSITIONS, applies
@@ -50,7 +51,6 @@ def test_large_products_are_those_of_torch(leading):
 @pytest.mark.parametrize("recorded", [True, False])
 @pytest.mark.parametrize("transform", ["vmap", "jvp", "forward mode"])
 def test_transforms_of_large_products(transform, recorded):
-    """Of torch's own layer; forward mode outside a transform, of ours."""
     torch.manual_seed(0)
     layer, x, tangent = Linear(300, 400), torch.randn(2, 128, 300), torch.randn(128, 300)
     with products_by("onednn"), torch.set_grad_enabled(recorded):
@@ -68,21 +68,39 @@ def test_transforms_of_large_products(transform, recorded):
     torch.testing.assert_close(found, truth, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.parametrize("way", ["torch", "onednn"])
+@pytest.mark.parametrize("shape", [(128, 392), (2, 128, 392), (256, 392)])
+def test_an_input_of_another_width_is_refused(way, shape):
+    """Also where its numbers would fill rows of the layer."""
+    with products_by(way), pytest.raises(RuntimeError, match="cannot be multiplied"):
+        Linear(784, 400)(torch.zeros(shape))
+
+
+def test_a_parametrised_weight_is_read_once():
+    """Spectral normalisation takes a step at each reading."""
+    torch.manual_seed(0)
+    layers = [spectral_norm(kind(784, 400)) for kind in (Linear, nn.Linear)]
+    layers[1].load_state_dict(layers[0].state_dict())
+    with products_by("onednn"):
+        torch.testing.assert_close(*(layer(torch.ones(128, 784)) for layer in layers))
+    torch.testing.assert_close(*(list(layer.buffers()) for layer in layers))
+
+
 @pytest.mark.parametrize("chosen", ["128x300 300x400'", "128x400 400x300", "400x128' 128x300"])
 def test_each_product_of_a_layer_has_its_own_way(no_choices, monkeypatch, chosen):
     """The output, and the gradients of input and weight."""
     taken = []
-    monkeypatch.setattr(products, "ways", lambda a, b: {"torch": int, "onednn": int})
-    monkeypatch.setattr(
-        linear,
-        "onednn",
-        lambda a, b, bias: taken.append((a.shape, b.shape)) or F.linear(a, b.t(), bias),
-    )
+
+    def onednn(a, b, bias):
+        taken.append((a.shape, b.shape))
+        return F.linear(a, b.t(), bias)
+
+    monkeypatch.setattr(linear, "onednn", onednn)
     names = ["128x300 300x400'", "128x400 400x300", "400x128' 128x300"]
-    threads = torch.get_num_threads()
-    products.remember(
-        {f"{name}, {threads} threads": "onednn" if name == chosen else "torch" for name in names}
-    )
+    end = f", {torch.get_num_threads()} threads"
+    layer_name = f"layer 128x300 400x300 gradients of input of weight {end}"
+    ways = {name + end: "onednn" if name == chosen else "torch" for name in names}
+    products.remember(ways | {layer_name: "onednn"})
     torch.manual_seed(0)
     layer, x = Linear(300, 400), torch.randn(128, 300, requires_grad=True)
     grads = torch.autograd.grad(layer(x).square().sum(), [x, *layer.parameters()])
@@ -91,6 +109,17 @@ def test_each_product_of_a_layer_has_its_own_way(no_choices, monkeypatch, chosen
     torch.testing.assert_close(grads, expected, rtol=1e-4, atol=1e-2)
     sizes = [tuple(map(int, part.strip("'").split("x"))) for part in chosen.split()]
     assert taken == ([tuple(map(torch.Size, sizes))] if applies(x) else [])
+
+
+@pytest.mark.parametrize("frozen", ["input", "weight", "neither"])
+def test_a_trained_layer_is_timed_with_its_gradients(no_choices, frozen):
+    layer, x = Linear(300, 400), torch.randn(128, 300, requires_grad=frozen != "input")
+    layer.weight.requires_grad_(frozen != "weight")
+    layer(x).sum().backward()
+    names = [name for name in products.choices() if name.startswith("layer")]
+    gradients = " ".join(f"of {name}" for name in ("input", "weight") if name != frozen)
+    known = f"layer 128x300 400x300 gradients {gradients} , {torch.get_num_threads()} threads"
+    assert names == ([known] if applies(x) else [])
 
 
 def matrices():
@@ -183,13 +212,13 @@ def test_the_faster_library_is_chosen_once(monkeypatch, no_choices, faster):
 
     monkeypatch.setattr(products, "_seconds", seconds)
     calls = {"torch": lambda: "torch", "onednn": lambda: "onednn"}
-    assert [products.faster("a", lambda: calls) for _ in range(3)] == [faster] * 3
+    assert [products.chosen("a", lambda: calls) for _ in range(3)] == [faster] * 3
     assert timed == ["torch", "onednn"]
     with products_by("torch"):
-        assert products.faster("a", lambda: calls) == "torch"
+        assert products.chosen("a", lambda: calls) == "torch"
     monkeypatch.setattr(products, "_choices", {})
-    products.remember(dict.fromkeys([f"a, {torch.get_num_threads()} threads"], "onednn"))
-    assert products.faster("a", lambda: calls) == "onednn"
+    products.remember({"a": "onednn"})
+    assert products.chosen("a", lambda: calls) == "onednn"
 
 
 def test_a_choice_draws_no_random_numbers(no_choices):
@@ -201,11 +230,11 @@ def test_a_choice_draws_no_random_numbers(no_choices):
     make_fx(expressions, DECOMPOSITIONS, tracing_mode="fake")(*matrices())
     assert torch.equal(torch.get_rng_state(), before)
     if applies(x):
-        names = [key.split(",")[0] for key in products.choices()]
-        assert names == [
-            *("128x784 784x400'", "400x128' 128x784"),  # the layer and its gradient
-            *("128x784 784x400", "graph 400x784' 784x128'"),
-        ]
+        names = {key.split(",")[0] for key in products.choices()}
+        assert names == {
+            *("128x784 784x400'", "400x128' 128x784", "layer 128x784 400x784 gradients of weight "),
+            *("graph 128x784 784x400", "graph 400x784' 784x128'"),
+        }
 
 
 def test_small_products_and_other_types_are_torchs(no_choices):

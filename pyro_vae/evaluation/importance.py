@@ -22,13 +22,13 @@ from ..programs.scoring import log_weight
 from ..programs.sites import Program
 from .estimators import numbers
 
-GUIDE_BLOCK = 1 << 16
-"""The maximal number of draws (samples x data) that the guide makes in one pass.
+GUIDE_DRAWS = 1 << 16
+"""The most draws (samples x data) in one pass of a guide whose one distribution makes them all.
 
-It is fixed, so that a seed gives the same result for any ``chunk_bytes``."""
+This and the next two are fixed: a seed gives the same result for any ``chunk_bytes``."""
 
-GUIDE_BYTES = 1 << 28
-"""The maximal size of the pair's largest tensor in bytes for one pass of the guide."""
+GUIDE_ROWS, GUIDE_BYTES = 1 << 14, 1 << 28
+"""The most rows, data or copies of them, in one pass of a guide, and a network's largest output."""
 
 CHUNK_BYTES = 12 << 20
 """The maximal size in bytes of a network's largest output in one pass.
@@ -187,19 +187,16 @@ def stream(
     if found.refusal is not None:
         raise ValueError(found.refusal)
     width = max(chunk_bytes // found.row_bytes, 1)
-    wide = min(GUIDE_BLOCK, GUIDE_BYTES // found.row_bytes)
-    for rows, samples in _grid(found.rows.size, num_samples, max(wide // found.guide_copies, 1)):
+    most = max(min(GUIDE_ROWS, GUIDE_BYTES // found.row_bytes) // found.guide_copies, 1)
+    draws = GUIDE_DRAWS if found.single else most
+    height = min(num_samples, draws)
+    data = chunks(found.rows.size, min(draws // height, most))
+    for rows, samples in product(data, chunks(num_samples, height)):
         with pair.looking():
             part = found.rows.take(call, rows)
             sample = pair.sample(part, samples.stop - samples.start)
             scores = _scores(scorer, part, sample, width)
         yield Block(rows, samples, *scores)
-
-
-def _grid(num_data: int, num_samples: int, block: int) -> Iterator[tuple[slice, slice]]:
-    """Yield blocks of at most ``block`` draws, with as many samples of a datum as possible."""
-    height = min(num_samples, block)
-    return product(chunks(num_data, block // height), chunks(num_samples, height))
 
 
 def _scores(

@@ -102,7 +102,7 @@ def _log_prob_of_vectors(logits: Tensor, value: Tensor) -> Tensor:
     sum_i log p(x_i) = sum_i (x_i l_i - max(l_i, 0)) - log prod_i (1 + exp(-|l_i|))
     """
     groups = _groups(logits.shape[-1])  # for both, so that a compiler makes one loop of them
-    linear: Tensor = logits.relu().addcmul_(value, logits, value=-1).unflatten(-1, groups)
+    linear: Tensor = torch.addcmul(logits.relu(), value, logits, value=-1).unflatten(-1, groups)
     factors: Tensor = decay(logits).add_(1).unflatten(-1, groups)
     return linear.sum(-1).add_(factors.prod(-1).log_()).sum(-1).neg_()
 

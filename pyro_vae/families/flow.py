@@ -18,6 +18,10 @@ from torch import Tensor, nn
 from .conditional import Conditional, at_least_one
 from .flow_layers import AutoregressiveLayer, CouplingLayer, PlanarLayer
 
+PART = 1 << 13
+"""The draws that go through the layers together on the CPU, where no gradients are recorded and a
+distribution draws several values: their tensors then stay in the caches."""
+
 
 class Flow(Conditional):
     """z = loc + scale f(eps; context), eps ~ N(0, I), with f the chain of the given ``layers``.
@@ -142,13 +146,6 @@ class NeuralSpline(Flow):
         super().__init__(net, dim, layers, context=context)
 
 
-PART = 1 << 13
-"""The draws that go through the layers together where no gradients are recorded.
-
-Their tensors stay in the caches.
-"""
-
-
 class FlowDistribution(dist.TorchDistribution):
     """The distribution of loc + scale f(eps; context), eps ~ N(0, I).
 
@@ -180,7 +177,8 @@ class FlowDistribution(dist.TorchDistribution):
     def rsample(self, sample_shape: Any = ()) -> Tensor:
         shape = self._extended_shape(sample_shape)
         eps = torch.randn(shape, dtype=self.loc.dtype, device=self.loc.device)
-        whole = torch.is_grad_enabled() or len(shape) == len(self.batch_shape) + 1
+        single = len(shape) == len(self.batch_shape) + 1
+        whole = single or torch.is_grad_enabled() or eps.device.type != "cpu"
         rows = len(eps) if whole else max(PART // max(shape[1:-1].numel(), 1), 1)
         parts = [self._through_layers(part) for part in eps.split(rows)]
         z, log_prob = parts[0] if len(parts) == 1 else map(torch.cat, zip(*parts, strict=True))

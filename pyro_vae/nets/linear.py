@@ -1,6 +1,7 @@
 """Dense layers whose large products are computed in the fastest way on this machine."""
 
-from collections.abc import Iterator
+from collections.abc import Callable
+from functools import cache
 from typing import Any, cast
 
 import torch
@@ -8,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .log_sigmoid import differentiated
-from .products import Layout, applies, by_onednn, fastest, large, onednn
+from .products import Layout, Library, applies, by_onednn, chosen, fastest, large, onednn
 
 
 class Product(torch.autograd.Function):
@@ -18,10 +19,15 @@ class Product(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx: Any, a: Tensor, b: Tensor, bias: Tensor | None) -> Tensor:
-        ctx.save_for_backward(a, b)
-        ctx.save_for_forward(a, b)
-        return _value(a, b, bias)
+    def forward(a: Tensor, b: Tensor, bias: Tensor | None) -> Tensor:
+        if by_onednn(Layout.of(a), Layout.of(b).t):
+            return onednn(a, b.t(), bias)
+        return F.linear(a, b, bias)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
+        ctx.save_for_backward(*inputs[:2])
+        ctx.save_for_forward(*inputs[:2])
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> Any:
@@ -33,84 +39,108 @@ class Product(torch.autograd.Function):
         return grad_a, grad_b, grad.sum(0) if third else None
 
     @staticmethod
-    def jvp(ctx: Any, *tangents: Tensor | None) -> Tensor:
+    def jvp(ctx: Any, *tangents: Any) -> Tensor:
         a, b = ctx.saved_tensors
         of_a, of_b, of_bias = tangents
         terms = [F.linear(of_a, b)] if of_a is not None else []
         terms += [F.linear(a, of_b)] if of_b is not None else []
         terms += [of_bias.expand(len(a), -1)] if of_bias is not None else []
-        return torch.stack(terms).sum(0)
+        return cast(Tensor, sum(terms))
+
+    @staticmethod
+    def vmap(info: Any, in_dims: Any, *inputs: Any) -> Any:
+        """By torch's own layer, which knows batches."""
+        return torch.vmap(F.linear, in_dims)(*inputs), 0
 
 
 def product(a: Tensor, b: Tensor, bias: Tensor | None = None) -> Tensor:
     """a b' + bias; without the autograd function where no derivatives are asked for."""
     recorded = any(differentiated(x) for x in (a, b, bias) if x is not None)
-    function: Any = Product.apply if recorded else _value
+    function: Any = Product.apply if recorded else Product.forward
     return cast(Tensor, function(a, b, bias))
-
-
-def _value(a: Tensor, b: Tensor, bias: Tensor | None) -> Tensor:
-    if by_onednn(Layout.of(a), Layout.of(b).t):
-        return onednn(a, b.t(), bias)
-    return F.linear(a, b, bias)
 
 
 class Linear(nn.Linear):
     """``nn.Linear`` whose large products are computed in the fastest way on this machine.
 
-    Each product, also of the gradient, is timed once for its sizes
-    (:mod:`pyro_vae.nets.products`).
+    It is timed once for its sizes, with its gradient where it is trained
+    (:mod:`pyro_vae.nets.products`). With bfloat16 numbers the output decides for the gradient too.
 
     >>> Linear(784, 400)(torch.zeros(3, 128, 784)).shape
     torch.Size([3, 128, 400])
     """
 
     def forward(self, input: Tensor) -> Tensor:
-        dtype = self._dtype(input)
-        if dtype is None or not self._chooses(input, dtype):
-            return F.linear(input, self.weight, self.bias)
-        rows = input.reshape(-1, self.in_features)
+        if not self._large(input):
+            return super().forward(input)
+        weight = self.weight  # once, for a parametrised weight may change when it is read
+        dtype = _dtype(input, weight)
+        rows = input.shape[:-1].numel()
+        transposed = input.ndim == 2 and Layout.of(input).transposed
+        x, w = Layout(rows, self.in_features, transposed), Layout.of(weight)
+        if dtype is None or not applies(input, dtype):
+            return F.linear(input, weight, self.bias)
         if dtype == torch.bfloat16:
-            if fastest(Layout.of(rows), self._weight.t, dtype) == "float32":
-                return _in_float32(input, self.weight, self.bias)
-        elif any(by_onednn(*factors) for factors in self._products(rows)):
-            result = product(rows, self.weight, self.bias)
-            return result if input.ndim == 2 else result.view(*input.shape[:-1], -1)
-        return F.linear(input, self.weight, self.bias)
+            in_float32 = fastest(x, w.t, dtype) == "float32"
+            return (_in_float32 if in_float32 else F.linear)(input, weight, self.bias)
+        if not _by_products(x, w, input.requires_grad, weight.requires_grad):
+            return F.linear(input, weight, self.bias)
+        result = product(input.reshape(rows, self.in_features), weight, self.bias)
+        return result if input.ndim == 2 else result.view(*input.shape[:-1], self.out_features)
 
-    def _dtype(self, input: Tensor) -> torch.dtype | None:
-        """The type in which torch computes the layer; None where torch refuses the types."""
-        types = {input.dtype, self.weight.dtype}
-        if torch.is_autocast_enabled("cpu") and types <= {torch.float32, torch.bfloat16}:
-            return torch.get_autocast_dtype("cpu")
-        return input.dtype if len(types) == 1 else None
-
-    def _chooses(self, input: Tensor, dtype: torch.dtype) -> bool:
+    def _large(self, input: Tensor) -> bool:
         """Whether the layer is large and run by itself.
 
-        A compiler chooses itself, and a graph of ours does so by product. Transforms such as
-        ``vmap`` know torch's own layer.
+        A compiler chooses itself, and a graph of ours does so by product. Where the input is no
+        row of the layer, torch says so.
         """
         if type(input) is not Tensor or input.ndim < 2 or torch.compiler.is_compiling():
             return False
-        if not large(input.numel() // self.in_features, self.in_features, self.out_features):
-            return False
-        return applies(input, dtype) and not torch._C._are_functorch_transforms_active()
+        rows = input.shape[:-1].numel() if input.shape[-1] == self.in_features else 0
+        return large(rows, self.in_features, self.out_features)
 
-    @property
-    def _weight(self) -> Layout:
-        return Layout.of(self.weight)
 
-    def _products(self, rows: Tensor) -> Iterator[tuple[Layout, Layout]]:
-        """The factors of the layer's products: the output, and the gradients that are recorded."""
-        x, weight = Layout.of(rows), self._weight
-        yield x, weight.t
-        if torch.is_grad_enabled():
-            grad = Layout(x.rows, weight.rows)
-            if rows.requires_grad:
-                yield grad, weight
-            if self.weight.requires_grad:
-                yield grad.t, x
+def _dtype(input: Tensor, weight: Tensor) -> torch.dtype | None:
+    """The type in which torch computes a layer; None where torch refuses the types."""
+    types = {input.dtype, weight.dtype}
+    if torch.is_autocast_enabled("cpu") and types <= {torch.float32, torch.bfloat16}:
+        return torch.get_autocast_dtype("cpu")
+    return input.dtype if len(types) == 1 else None
+
+
+def _by_products(x: Layout, weight: Layout, of_input: bool, of_weight: bool) -> bool:
+    """Whether products in their own ways are faster than torch's layer.
+
+    Where gradients are recorded, both are timed with the gradients that are asked for.
+    """
+    recorded = torch.is_grad_enabled() and (of_input or of_weight)
+    if not recorded or torch._C._are_functorch_transforms_active():
+        return by_onednn(x, weight.t)
+    name = _name(x, weight, of_input, of_weight, torch.get_num_threads())
+    return chosen(name, lambda: _trained(x, weight, of_input, of_weight)) in ("onednn", "rows")
+
+
+@cache
+def _name(x: Layout, weight: Layout, of_input: bool, of_weight: bool, threads: int) -> str:
+    gradients = "of input " * of_input + "of weight " * of_weight
+    return f"layer {x.limited} {weight.limited} gradients {gradients}, {threads} threads"
+
+
+def _trained(
+    x: Layout, weight: Layout, of_input: bool, of_weight: bool
+) -> dict[Library, Callable[[], object]]:
+    """A dense layer and its gradients, by torch and by products in their own ways."""
+    dtype = torch.float32
+    a = x.limited.ones(dtype).requires_grad_(of_input)
+    b = weight.limited.ones(dtype).requires_grad_(of_weight)
+    grad = Layout(len(a), len(b)).ones(dtype)
+
+    def step(layer: Callable[[Tensor, Tensor], Tensor]) -> object:
+        with torch.enable_grad():
+            output = layer(a, b)
+        return torch.autograd.grad(output, [v for v in (a, b) if v.requires_grad], grad)
+
+    return {"torch": lambda: step(F.linear), "onednn": lambda: step(product)}
 
 
 def _in_float32(input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:

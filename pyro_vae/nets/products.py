@@ -5,13 +5,14 @@ slower for some shapes and memory layouts elsewhere. It is fastest where both ma
 row; a compiled graph copies them so, where this costs less than it saves. Products of bfloat16
 numbers take two to three times as long as those of float32 on a processor without instructions for
 them; there the same numbers are multiplied in float32, and the result is rounded. So each large
-product is timed once, in milliseconds, and the choice is remembered. The results of all ways are
-equal to rounding.
+product is timed once, for some hundredths of a second, and the choice is remembered. The results of
+all ways are equal to rounding.
 """
 
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import cache
 from typing import Any, Literal, NamedTuple, cast, get_args
 
 import torch
@@ -27,20 +28,17 @@ MARGIN = 0.98
 """Another way is chosen where it takes less than this share of the time of torch's call."""
 
 LARGEST = 2048
-"""Products with more rows are timed with this many: a row then costs the same."""
+"""Larger sizes are timed as if they were this: a row then costs the same."""
+
+GRAPH = "graph "
+"""How the names of a graph's products begin."""
 
 aten: Any = torch.ops.aten
 
 # our own operator, because TorchInductor uses oneDNN's only for constant weights
 _library = torch.library.Library("pyro_vae", "DEF")
 _library.define("mm(Tensor a, Tensor b, Tensor? bias=None) -> Tensor")
-_library.impl(
-    "mm",
-    lambda a, b, bias=None: torch.ops.mkldnn._linear_pointwise.default(
-        a, b.t(), bias, "none", [], ""
-    ),
-    "CPU",
-)
+_library.impl("mm", lambda a, b, bias=None: onednn(a, b, bias), "CPU")
 _library.impl("mm", lambda a, b, bias=None: a.new_empty(a.shape[0], b.shape[1]), "Meta")
 
 _choices: dict[str, Library] = {}
@@ -52,8 +50,8 @@ def products_by(library: Library) -> Iterator[None]:
     """Use "torch", "onednn", "rows" or "float32" for all products inside, without timing them.
 
     "onednn" and "rows" concern products of float32 numbers, "float32" those of bfloat16; all others
-    are then torch's. "rows" is oneDNN on copies that lie row by row, in graphs only. Graphs that
-    were compiled before keep their choice.
+    are then torch's. "rows" is oneDNN, in graphs on copies that lie row by row. Graphs that were
+    compiled before keep their choice.
 
     Raises ``ValueError`` for another name.
 
@@ -84,24 +82,23 @@ def remember(made: Mapping[str, Library]) -> None:
     _choices.update(made)
 
 
-def faster(name: str, build: Callable[[], Mapping[Library, Callable[[], object]]]) -> Library:
-    """The fastest way for a product, or the one that was asked for.
+def chosen(name: str, build: Callable[[], Mapping[Library, Callable[[], object]]]) -> Library:
+    """The way that was chosen for a product, or the one that was asked for.
 
-    ``build`` returns the product by torch and in other ways; it is called for a new ``name`` only.
+    ``build`` returns the product by torch and in other ways, which are timed for a new ``name``.
     """
     if _fixed:
         return _fixed[-1]
-    key = f"{name}, {torch.get_num_threads()} threads"
-    if key not in _choices:
+    if name not in _choices:
         with _disable_current_modes(), torch.no_grad(), torch.autocast("cpu", enabled=False):
             seconds = _seconds(build())
         best = min(seconds, key=lambda library: seconds[library])
-        _choices[key] = best if seconds[best] < MARGIN * seconds["torch"] else "torch"
-    return _choices[key]
+        _choices[name] = best if seconds[best] < MARGIN * seconds["torch"] else "torch"
+    return _choices[name]
 
 
 def _seconds(
-    calls: Mapping[Library, Callable[[], object]], rounds: int = 9, seconds: float = 0.05
+    calls: Mapping[Library, Callable[[], object]], rounds: int = 3, seconds: float = 0.03
 ) -> dict[Library, float]:
     """The least time of each call; they alternate, so that all meet the same disturbances.
 
@@ -132,11 +129,6 @@ def large(rows: int, inner: int, columns: int) -> bool:
     return rows * inner * columns >= WORTHWHILE
 
 
-def kind(dtype: torch.dtype) -> str:
-    """The part of a product's name that tells its type: nothing for float32."""
-    return "" if dtype == torch.float32 else "bfloat16 "
-
-
 class Layout(NamedTuple):
     """The size of a matrix, and whether it lies column by column."""
 
@@ -146,9 +138,9 @@ class Layout(NamedTuple):
 
     @classmethod
     def of(cls, x: Tensor) -> "Layout":
-        """The layout of a tensor."""
+        """The layout of a matrix; one that is expanded over its rows lies row by row."""
         rows, columns = x.shape
-        return cls(rows, columns, x.stride(0) < x.stride(1))
+        return cls(rows, columns, 0 < x.stride(0) < x.stride(1))
 
     @property
     def t(self) -> "Layout":
@@ -165,9 +157,9 @@ class Layout(NamedTuple):
 
     def ones(self, dtype: torch.dtype) -> Tensor:
         """A matrix of this size and layout."""
-        if self.transposed:
-            return torch.ones(self.columns, self.rows, dtype=dtype).t()
-        return torch.ones(self.rows, self.columns, dtype=dtype)
+        rows, columns = (self.t if self.transposed else self)[:2]
+        ones = torch.ones(rows, columns, dtype=dtype, device="cpu")
+        return ones.t() if self.transposed else ones
 
 
 def fastest(
@@ -175,24 +167,29 @@ def fastest(
 ) -> Library:
     """The fastest way for the product of two matrices on the CPU.
 
-    In a graph a matrix can be copied, so that it lies row by row. Its kernels write such a copy
-    together with other results, so we count the time of a plain copy.
+    In a graph a matrix can be copied, so that it lies row by row. The graph's kernels transpose
+    faster than torch, and write many copies together with other results. So we count the time of a
+    copy that does not transpose.
     """
     if not large(a.rows, a.columns, b.columns):
         return "torch"
-    first, second = a.limited, b.limited
-    copies = graph and dtype == torch.float32 and (a.transposed or b.transposed)
 
     def build() -> dict[Library, Callable[[], object]]:
-        x, y = first.ones(dtype), second.ones(dtype)
+        x, y = a.limited.ones(dtype), b.limited.ones(dtype)
         calls: dict[Library, Callable[[], object]] = {**ways(x, y)}
-        if copies:
-            pair = row_by_row(x), row_by_row(y)
-            copied = [v for v, layout in zip(pair, (a, b), strict=True) if layout.transposed]
+        pair = row_by_row(x), row_by_row(y)
+        copied = [v for v, layout in zip(pair, (a, b), strict=True) if layout.transposed]
+        if graph and copied and dtype == torch.float32:
             calls["rows"] = lambda: [*(v.clone() for v in copied), onednn(*pair)]
         return calls
 
-    return faster(f"{'graph ' * copies}{kind(dtype)}{first} {second}", build)
+    return chosen(_name(a, b, dtype, graph, torch.get_num_threads()), build)
+
+
+@cache
+def _name(a: Layout, b: Layout, dtype: torch.dtype, graph: bool, threads: int) -> str:
+    kind = "" if dtype == torch.float32 else "bfloat16 "
+    return f"{GRAPH * graph}{kind}{a.limited} {b.limited}, {threads} threads"
 
 
 def by_onednn(a: Layout, b: Layout) -> bool:
@@ -206,7 +203,10 @@ def row_by_row(x: Tensor) -> Tensor:
 
 
 def onednn(a: Tensor, b: Tensor, bias: Tensor | None = None) -> Tensor:
-    """A product by oneDNN, plus a bias."""
+    """A product by oneDNN, plus a bias; in a graph as one operation of ours."""
+    if type(a) is Tensor:
+        linear = torch.ops.mkldnn._linear_pointwise.default
+        return cast(Tensor, linear(a, b.t(), bias, "none", [], ""))
     return cast(Tensor, torch.ops.pyro_vae.mm.default(a, b, bias))
 
 

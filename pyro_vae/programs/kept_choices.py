@@ -1,54 +1,68 @@
-"""The choices of products, kept on disk beside the compiled graphs.
+"""The choices of a graph's products, kept on disk beside the compiled graphs.
 
 A graph is made for one choice. Where two ways take nearly the same time, another process might
 choose otherwise, find no graph on disk, and compile for seconds.
 """
 
 import json
-import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from hashlib import sha256
 from pathlib import Path
+from tempfile import NamedTemporaryFile
 from typing import get_args
 
 import torch
 from torch._inductor.runtime.cache_dir_utils import cache_dir
 
-from ..nets.products import Library, choices, remember
+from ..nets.products import GRAPH, Library, choices, remember
 
 
 @contextmanager
 def choices_kept() -> Iterator[None]:
-    """Take the choices that another process has kept, and keep those that are made inside.
+    """Take the choices that other processes have kept, and keep those that are made inside.
 
-    A choice of this process, or of the checkpoint that it continues, stays as it is. A file that
+    A choice that this process has already, perhaps from a checkpoint, stays as it is. A file that
     cannot be read is replaced, and one that cannot be written is left out: products are then timed
     again.
     """
     path = _path()
-    known = _read(path)
-    remember(known | choices())
+    remember(_read(path) | choices())
+    before = choices()
     yield
-    if choices().items() <= known.items():
-        return
-    temporary = path.with_suffix(f".{os.getpid()}")
-    try:
-        temporary.write_text(json.dumps(choices() | _read(path)))
-        temporary.replace(path)
-    except OSError:
-        temporary.unlink(missing_ok=True)
+    made = {name: way for name, way in choices().items() if name not in before}
+    new = {name: way for name, way in made.items() if name.startswith(GRAPH)}
+    if new:
+        with suppress(OSError):
+            _write(path, new | _read(path))
 
 
 def _path() -> Path:
-    """The file of these instructions and this version of torch, in TorchInductor's folder."""
-    name = f"pyro_vae_products {torch.backends.cpu.get_cpu_capability()} {torch.__version__}.json"
-    return Path(cache_dir()) / name
+    """The file of this processor and this version of torch, in TorchInductor's folder."""
+    machine = f"{_processor()} {torch.backends.cpu.get_cpu_capability()} {torch.__version__}"
+    return Path(cache_dir()) / f"pyro_vae_products_{sha256(machine.encode()).hexdigest()[:16]}.json"
+
+
+def _processor() -> str:
+    """The lines of /proc/cpuinfo that name the processor; nothing where there is no such file."""
+    names = ("vendor_id", "cpu family", "model", "stepping")
+    with suppress(OSError):
+        lines = Path("/proc/cpuinfo").read_text().split("\n\n")[0].splitlines()
+        return " ".join(line.split(":")[-1].strip() for line in lines if line.startswith(names))
+    return ""
 
 
 def _read(path: Path) -> dict[str, Library]:
     try:
         known = json.loads(path.read_text())
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return {}
     pairs = known.items() if isinstance(known, dict) else ()
     return {name: way for name, way in pairs if way in get_args(Library)}
+
+
+def _write(path: Path, kept: dict[str, Library]) -> None:
+    with NamedTemporaryFile("w", dir=path.parent, prefix=path.stem, delete=False) as file:
+        temporary = Path(file.name)
+        json.dump(kept, file)
+    temporary.replace(path)

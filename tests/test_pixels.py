@@ -54,3 +54,13 @@ def test_data_outside_the_support_are_refused_where_pyro_validates():
         q = Bernoulli(nn.Identity())(logits)
         with pytest.raises(ValueError, match="within the support"):
             q.log_prob(0.5 * torch.ones_like(logits))
+
+
+@pytest.mark.parametrize("recorded", [True, False])
+def test_batches_of_data_under_one_distribution(recorded):
+    """As ``vmap`` over the data alone, whose logits have no batch."""
+    torch.manual_seed(0)
+    logits, x = torch.randn(3, 64), torch.bernoulli(torch.rand(5, 3, 64))
+    with pyro.validation_enabled(False), torch.set_grad_enabled(recorded):
+        density = Bernoulli(nn.Identity())(logits).log_prob
+        torch.testing.assert_close(torch.vmap(density)(x), torch.stack([density(v) for v in x]))

@@ -27,8 +27,11 @@ GUIDE_DRAWS = 1 << 16
 
 This and the next two are fixed: a seed gives the same result for any ``chunk_bytes``."""
 
-GUIDE_ROWS, GUIDE_BYTES = 1 << 14, 1 << 28
-"""The most rows, data or copies of them, in one pass of a guide, and a network's largest output."""
+GUIDE_ROWS = 1 << 14
+"""The most rows, data or copies of them, in one pass of a guide."""
+
+GUIDE_BYTES = 1 << 28
+"""The maximal size in bytes of a network's largest output in one pass of a guide."""
 
 CHUNK_BYTES = 12 << 20
 """The maximal size in bytes of a network's largest output in one pass.

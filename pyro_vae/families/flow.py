@@ -177,8 +177,7 @@ class FlowDistribution(dist.TorchDistribution):
     def rsample(self, sample_shape: Any = ()) -> Tensor:
         shape = self._extended_shape(sample_shape)
         eps = torch.randn(shape, dtype=self.loc.dtype, device=self.loc.device)
-        single = len(shape) == len(self.batch_shape) + 1
-        whole = single or torch.is_grad_enabled() or eps.device.type != "cpu"
+        whole = not sample_shape or torch.is_grad_enabled() or eps.device.type != "cpu"
         rows = len(eps) if whole else max(PART // max(shape[1:-1].numel(), 1), 1)
         parts = [self._through_layers(part) for part in eps.split(rows)]
         z, log_prob = parts[0] if len(parts) == 1 else map(torch.cat, zip(*parts, strict=True))

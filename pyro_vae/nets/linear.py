@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .log_sigmoid import differentiated
-from .products import Layout, Library, applies, by_onednn, chosen, fastest, large, onednn
+from .products import ONEDNN, Layout, Library, applies, by_onednn, chosen, fastest, large, onednn
 
 
 class Product(torch.autograd.Function):
@@ -75,11 +75,11 @@ class Linear(nn.Linear):
             return super().forward(input)
         weight = self.weight  # once, for a parametrised weight may change when it is read
         dtype = _dtype(input, weight)
+        if dtype is None or not applies(input, dtype):
+            return F.linear(input, weight, self.bias)
         rows = input.shape[:-1].numel()
         transposed = input.ndim == 2 and Layout.of(input).transposed
         x, w = Layout(rows, self.in_features, transposed), Layout.of(weight)
-        if dtype is None or not applies(input, dtype):
-            return F.linear(input, weight, self.bias)
         if dtype == torch.bfloat16:
             in_float32 = fastest(x, w.t, dtype) == "float32"
             return (_in_float32 if in_float32 else F.linear)(input, weight, self.bias)
@@ -117,7 +117,7 @@ def _by_products(x: Layout, weight: Layout, of_input: bool, of_weight: bool) -> 
     if not recorded or torch._C._are_functorch_transforms_active():
         return by_onednn(x, weight.t)
     name = _name(x, weight, of_input, of_weight, torch.get_num_threads())
-    return chosen(name, lambda: _trained(x, weight, of_input, of_weight)) in ("onednn", "rows")
+    return chosen(name, lambda: _trained(x, weight, of_input, of_weight)) in ONEDNN
 
 
 @cache

@@ -21,6 +21,9 @@ from torch.utils._python_dispatch import _disable_current_modes
 
 Library = Literal["torch", "onednn", "rows", "float32"]
 
+ONEDNN = ("onednn", "rows")
+"""The ways of float32 numbers that are not torch's: outside graphs they are the same."""
+
 WORTHWHILE = 1 << 23
 """The smallest number of multiplications for which another way may save more than it costs."""
 
@@ -194,7 +197,7 @@ def _name(a: Layout, b: Layout, dtype: torch.dtype, graph: bool, threads: int) -
 
 def by_onednn(a: Layout, b: Layout) -> bool:
     """Whether oneDNN is the fastest way for a product of float32 numbers outside a graph."""
-    return fastest(a, b) in ("onednn", "rows")
+    return fastest(a, b) in ONEDNN
 
 
 def row_by_row(x: Tensor) -> Tensor:

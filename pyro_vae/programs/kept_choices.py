@@ -9,7 +9,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from hashlib import sha256
 from pathlib import Path
-from tempfile import NamedTemporaryFile
 from typing import get_args
 
 import torch
@@ -26,6 +25,8 @@ def choices_kept() -> Iterator[None]:
     cannot be read is replaced, and one that cannot be written is left out: products are then timed
     again.
     """
+    from torch._inductor.codecache import write_atomic  # slow to import, and for graphs alone
+
     path = _path()
     remember(_read(path) | choices())
     before = choices()
@@ -34,7 +35,7 @@ def choices_kept() -> Iterator[None]:
     new = {name: way for name, way in made.items() if name.startswith(GRAPH)}
     if new:
         with suppress(OSError):
-            _write(path, new | _read(path))
+            write_atomic(str(path), json.dumps(new | _read(path)))
 
 
 def _path() -> Path:
@@ -59,10 +60,3 @@ def _read(path: Path) -> dict[str, Library]:
         return {}
     pairs = known.items() if isinstance(known, dict) else ()
     return {name: way for name, way in pairs if way in get_args(Library)}
-
-
-def _write(path: Path, kept: dict[str, Library]) -> None:
-    with NamedTemporaryFile("w", dir=path.parent, prefix=path.stem, delete=False) as file:
-        temporary = Path(file.name)
-        json.dump(kept, file)
-    temporary.replace(path)

@@ -33,8 +33,9 @@ from pyro_vae import (
     mlp,
 )
 from pyro_vae.evaluation.latents import active_units
+from pyro_vae.objectives.objective import Estimate
 from pyro_vae.training.checkpoint import load_checkpoint
-from pyro_vae.training.epoch import NonFinite, _check_losses, epoch_batches, validate
+from pyro_vae.training.epoch import NonFinite, _checked, epoch_batches, validate
 from pyro_vae.training.failure import reproduce
 from pyro_vae.training.loop import fit, iter_epochs
 
@@ -524,11 +525,16 @@ def test_weights_that_are_not_finite_are_never_saved(tmp_path):
 
 
 def test_the_first_bad_loss_of_an_interval_is_found():
-    losses = list(torch.tensor([3.0, torch.inf, torch.nan, 5.0]))
+    losses = torch.tensor([3.0, torch.inf, torch.nan, 5.0])
+    steps = [(Estimate(x, 2 * x, None), (torch.tensor(i),)) for i, x in enumerate(losses, 2)]
     with pytest.raises(NonFinite, match="a loss of inf") as info:
-        _check_losses(losses, [(torch.tensor(i),) for i in range(2, 6)], taken=6)
+        _checked(steps, taken=6)
     assert (info.value.number, info.value.batch) == (3, (torch.tensor(3),))
-    assert _check_losses(losses[:1], [(torch.tensor(2),)], taken=3) is None
+    known = [row[:2] for row in _checked([steps[0], steps[3]], taken=3)]
+    assert known == [[3, 6], [5, 10]]
+    (row,) = _checked(steps[:1], taken=3)
+    assert row[:2] == [3, 6]
+    assert math.isnan(row[2])
 
 
 def error(folder, svi=None, train=TRAIN, validation=VALIDATION, make_options=(), **options):

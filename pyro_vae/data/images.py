@@ -15,8 +15,8 @@ from torch import Tensor
 BYTE = 255
 """The largest byte."""
 
-TOGETHER = 1 << 20
-"""The number of pixels of several batches, 4 MiB, that are drawn at once."""
+TOGETHER = 3 << 19
+"""The number of pixels of several batches, 6 MiB, that are drawn at once."""
 
 ROWS = 4096
 """The number of images that are converted at a time, to keep temporary memory small."""

@@ -51,22 +51,20 @@ def train_epoch(
     synchronises the device.
     Raises :class:`NonFinite` where a loss, or a weight after the last step, is not finite.
     """
-    estimates: list[Estimate] = []
-    unchecked: list[Batch] = []
+    device = device_of(svi)
+    every = 1 if device.type == "cpu" else CHECK_EVERY
+    unchecked: list[tuple[Estimate, Batch]] = []
+    table: list[list[float]] = []
     with seeded(seed, epoch, 1 + rank()), in_mode(svi.pair.modules, True):
-        for batch in steps(svi, data, batches):
-            estimate = cast(Estimate, svi.estimate)
-            estimates.append(estimate)
-            unchecked.append(batch)
-            due = len(unchecked) == CHECK_EVERY or len(estimates) == len(batches)
-            if due or estimate.loss.device.type == "cpu":
-                losses = [e.loss for e in estimates[-len(unchecked) :]]
-                _check_losses(losses, unchecked, len(estimates))
-                unchecked.clear()
+        for taken, batch in enumerate(steps(svi, data, batches), 1):
+            unchecked.append((cast(Estimate, svi.estimate), batch))
+            if len(unchecked) == every or taken == len(batches):
+                table += _checked(unchecked, taken)
+                unchecked.clear()  # numbers alone are kept: tensors would scatter the free memory
             after_step()
     _check_weights(svi, len(batches) - 1, batch)
-    table = torch.stack([_number(value, e.loss) for e in estimates for value in e])
-    return Estimate(*all_reduce_sum(table.view(len(estimates), -1).sum(0)))
+    totals = [sum(column) for column in zip(*table, strict=True)]
+    return Estimate(*all_reduce_sum(torch.tensor(totals, device=device)))
 
 
 def steps(svi: SVI, data: Data | Loader, batches: list[Tensor]) -> Iterator[Batch]:
@@ -98,12 +96,19 @@ def device_of(svi: SVI) -> torch.device:
     return first.device
 
 
-def _check_losses(losses: list[Tensor], batches: list[Batch], taken: int) -> None:
-    """Check the losses of the last batches, of ``taken`` in all, with one synchronisation."""
-    numbers = [losses[0].item()] if len(losses) == 1 else torch.stack(losses).tolist()
-    for number, loss in enumerate(numbers, taken - len(losses)):
+def _checked(unchecked: Sequence[tuple[Estimate, Batch]], taken: int) -> list[list[float]]:
+    """The numbers of the last estimates, of ``taken`` in all, after a check of their losses.
+
+    An unknown value is NaN. Synchronises the device once.
+    """
+    values = [_number(value, e.loss) for e, _ in unchecked for value in e]
+    numbers = torch.stack(values).tolist() if len(unchecked) > 1 else [v.item() for v in values]
+    table = [numbers[i : i + 3] for i in range(0, len(numbers), 3)]
+    for i, (loss, *_) in enumerate(table):
         if not math.isfinite(loss):
-            raise NonFinite(f"a loss of {loss}", number, batches[number - taken])
+            number = taken - len(table) + i
+            raise NonFinite(f"a loss of {loss}", number, unchecked[i][1])
+    return table
 
 
 def _check_weights(svi: SVI, number: int, batch: Batch) -> None:

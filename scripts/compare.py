@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from multiprocessing import get_context
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import tyro
 from benchmarks.compared import serve
@@ -30,6 +30,8 @@ class Comparison:
     """The folder that holds the old ``pyro_vae``."""
     new: tyro.conf.Positional[Path]
     """The folder that holds the new one."""
+    table: Literal["steps", "guides"] = "steps"
+    """Steps, an epoch and log p(x) of preset r1; or evaluations with other guides and networks."""
     rounds: int = 7
     """Blocks of each row and checkout."""
     seconds: float = 0.5
@@ -41,8 +43,10 @@ class Comparison:
 def start(checkout: Path, comparison: Comparison) -> tuple[Connection, list[str]]:
     """Start a checkout's process; return its connection and its rows."""
     ours, theirs = get_context("spawn").Pipe()
-    arguments = (str(checkout.resolve()), theirs, comparison.options, comparison.seconds)
-    get_context("spawn").Process(target=serve, args=arguments, daemon=True).start()
+    arguments = (str(checkout.resolve()), theirs, comparison.table, comparison.options)
+    get_context("spawn").Process(
+        target=serve, args=(*arguments, comparison.seconds), daemon=True
+    ).start()
     theirs.close()
     return ours, ours.recv()
 

@@ -30,5 +30,7 @@ class Elementwise(dist.TorchDistribution):
 
 def unexpanded(value: Tensor) -> Tensor:
     """Reduce expanded dimensions to size 1, so that equal values are computed only once."""
-    once = [slice(0, 1) if stride == 0 else slice(None) for stride in value.stride()]
-    return value[tuple(once)] if value.numel() else value
+    strides = value.stride()
+    if 0 not in strides or not value.numel():
+        return value
+    return value[tuple(slice(0, 1) if stride == 0 else slice(None) for stride in strides)]

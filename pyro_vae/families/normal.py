@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from .conditional import Conditional
+from .elementwise import unexpanded
 
 
 class StandardNormal(nn.Module):
@@ -111,7 +112,7 @@ class NormalDistribution(dist.Normal):
         if self._validate_args:
             self._validate_sample(value)
         eps = (value - self.loc) / self.scale
-        constant = self.scale.log().neg().sub(0.5 * math.log(2 * math.pi))
+        constant = unexpanded(self.scale).log().neg().sub(0.5 * math.log(2 * math.pi))
         return torch.addcmul(constant, eps, eps, value=-0.5)
 
 

@@ -2,13 +2,14 @@
 
 import math
 import sys
+from dataclasses import replace
 from multiprocessing.connection import Connection
 from typing import TYPE_CHECKING, Any
 
 import torch
 
 if TYPE_CHECKING:
-    from .options import Options, Rows
+    from .options import Options, Rows, Step
 
 BATCHES = 100
 """Batches of an epoch."""
@@ -28,6 +29,41 @@ class RandomImages:
         """Zeros and ones, (len(indices), D)."""
         values = self.values[indices]
         return (torch.randint(255, values.shape, dtype=torch.uint8) < values).float()
+
+
+def guides(options: "Options") -> "Rows":
+    """Evaluations of the r1 network with several guides, and of convolutional networks (r3)."""
+    from pyro_vae import VAE, Bernoulli, DiagonalNormal, StandardNormal, log_likelihood, mlp
+
+    from .contestants import random_images
+    from .contestants import vae as r1
+    from .options import D
+    from .versions import found, over
+
+    K, few, many = 5000, random_images(8), random_images(200)
+
+    def evaluated(family: Any) -> "Step":
+        torch.manual_seed(0)
+        decoder = Bernoulli(mlp(options.latent, options.hidden, D))
+        encoder = over(family, lambda outputs: mlp(D, options.hidden, outputs), options.latent)
+        pair = VAE(StandardNormal(options.latent), decoder, encoder)
+        return lambda: log_likelihood(pair.model, pair.guide, few, num_samples=K)
+
+    families = {
+        "diagonal": DiagonalNormal,
+        "IAF": found("pyro_vae.families:IAF", "pyro_vae.flows:IAF"),
+        "spline": found("pyro_vae.families:NeuralSpline", "pyro_vae.flows:NeuralSpline"),
+    }
+    evaluate = found("pyro_vae:evaluate", "pyro_vae.evaluate:evaluate")
+    r3 = r1(replace(options, architecture="conv", latent=2))
+    return {
+        f"log p(x), {len(few)} images, K = {K}, {name} guide": evaluated(family)
+        for name, family in families.items()
+    } | {
+        f"evaluate, {len(many)} images, conv, K = 100": lambda: evaluate(
+            r3.model, r3.guide, many, num_samples=100
+        )
+    }
 
 
 def rows(options: "Options") -> "Rows":
@@ -57,7 +93,12 @@ def rows(options: "Options") -> "Rows":
     }
 
 
-def serve(checkout: str, connection: Connection, options: "Options", seconds: float) -> None:
+TABLES = {"steps": rows, "guides": guides}
+
+
+def serve(
+    checkout: str, connection: Connection, table: str, options: "Options", seconds: float
+) -> None:
     """Time a block of the row that is asked for, until None is. Sends the names of the rows first.
 
     A block takes about ``seconds``. The answer is (seconds per call, switches per second).
@@ -72,7 +113,7 @@ def serve(checkout: str, connection: Connection, options: "Options", seconds: fl
     file: Any = pyro_vae.__file__
     if not file.startswith(checkout):
         raise ImportError(f"expected pyro_vae from {checkout}, got {file}")
-    steps = rows(options)
+    steps = TABLES[table](options)
     counts = {}
     for name, step in steps.items():
         timed(step, 3)

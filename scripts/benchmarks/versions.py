@@ -1,6 +1,6 @@
 """Objects of the package by any of their names, so that several versions can be compared."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from importlib import import_module
 from types import ModuleType
 from typing import Any
@@ -19,6 +19,14 @@ def found(*paths: str) -> Any:
         if found is not None and not isinstance(found, ModuleType):
             return found
     raise ImportError(f"expected one of {', '.join(paths)}, got none of them")
+
+
+def over(family: Any, net: Callable[[int], Any], dim: int) -> Any:
+    """A family on R^dim over a network with as many outputs as it needs."""
+    if hasattr(family, "over"):
+        return family.over(net, dim)
+    outputs = family.outputs(dim)
+    return family(net(outputs), *([] if family.__name__ == "DiagonalNormal" else [dim]))
 
 
 def epochs(svi: SVI, train: Any, number: int, batch_size: int) -> Iterator[Any]:

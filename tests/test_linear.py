@@ -9,6 +9,7 @@ from torch import nn
 from torch.autograd import forward_ad
 from torch.fx.experimental.proxy_tensor import make_fx
 from torch.nn.utils.parametrizations import spectral_norm
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from pyro_vae.nets import BFloat16, Linear, linear, products, products_by
 from pyro_vae.nets.products import DECOMPOSITIONS, applies
@@ -120,6 +121,35 @@ def test_a_trained_layer_is_timed_with_its_gradients(no_choices, frozen):
     gradients = " ".join(f"of {name}" for name in ("input", "weight") if name != frozen)
     known = f"layer 128x300 400x300 gradients {gradients} , {torch.get_num_threads()} threads"
     assert names == ([known] if applies(x) else [])
+
+
+class Weights(TorchDispatchMode):
+    """The weights that oneDNN is called with."""
+
+    def __init__(self):
+        super().__init__()
+        self.seen = []
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        if func is torch.ops.mkldnn._linear_pointwise.default:
+            self.seen.append(args[1])
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("frozen", ["input", "weight", "neither"])
+@pytest.mark.skipif(not torch.backends.mkldnn.is_available(), reason="this torch has no oneDNN")
+def test_onednn_never_meets_a_weight_with_gaps_between_its_rows(frozen):
+    """Of such a view it takes a thousand times as long: of the layer's, and of a chunked input."""
+    torch.manual_seed(0)
+    weight = torch.randn(400, 316, requires_grad=frozen != "weight")[:, :300]
+    x = torch.randn(128, 600, requires_grad=frozen != "input").chunk(2, -1)[1]
+    inputs = [v for v in (x, weight) if v.requires_grad]
+    with products_by("onednn"), Weights() as weights:
+        grads = torch.autograd.grad(linear.linear(x, weight).square().sum(), inputs)
+    assert len(weights.seen) == 1 + len(inputs)
+    assert all(w.is_contiguous() or w.t().is_contiguous() for w in weights.seen)
+    expected = torch.autograd.grad(F.linear(x, weight).square().sum(), inputs)
+    torch.testing.assert_close(grads, expected, rtol=1e-4, atol=1e-2)
 
 
 def matrices():

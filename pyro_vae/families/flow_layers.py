@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..nets.dense import mlp
+from ..nets.linear import linear
 from .elementwise import unexpanded
 from .spline import spline
 
@@ -125,9 +126,9 @@ class AutoregressiveLayer(nn.Module):
         of_context = F.linear(unexpanded(context), first[0][:, dim:], first[1])
 
         def parameters(z: Tensor) -> Pass:
-            h = F.linear(z, weight) + of_context
+            h = linear(z, weight) + of_context
             for weights in rest:
-                h = F.linear(F.relu_(h), *weights)
+                h = linear(F.relu_(h), *weights)
             shift, scale = h.unflatten(-1, (dim, 2)).unbind(-1)
             return shift, _squashed(scale)
 

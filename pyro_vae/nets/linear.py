@@ -71,33 +71,37 @@ class Linear(nn.Linear):
     """
 
     def forward(self, input: Tensor) -> Tensor:
-        if not self._large(input):
-            return super().forward(input)
-        weight = self.weight  # once, for a parametrised weight may change when it is read
-        dtype = _dtype(input, weight)
-        if dtype is None or not applies(input, dtype):
-            return F.linear(input, weight, self.bias)
-        rows = input.shape[:-1].numel()
-        transposed = input.ndim == 2 and Layout.of(input).transposed
-        x, w = Layout(rows, self.in_features, transposed), Layout.of(weight)
-        if dtype == torch.bfloat16:
-            in_float32 = fastest(x, w.t, dtype) == "float32"
-            return (_in_float32 if in_float32 else F.linear)(input, weight, self.bias)
-        if not _by_products(x, w, input.requires_grad, weight.requires_grad):
-            return F.linear(input, weight, self.bias)
-        result = product(input.reshape(rows, self.in_features), weight, self.bias)
-        return result if input.ndim == 2 else result.view(*input.shape[:-1], self.out_features)
+        return linear(input, self.weight, self.bias)
 
-    def _large(self, input: Tensor) -> bool:
-        """Whether the layer is large and run by itself.
 
-        A compiler chooses itself, and a graph of ours does so by product. Where the input is no
-        row of the layer, torch says so.
-        """
-        if type(input) is not Tensor or input.ndim < 2 or torch.compiler.is_compiling():
-            return False
-        rows = input.shape[:-1].numel() if input.shape[-1] == self.in_features else 0
-        return large(rows, self.in_features, self.out_features)
+def linear(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """A dense layer, input (..., in), weight (out, in), bias (out,): see :class:`Linear`."""
+    dtype = _dtype(input, weight) if _large(input, weight) else None
+    if dtype is None or not applies(input, dtype):
+        return F.linear(input, weight, bias)
+    rows = input.shape[:-1].numel()
+    transposed = input.ndim == 2 and Layout.of(input).transposed
+    x, w = Layout(rows, weight.shape[1], transposed), Layout.of(weight)
+    if dtype == torch.bfloat16:
+        in_float32 = fastest(x, w.t, dtype) == "float32"
+        return (_in_float32 if in_float32 else F.linear)(input, weight, bias)
+    if not _by_products(x, w, input.requires_grad, weight.requires_grad):
+        return F.linear(input, weight, bias)
+    result = product(input.reshape(rows, x.columns), weight, bias)
+    return result if input.ndim == 2 else result.view(*input.shape[:-1], len(weight))
+
+
+def _large(input: Tensor, weight: Tensor) -> bool:
+    """Whether the layer is large and run by itself.
+
+    A compiler chooses itself, and a graph of ours does so by product. Where the input is no row of
+    the layer, torch says so.
+    """
+    if type(input) is not Tensor or input.ndim < 2 or torch.compiler.is_compiling():
+        return False
+    columns, inner = weight.shape
+    rows = input.shape[:-1].numel() if input.shape[-1] == inner else 0
+    return large(rows, inner, columns)
 
 
 def _dtype(input: Tensor, weight: Tensor) -> torch.dtype | None:

@@ -5,8 +5,7 @@ slower for some shapes and memory layouts elsewhere. It is fastest where both ma
 row; a compiled graph copies them so, where this costs less than it saves. Products of bfloat16
 numbers take two to three times as long as those of float32 on a processor without instructions for
 them; there the same numbers are multiplied in float32, and the result is rounded. So each large
-product is timed once, for some hundredths of a second, and the choice is remembered. The results of
-all ways are equal to rounding.
+product is timed once, and the choice is remembered. All results are equal to rounding.
 """
 
 import time
@@ -73,10 +72,7 @@ def products_by(library: Library) -> Iterator[None]:
 
 
 def choices() -> dict[str, Library]:
-    """The choices so far, by product: a checkpoint holds them, so that a resumed run repeats them.
-
-    A key names the product, its sizes and the number of threads.
-    """
+    """The choices so far, by product, sizes and threads; a checkpoint holds them for resumed runs."""
     return dict(_choices)
 
 
@@ -191,8 +187,8 @@ def fastest(
 
 @cache
 def _name(a: Layout, b: Layout, dtype: torch.dtype, graph: bool, threads: int) -> str:
-    kind = "" if dtype == torch.float32 else "bfloat16 "
-    return f"{GRAPH * graph}{kind}{a.limited} {b.limited}, {threads} threads"
+    kind = GRAPH * graph + "bfloat16 " * (dtype != torch.float32)
+    return f"{kind}{a.limited} {b.limited}, {threads} threads"
 
 
 def by_onednn(a: Layout, b: Layout) -> bool:
@@ -208,8 +204,10 @@ def row_by_row(x: Tensor) -> Tensor:
 def onednn(a: Tensor, b: Tensor, bias: Tensor | None = None) -> Tensor:
     """A product by oneDNN, plus a bias; in a graph as one operation of ours."""
     if type(a) is Tensor:
+        dense = b.is_contiguous() or b.t().is_contiguous()
+        weight = (b if dense else b.contiguous()).t()  # gaps between rows cost 1,000 times as much
         linear = torch.ops.mkldnn._linear_pointwise.default
-        return cast(Tensor, linear(a, b.t(), bias, "none", [], ""))
+        return cast(Tensor, linear(a, weight, bias, "none", [], ""))
     return cast(Tensor, torch.ops.pyro_vae.mm.default(a, b, bias))
 
 

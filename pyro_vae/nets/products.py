@@ -72,7 +72,7 @@ def products_by(library: Library) -> Iterator[None]:
 
 
 def choices() -> dict[str, Library]:
-    """The choices so far, by product, sizes and threads; a checkpoint holds them for resumed runs."""
+    """The choices so far, by product, sizes and threads; checkpoints hold them for resumed runs."""
     return dict(_choices)
 
 

@@ -35,7 +35,7 @@ from pyro_vae import (
 from pyro_vae.evaluation.latents import active_units
 from pyro_vae.objectives.objective import Estimate
 from pyro_vae.training.checkpoint import load_checkpoint
-from pyro_vae.training.epoch import NonFinite, _checked, epoch_batches, validate
+from pyro_vae.training.epoch import NonFinite, _checked, epoch_batches, train_epoch, validate
 from pyro_vae.training.failure import reproduce
 from pyro_vae.training.loop import fit, iter_epochs
 
@@ -535,6 +535,19 @@ def test_the_first_bad_loss_of_an_interval_is_found():
     (row,) = _checked(steps[:1], taken=3)
     assert row[:2] == [3, 6]
     assert math.isnan(row[2])
+
+
+def test_the_sums_of_an_epoch_have_the_precision_of_the_loss():
+    pair = VAE(StandardNormal(2), Bernoulli(mlp(2, 4)), DiagonalNormal(mlp(4, 4))).double()
+    optim = torch.optim.Adam(pair.parameters(), lr=1e-3)
+    svi = SVI(pair.model, pair.guide, optim, Trace_ELBO())
+    data = Rows(torch.ones(6, 4, dtype=torch.float64))
+    losses = []
+    sums = train_epoch(
+        svi, data, [torch.arange(6)] * 2, 0, 1, lambda: losses.append(svi.estimate.loss)
+    )
+    assert sums.loss.dtype == torch.float64
+    assert sums.loss == sum(losses)
 
 
 def error(folder, svi=None, train=TRAIN, validation=VALIDATION, make_options=(), **options):

@@ -15,6 +15,7 @@ from pyro_vae.families import (
     RealNVP,
     VonMisesFisher,
 )
+from pyro_vae.families.normal import NormalDistribution
 from pyro_vae.nets.precision import BFloat16
 
 EVERY = FAMILIES | CATEGORICAL | LIKELIHOODS
@@ -31,6 +32,17 @@ class Wider(nn.Module):
     def forward(self, h):
         output = self.net(h)
         return torch.cat([output, output[..., :1]], -1)
+
+
+def test_each_element_of_an_expanded_scale_has_its_own_gradient():
+    scale, x = torch.tensor(1.5, requires_grad=True), torch.arange(3.0)
+    grads = []
+    for kind in (NormalDistribution, torch.distributions.Normal):
+        d = kind(torch.zeros(3), scale)
+        grads += torch.autograd.grad(d.log_prob(x).sum(), d.scale)
+        with torch.no_grad():
+            torch.testing.assert_close(d.log_prob(x), kind(0.0, 1.5).log_prob(x))
+    torch.testing.assert_close(*grads)
 
 
 @every

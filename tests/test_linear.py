@@ -152,6 +152,17 @@ def test_onednn_never_meets_a_weight_with_gaps_between_its_rows(frozen):
     torch.testing.assert_close(grads, expected, rtol=1e-4, atol=1e-2)
 
 
+@pytest.mark.parametrize("recorded", [True, False])
+@pytest.mark.parametrize("bias", [torch.randn(800)[::2], torch.full((1,), 0.5).expand(400)])
+def test_a_bias_need_not_be_contiguous(bias, recorded):
+    """oneDNN would read the memory behind its first element."""
+    torch.manual_seed(0)
+    x, weight = torch.randn(128, 300), torch.randn(400, 300, requires_grad=recorded)
+    with products_by("onednn"):
+        got = linear.linear(x, weight, bias)
+    torch.testing.assert_close(got, F.linear(x, weight, bias), rtol=1e-4, atol=1e-3)
+
+
 def matrices():
     torch.manual_seed(0)
     return torch.randn(128, 784), torch.randn(784, 400), torch.randn(400)

@@ -7,6 +7,7 @@ import pyro.distributions as dist
 import torch
 from torch import Tensor, nn
 
+from ..nets.log_sigmoid import differentiated
 from .conditional import Conditional
 from .elementwise import unexpanded
 
@@ -112,7 +113,9 @@ class NormalDistribution(dist.Normal):
         if self._validate_args:
             self._validate_sample(value)
         eps = (value - self.loc) / self.scale
-        constant = unexpanded(self.scale).log().neg().sub(0.5 * math.log(2 * math.pi))
+        # with gradients, each element of an expanded scale has its own
+        scale = self.scale if differentiated(self.scale) else unexpanded(self.scale)
+        constant = scale.log().neg().sub(0.5 * math.log(2 * math.pi))
         return torch.addcmul(constant, eps, eps, value=-0.5)
 
 

@@ -54,8 +54,13 @@ class Product(torch.autograd.Function):
 
 
 def product(a: Tensor, b: Tensor, bias: Tensor | None = None) -> Tensor:
-    """a b' + bias; without the autograd function where no derivatives are asked for."""
-    recorded = any(differentiated(x) for x in (a, b, bias) if x is not None)
+    """a b' + bias; without the autograd function where no derivatives are asked for.
+
+    Transforms of ``torch.func`` need the function: it knows batches.
+    """
+    recorded = torch._C._are_functorch_transforms_active() or any(
+        differentiated(x) for x in (a, b, bias) if x is not None
+    )
     function: Any = Product.apply if recorded else Product.forward
     return cast(Tensor, function(a, b, bias))
 

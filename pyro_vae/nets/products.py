@@ -206,8 +206,9 @@ def onednn(a: Tensor, b: Tensor, bias: Tensor | None = None) -> Tensor:
     if type(a) is Tensor:
         dense = b.is_contiguous() or b.t().is_contiguous()
         weight = (b if dense else b.contiguous()).t()  # gaps between rows cost 1,000 times as much
+        vector = None if bias is None else bias.contiguous()  # oneDNN would read it as if it were
         linear = torch.ops.mkldnn._linear_pointwise.default
-        return cast(Tensor, linear(a, weight, bias, "none", [], ""))
+        return cast(Tensor, linear(a, weight, vector, "none", [], ""))
     return cast(Tensor, torch.ops.pyro_vae.mm.default(a, b, bias))
 
 

@@ -64,7 +64,8 @@ def train_epoch(
             after_step()
     _check_weights(svi, len(batches) - 1, batch)
     totals = [sum(column) for column in zip(*table, strict=True)]
-    return Estimate(*all_reduce_sum(torch.tensor(totals, device=device)))
+    dtype = torch.promote_types(cast(Estimate, svi.estimate).loss.dtype, torch.float32)
+    return Estimate(*all_reduce_sum(torch.tensor(totals, dtype=dtype, device=device)))
 
 
 def steps(svi: SVI, data: Data | Loader, batches: list[Tensor]) -> Iterator[Batch]:
@@ -102,7 +103,8 @@ def _checked(unchecked: Sequence[tuple[Estimate, Batch]], taken: int) -> list[li
     An unknown value is NaN. Synchronises the device once.
     """
     values = [_number(value, e.loss) for e, _ in unchecked for value in e]
-    numbers = torch.stack(values).tolist() if len(unchecked) > 1 else [v.item() for v in values]
+    on_cpu = values[0].device.type == "cpu"
+    numbers = [value.item() for value in values] if on_cpu else torch.stack(values).tolist()
     table = [numbers[i : i + 3] for i in range(0, len(numbers), 3)]
     for i, (loss, *_) in enumerate(table):
         if not math.isfinite(loss):

@@ -43,10 +43,9 @@ class Comparison:
 def start(checkout: Path, comparison: Comparison) -> tuple[Connection, list[str]]:
     """Start a checkout's process; return its connection and its rows."""
     ours, theirs = get_context("spawn").Pipe()
-    arguments = (str(checkout.resolve()), theirs, comparison.table, comparison.options)
-    get_context("spawn").Process(
-        target=serve, args=(*arguments, comparison.seconds), daemon=True
-    ).start()
+    table, options = comparison.table, comparison.options
+    arguments = (str(checkout.resolve()), theirs, table, options, comparison.seconds)
+    get_context("spawn").Process(target=serve, args=arguments, daemon=True).start()
     theirs.close()
     return ours, ours.recv()
 

@@ -187,8 +187,8 @@ def fastest(
 
 @cache
 def _name(a: Layout, b: Layout, dtype: torch.dtype, graph: bool, threads: int) -> str:
-    kind = GRAPH * graph + "bfloat16 " * (dtype != torch.float32)
-    return f"{kind}{a.limited} {b.limited}, {threads} threads"
+    kind = "" if dtype == torch.float32 else "bfloat16 "
+    return f"{GRAPH * graph}{kind}{a.limited} {b.limited}, {threads} threads"
 
 
 def by_onednn(a: Layout, b: Layout) -> bool:

@@ -33,32 +33,34 @@ class RandomImages:
 
 def guides(options: "Options") -> "Rows":
     """Evaluations of the r1 network with several guides, and of convolutional networks (r3)."""
-    from pyro_vae import VAE, Bernoulli, DiagonalNormal, StandardNormal, log_likelihood, mlp
+    from pyro_vae import log_likelihood, mlp
 
-    from .contestants import random_images
-    from .contestants import vae as r1
+    from .contestants import random_images, vae
     from .options import D
     from .versions import found, over
 
     K, few, many = 5000, random_images(8), random_images(200)
 
-    def evaluated(family: Any) -> "Step":
-        torch.manual_seed(0)
-        decoder = Bernoulli(mlp(options.latent, options.hidden, D))
-        encoder = over(family, lambda outputs: mlp(D, options.hidden, outputs), options.latent)
-        pair = VAE(StandardNormal(options.latent), decoder, encoder)
+    def with_guide(flow: Any) -> Any:
+        pair = vae(options)
+        pair.encoder = over(flow, lambda outputs: mlp(D, options.hidden, outputs), options.latent)
+        return pair
+
+    def weighted(pair: Any) -> "Step":
         return lambda: log_likelihood(pair.model, pair.guide, few, num_samples=K)
 
-    families = {
-        "diagonal": DiagonalNormal,
-        "IAF": found("pyro_vae.families:IAF", "pyro_vae.flows:IAF"),
-        "spline": found("pyro_vae.families:NeuralSpline", "pyro_vae.flows:NeuralSpline"),
+    pairs = {
+        "diagonal": vae(options),
+        "IAF": with_guide(found("pyro_vae.families:IAF", "pyro_vae.flows:IAF")),
+        "spline": with_guide(
+            found("pyro_vae.families:NeuralSpline", "pyro_vae.flows:NeuralSpline")
+        ),
     }
     evaluate = found("pyro_vae:evaluate", "pyro_vae.evaluate:evaluate")
-    r3 = r1(replace(options, architecture="conv", latent=2))
+    r3 = vae(replace(options, architecture="conv", latent=2))
     return {
-        f"log p(x), {len(few)} images, K = {K}, {name} guide": evaluated(family)
-        for name, family in families.items()
+        f"log p(x), {len(few)} images, K = {K}, {name} guide": weighted(pair)
+        for name, pair in pairs.items()
     } | {
         f"evaluate, {len(many)} images, conv, K = 100": lambda: evaluate(
             r3.model, r3.guide, many, num_samples=100

@@ -22,11 +22,10 @@ def found(*paths: str) -> Any:
 
 
 def over(family: Any, net: Callable[[int], Any], dim: int) -> Any:
-    """A family on R^dim over a network with as many outputs as it needs."""
+    """A flow on R^dim over a network with as many outputs as it needs."""
     if hasattr(family, "over"):
         return family.over(net, dim)
-    outputs = family.outputs(dim)
-    return family(net(outputs), *([] if family.__name__ == "DiagonalNormal" else [dim]))
+    return family(net(family.outputs(dim)), dim)
 
 
 def epochs(svi: SVI, train: Any, number: int, batch_size: int) -> Iterator[Any]:

@@ -7,9 +7,10 @@ import torch
 from pyro.distributions import constraints
 from torch import Tensor
 
-from ..nets.log_sigmoid import decay, differentiated, log_sigmoid
+from ..nets.function import Function, differentiated
+from ..nets.log_sigmoid import decay, log_sigmoid
 from .conditional import BINARY, Conditional
-from .elementwise import Elementwise, unexpanded
+from .elementwise import Elementwise, Vectors, unexpanded
 
 GROUP = 120
 """The most factors, of at most 2 each, that are multiplied: float32 has numbers up to 2^128."""
@@ -28,7 +29,7 @@ class Bernoulli(Conditional):
         return Pixels(BernoulliDistribution(logits=self.parameter(*parents)), self.event_dim)
 
 
-class Pixels(dist.Independent):
+class Pixels(Vectors):
     """A batch of vectors of Bernoulli pixels, whose density needs few logarithms.
 
     Where no gradients are recorded, the pixels of some rows at a time stay in the cache until
@@ -46,7 +47,7 @@ class Pixels(dist.Independent):
             total: Tensor = super().log_prob(value)
             return total
         if differentiated(logits):
-            return cast(Tensor, LogProbOfVectors.apply(logits, value))
+            return cast(Tensor, LogProbOfVectors.call(logits, value))
         if value.ndim != 2 or not len(value) or type(logits) is not Tensor or logits.is_cuda:
             return _log_prob_of_vectors(logits, value)
         rows = max(PART // max(value.shape[-1], 1), 1)
@@ -68,7 +69,7 @@ class ContinuousBernoulli(Conditional):
     pixels = frozenset({"grey"})
 
     def forward(self, *parents: Tensor) -> dist.Distribution:
-        return ContinuousBernoulliDistribution(self.parameter(*parents)).to_event(self.event_dim)
+        return Vectors(ContinuousBernoulliDistribution(self.parameter(*parents)), self.event_dim)
 
 
 class BernoulliDistribution(dist.Bernoulli):
@@ -88,7 +89,7 @@ class BernoulliDistribution(dist.Bernoulli):
         logits, values = torch.broadcast_tensors(self.logits, value)
         if not differentiated(logits):
             return _log_prob(logits, value)
-        return cast(Tensor, LogProb.apply(logits, values))
+        return cast(Tensor, LogProb.call(logits, values))
 
 
 def _log_prob(logits: Tensor, value: Tensor) -> Tensor:
@@ -113,7 +114,7 @@ def _groups(size: int) -> tuple[int, int]:
     return size // width, width
 
 
-class LogProb(torch.autograd.Function):
+class LogProb(Function):
     """log p(x), with the gradient x - sigmoid(logits)."""
 
     generate_vmap_rule = True

@@ -10,7 +10,7 @@ from pyro.distributions import constraints
 from torch import Tensor, nn
 
 from .conditional import Conditional, at_least_one
-from .elementwise import Elementwise
+from .elementwise import Elementwise, Vectors
 
 
 class Binomial(Conditional):
@@ -30,7 +30,7 @@ class Binomial(Conditional):
 
     def forward(self, *parents: Tensor) -> dist.Distribution:
         logits = self.parameter(*parents)
-        return BinomialDistribution(self.total_count, logits).to_event(self.event_dim)
+        return Vectors(BinomialDistribution(self.total_count, logits), self.event_dim)
 
 
 class BinomialDistribution(Elementwise):

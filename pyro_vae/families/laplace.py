@@ -4,6 +4,7 @@ import pyro.distributions as dist
 from torch import Tensor
 
 from .conditional import Conditional
+from .elementwise import Vectors
 
 
 class DiagonalLaplace(Conditional):
@@ -20,4 +21,4 @@ class DiagonalLaplace(Conditional):
 
     def forward(self, *parents: Tensor) -> dist.Distribution:
         loc, log_scale = self.parameter_pair(*parents)
-        return dist.Laplace(loc, log_scale.exp()).to_event(self.event_dim)
+        return Vectors(dist.Laplace(loc, log_scale.exp()), self.event_dim)

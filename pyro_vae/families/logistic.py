@@ -9,7 +9,7 @@ from torch import Tensor
 
 from ..nets.log_sigmoid import log_sigmoid
 from .conditional import Conditional
-from .elementwise import Elementwise, unexpanded
+from .elementwise import Elementwise, Vectors, unexpanded
 
 
 class DiscretizedLogistic(Conditional):
@@ -27,7 +27,7 @@ class DiscretizedLogistic(Conditional):
 
     def forward(self, *parents: Tensor) -> dist.Distribution:
         loc, log_scale = self.parameter_pair(*parents)
-        return DiscretizedLogisticDistribution(loc, log_scale).to_event(self.event_dim)
+        return Vectors(DiscretizedLogisticDistribution(loc, log_scale), self.event_dim)
 
 
 class DiscretizedLogisticDistribution(Elementwise):

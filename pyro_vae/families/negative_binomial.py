@@ -10,7 +10,7 @@ from pyro.distributions import constraints
 from torch import Tensor, nn
 
 from .conditional import Conditional, at_least_one
-from .elementwise import Elementwise
+from .elementwise import Elementwise, Vectors
 
 
 class NegativeBinomial(Conditional):
@@ -52,7 +52,7 @@ class NegativeBinomial(Conditional):
     def forward(self, *parents: Tensor) -> dist.Distribution:
         h, size = self._split(parents)
         log_mean = self._log_mean(self.parameter(*h), size)
-        return NegativeBinomialDistribution(log_mean, self.log_theta).to_event(self.event_dim)
+        return Vectors(NegativeBinomialDistribution(log_mean, self.log_theta), self.event_dim)
 
     def _split(self, parents: tuple[Tensor, ...]) -> tuple[tuple[Tensor, ...], Tensor | None]:
         """The parents that go to the network, and the library size."""
@@ -87,7 +87,7 @@ class ZeroInflatedNegativeBinomial(NegativeBinomial):
         output, gate = self.parameter_pair(*h)
         log_mean = self._log_mean(output, size)
         distribution = ZeroInflatedDistribution(log_mean, self.log_theta, gate)
-        return distribution.to_event(self.event_dim)
+        return Vectors(distribution, self.event_dim)
 
 
 class NegativeBinomialDistribution(Elementwise):

@@ -7,9 +7,9 @@ import pyro.distributions as dist
 import torch
 from torch import Tensor, nn
 
-from ..nets.log_sigmoid import differentiated
+from ..nets.function import differentiated
 from .conditional import Conditional
-from .elementwise import unexpanded
+from .elementwise import Vectors, unexpanded
 
 
 class StandardNormal(nn.Module):
@@ -31,7 +31,7 @@ class StandardNormal(nn.Module):
         self.register_buffer("scale", torch.ones(dim))
 
     def forward(self) -> dist.Distribution:
-        return NormalDistribution(self.loc, self.scale).to_event(1)
+        return Vectors(NormalDistribution(self.loc, self.scale), 1)
 
 
 class DiagonalNormal(Conditional):
@@ -65,7 +65,7 @@ class DiagonalNormal(Conditional):
         if self.min_scale:  # log(scale^2 + m^2)
             least = torch.full_like(log_variance, 2 * math.log(self.min_scale))
             log_variance = torch.logaddexp(log_variance, least)
-        return NormalDistribution(loc, (0.5 * log_variance).exp()).to_event(self.event_dim)
+        return Vectors(NormalDistribution(loc, (0.5 * log_variance).exp()), self.event_dim)
 
 
 class Normal(Conditional):
@@ -95,7 +95,7 @@ class Normal(Conditional):
 
     def forward(self, *parents: Tensor) -> dist.Distribution:
         loc = self.parameter(*parents)
-        return dist.Normal(loc, self.log_scale.exp()).to_event(self.event_dim)
+        return Vectors(dist.Normal(loc, self.log_scale.exp()), self.event_dim)
 
 
 class NormalDistribution(dist.Normal):
@@ -139,7 +139,7 @@ def product(first: Any, second: Any) -> dist.Distribution:
     precision_q = q.scale**-2
     variance = 1 / (precision_p + precision_q)
     loc = variance * (precision_p * p.loc + precision_q * q.loc)
-    return NormalDistribution(loc, variance.sqrt()).to_event(len(first.event_shape))
+    return Vectors(NormalDistribution(loc, variance.sqrt()), len(first.event_shape))
 
 
 def _diagonal(distribution: Any) -> dist.Normal:

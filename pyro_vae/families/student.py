@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .conditional import Conditional
+from .elementwise import Vectors
 
 
 class StudentT(Conditional):
@@ -45,4 +46,4 @@ class StudentT(Conditional):
         loc, scale, degrees = output.chunk(3, -self.event_dim)
         scale = F.softplus(scale) + self.min_scale
         degrees = F.softplus(degrees) + self.LEAST_DEGREES
-        return dist.StudentT(degrees, loc, scale).to_event(self.event_dim)
+        return Vectors(dist.StudentT(degrees, loc, scale), self.event_dim)

@@ -32,11 +32,12 @@ class Flat(nn.Sequential):
     def forward(self, input: Tensor) -> Tensor:
         if input.shape[-1] != self.size:
             raise ValueError(f"expected input (..., {self.size}), got {tuple(input.shape)}")
-        output = input.reshape(-1, *self.shape)
+        rows = input.ndim == 2  # a view of the same shape would cost time in each gradient too
+        output = input if rows and len(self.shape) == 1 else input.reshape(-1, *self.shape)
         for layer in self:
             output = layer(output)
         output = output.flatten(1)
-        return output.reshape(*input.shape[:-1], output.shape[-1])
+        return output if rows else output.reshape(*input.shape[:-1], output.shape[-1])
 
 
 def mlp(*sizes: int, activation: type[nn.Module] = nn.ReLU) -> Flat:

@@ -14,7 +14,8 @@ from typing import Any, cast
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.autograd.forward_ad import unpack_dual
+
+from .function import Function, differentiated
 
 aten: Any = torch.ops.aten
 
@@ -45,20 +46,15 @@ def applies(x: Tensor) -> bool:
     return x.device.type == "cpu" and x.dtype == torch.float32
 
 
-def differentiated(x: Tensor) -> bool:
-    """Whether gradients are recorded, or derivatives in forward mode.
-
-    The derivatives of |x| and min(x, 0) at 0, taken one by one, do not add up to that of the sum.
-    """
-    return torch.is_grad_enabled() or unpack_dual(x).tangent is not None
-
-
 def _value(x: Tensor) -> Tensor:
     return x.clamp(max=0).sub_(log1p(decay(x))) if applies(x) else F.logsigmoid(x)
 
 
-class LogSigmoid(torch.autograd.Function):
-    """log sigmoid(x), with the gradient sigmoid(-x)."""
+class LogSigmoid(Function):
+    """log sigmoid(x), with the gradient sigmoid(-x).
+
+    The derivatives of |x| and min(x, 0) at 0, taken one by one, do not add up to that of the sum.
+    """
 
     generate_vmap_rule = True
 
@@ -88,7 +84,7 @@ def log_sigmoid(x: Tensor) -> Tensor:
     >>> log_sigmoid(torch.tensor([-1000.0, 0.0, 1000.0])).tolist()
     [-1000.0, -0.6931471824645996, 0.0]
     """
-    return cast(Tensor, LogSigmoid.apply(x)) if differentiated(x) else _value(x)
+    return cast(Tensor, LogSigmoid.call(x)) if differentiated(x) else _value(x)
 
 
 def _softplus(x: Tensor, beta: float = 1, threshold: float = 20) -> Any:

@@ -60,11 +60,23 @@ def isolated(
 @contextmanager
 def _frozen_allowed(modules: Iterable[nn.Module]) -> Iterator[None]:
     """Silence ``pyro.module``'s warning about frozen parameters: to freeze is no mistake here."""
-    frozen = any(not p.requires_grad for module in modules for p in module.parameters())
+    frozen = _frozen(modules)
     with warnings.catch_warnings() if frozen else nullcontext():
         if frozen:
             warnings.filterwarnings("ignore", message=".* was not registered in the param store")
         yield
+
+
+def _frozen(modules: Iterable[nn.Module]) -> bool:
+    """Whether a parameter is frozen; ``module.parameters()`` takes four times as long."""
+    rest: list[nn.Module | None] = list(modules)
+    while rest:
+        module = rest.pop()
+        if module is not None:
+            if any(p is not None and not p.requires_grad for p in module._parameters.values()):
+                return True
+            rest += module._modules.values()
+    return False
 
 
 @contextmanager

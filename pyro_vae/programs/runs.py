@@ -23,10 +23,12 @@ Traces = tuple[Trace, ...]
 def trace_of(program: Program, call: Call, *handlers: Messenger) -> Trace:
     """A run of a program, inside handlers."""
     args, kwargs = call
+    tracer = poutine.trace()
     with ExitStack() as stack:
         for handler in handlers:
             stack.enter_context(handler)
-        trace: Trace = poutine.trace(program).get_trace(*args, **kwargs)
+        tracer(program)(*args, **kwargs)
+    trace: Trace = tracer.trace
     return trace
 
 
@@ -65,10 +67,10 @@ def run_guide(guide: Program, call: Call, number: int) -> Traces:
 
 def _replayed(model: Program, call: Call, guide_trace: Trace) -> Trace:
     """The model's run at the guide's draws, checked where Pyro validates."""
-    replayed = poutine.replay(model, trace=guide_trace)
+    replay = poutine.replay(trace=guide_trace)
     if not is_validation_enabled():
-        return trace_of(replayed, call)
-    model_trace = trace_of(replayed, call, same_shapes())
+        return trace_of(model, call, replay)
+    model_trace = trace_of(model, call, same_shapes(), replay)
     check_pair(model_trace, guide_trace)
     return model_trace
 

@@ -25,14 +25,14 @@ class Latent:
         rows = value.flatten(0, 1)
         missing = self.event_dim - self.plate_dim - rows.ndim  # plates inside, of size one
         rows = rows.reshape(len(rows), *[1] * missing, *rows.shape[1:])
-        return rows.movedim(0, self.plate_dim - self.event_dim)
+        return _moved(rows, 0, self.plate_dim - self.event_dim)
 
     def from_rows(self, value: Tensor, copies: int) -> Tensor:
         """The site's own value -> (N, B, ...)."""
         if self.plate_dim is None:
             return value[None, None]
-        rows = value.movedim(self.plate_dim - self.event_dim, 0)
-        return rows.reshape(copies, -1, *rows.shape[1:])
+        rows = _moved(value, self.plate_dim - self.event_dim, 0)
+        return rows.unsqueeze(0) if copies == 1 else rows.reshape(copies, -1, *rows.shape[1:])
 
     def to_draws(self, value: Tensor) -> Tensor:
         """The inverse of :meth:`from_draws`."""
@@ -52,6 +52,8 @@ def _moved(value: Tensor, source: int, destination: int) -> Tensor:
 
     A flow keeps the log density of its last draw, for this object alone.
     """
+    if (source - destination) % value.ndim == 0:
+        return value
     moved = value.movedim(source, destination)
     same = moved.shape == value.shape and moved.stride() == value.stride()
     return value if same else moved

@@ -11,7 +11,8 @@ from torch.fx.experimental.proxy_tensor import make_fx
 from torch.nn.utils.parametrizations import spectral_norm
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from pyro_vae.nets import BFloat16, Linear, linear, products, products_by
+from pyro_vae.nets import BFloat16, Linear, linear, precision, products, products_by
+from pyro_vae.nets.precision import InFloat32
 from pyro_vae.nets.products import DECOMPOSITIONS, applies
 from pyro_vae.programs.compiler import compile_graph
 
@@ -187,8 +188,8 @@ def test_products_of_a_graph_are_those_of_torch(library):
 @pytest.mark.parametrize("way", ["torch", "float32"])
 def test_layers_of_bfloat16_are_those_of_torch(monkeypatch, way):
     """Values and gradients of both ways agree to the rounding of bfloat16, 0.4 %."""
-    taken, in_float32 = [], linear._in_float32
-    monkeypatch.setattr(linear, "_in_float32", lambda *x: taken.append(1) or in_float32(*x))
+    taken, in_float32 = [], linear.in_float32
+    monkeypatch.setattr(linear, "in_float32", lambda *x: taken.append(1) or in_float32(*x))
     torch.manual_seed(0)
     layer, x = Linear(784, 400), torch.randn(128, 784, requires_grad=True)
     exact = nn.Linear(784, 400)
@@ -201,6 +202,68 @@ def test_layers_of_bfloat16_are_those_of_torch(monkeypatch, way):
     assert bool(taken) == (way == "float32" and applies(x, torch.bfloat16))
     for a, b in zip(*results, strict=True):
         assert (a - b).norm() < 0.01 * b.norm()
+
+
+LAYERS = {
+    "linear": (lambda: nn.Linear(8, 6), (4, 8)),
+    "conv1d": (lambda: nn.Conv1d(2, 3, 3), (4, 2, 8)),
+    "conv2d": (lambda: nn.Conv2d(2, 3, 3, stride=2), (4, 2, 8, 8)),
+    "conv3d": (lambda: nn.Conv3d(2, 3, 3, bias=False), (4, 2, 5, 5, 5)),
+    "transposed": (lambda: nn.ConvTranspose2d(2, 3, 3, stride=2, output_padding=1), (4, 2, 8, 8)),
+    "product": (lambda: Product(), (4, 8)),
+}
+
+
+class Product(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(8, 6))
+
+    def forward(self, input):
+        return input @ self.weight
+
+
+@pytest.mark.parametrize("name", LAYERS)
+def test_layers_of_bfloat16_in_float32(name):
+    """Values and gradients: those of the rounded numbers, each rounded to 1 of 256 at last."""
+    torch.manual_seed(0)
+    build, shape = LAYERS[name]
+    layer, x = build(), torch.randn(shape, requires_grad=True)
+    with torch.no_grad():
+        for value in (x, *layer.parameters()):
+            value.copy_(value.bfloat16())
+    with torch.autocast("cpu", torch.bfloat16), InFloat32():
+        y = layer(x)
+    exact = layer(x)
+    assert y.dtype == torch.bfloat16
+    assert torch.equal(y, exact.bfloat16())
+    inputs, grad = [x, *layer.parameters()], torch.ones_like(y)
+    grads = torch.autograd.grad(y, inputs, grad)
+    for a, b in zip(grads, torch.autograd.grad(exact, inputs, grad.float()), strict=True):
+        torch.testing.assert_close(a, b, rtol=2**-8, atol=0)
+
+
+@pytest.mark.parametrize("kernels", [True, False])
+def test_networks_of_bfloat16_with_and_without_kernels(monkeypatch, kernels):
+    monkeypatch.setattr(precision, "has_kernels", lambda device: kernels)
+    torch.manual_seed(0)
+    net, x = (
+        nn.Sequential(nn.Conv2d(1, 4, 3), nn.Flatten(), nn.Linear(144, 5)),
+        torch.rand(3, 1, 8, 8),
+    )
+    torch.testing.assert_close(BFloat16(net)(x), net(x), rtol=0.02, atol=0.02)
+    assert BFloat16(net.double())(x.double()).dtype == torch.float32
+    assert net(x.double()).dtype == torch.float64
+
+
+def test_small_products_of_bfloat16_have_a_choice(no_choices):
+    """Without instructions for them they take 20 times as long as those of float32."""
+    layer, x = Linear(20, 400), torch.randn(128, 20)
+    layer(x)
+    assert not products.choices()
+    with torch.autocast("cpu", torch.bfloat16):
+        layer(x)
+    assert len(products.choices()) == applies(x, torch.bfloat16)
 
 
 @pytest.mark.parametrize("way", ["torch", "float32"])

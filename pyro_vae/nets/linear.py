@@ -8,11 +8,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .log_sigmoid import differentiated
+from .function import Function, differentiated
+from .precision import ROUNDED, in_float32
 from .products import ONEDNN, Layout, Library, applies, by_onednn, chosen, fastest, large, onednn
 
 
-class Product(torch.autograd.Function):
+class Product(Function):
     """a b' + bias for matrices, and its gradients (g b, g' a, 1' g), each in its fastest way.
 
     Each gradient has the memory layout of its matrix. The bias is None, or a vector.
@@ -61,7 +62,7 @@ def product(a: Tensor, b: Tensor, bias: Tensor | None = None) -> Tensor:
     recorded = torch._C._are_functorch_transforms_active() or any(
         differentiated(x) for x in (a, b, bias) if x is not None
     )
-    function: Any = Product.apply if recorded else Product.forward
+    function: Any = Product.call if recorded else Product.forward
     return cast(Tensor, function(a, b, bias))
 
 
@@ -81,40 +82,41 @@ class Linear(nn.Linear):
 
 def linear(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """A dense layer, input (..., in), weight (out, in), bias (out,): see :class:`Linear`."""
-    dtype = _dtype(input, weight) if _large(input, weight) else None
+    dtype = _dtype(input, weight) if _alone(input, weight) else None
     if dtype is None or not applies(input, dtype):
         return F.linear(input, weight, bias)
     rows = input.shape[:-1].numel()
+    if not large(rows, weight.shape[1], len(weight), dtype):
+        return F.linear(input, weight, bias)
     transposed = input.ndim == 2 and Layout.of(input).transposed
     x, w = Layout(rows, weight.shape[1], transposed), Layout.of(weight)
     if dtype == torch.bfloat16:
-        in_float32 = fastest(x, w.t, dtype) == "float32"
-        return (_in_float32 if in_float32 else F.linear)(input, weight, bias)
+        if fastest(x, w.t, dtype) == "float32":
+            return in_float32(F.linear, input, weight, bias)
+        return F.linear(input, weight, bias)
     if not _by_products(x, w, input.requires_grad, weight.requires_grad):
         return F.linear(input, weight, bias)
     result = product(input.reshape(rows, x.columns), weight, bias)
     return result if input.ndim == 2 else result.view(*input.shape[:-1], len(weight))
 
 
-def _large(input: Tensor, weight: Tensor) -> bool:
-    """Whether the layer is large and run by itself.
+def _alone(input: Tensor, weight: Tensor) -> bool:
+    """Whether the layer is run by itself, on rows.
 
     A compiler chooses itself, and a graph of ours does so by product. Where the input is no row of
     the layer, torch says so.
     """
     if type(input) is not Tensor or input.ndim < 2 or torch.compiler.is_compiling():
         return False
-    columns, inner = weight.shape
-    rows = input.shape[:-1].numel() if input.shape[-1] == inner else 0
-    return large(rows, inner, columns)
+    return input.shape[-1] == weight.shape[1]
 
 
 def _dtype(input: Tensor, weight: Tensor) -> torch.dtype | None:
     """The type in which torch computes a layer; None where torch refuses the types."""
-    types = {input.dtype, weight.dtype}
-    if torch.is_autocast_enabled("cpu") and types <= {torch.float32, torch.bfloat16}:
+    autocast = torch.is_autocast_enabled("cpu")
+    if autocast and input.dtype in ROUNDED and weight.dtype in ROUNDED:
         return torch.get_autocast_dtype("cpu")
-    return input.dtype if len(types) == 1 else None
+    return input.dtype if input.dtype == weight.dtype else None
 
 
 def _by_products(x: Layout, weight: Layout, of_input: bool, of_weight: bool) -> bool:
@@ -150,11 +152,3 @@ def _trained(
         return torch.autograd.grad(output, [v for v in (a, b) if v.requires_grad], grad)
 
     return {"torch": lambda: step(F.linear), "onednn": lambda: step(product)}
-
-
-def _in_float32(input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    """A layer of bfloat16 numbers, multiplied in float32: exact up to the last rounding."""
-    low = torch.bfloat16
-    with torch.autocast("cpu", enabled=False):
-        x, w, b = (None if v is None else v.to(low).float() for v in (input, weight, bias))
-        return F.linear(cast(Tensor, x), cast(Tensor, w), b).to(low)

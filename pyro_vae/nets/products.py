@@ -3,7 +3,7 @@
 Torch calls MKL for float32. oneDNN is up to twice as fast on processors that are not Intel's, and
 slower for some shapes and memory layouts elsewhere. It is fastest where both matrices lie row by
 row; a compiled graph copies them so, where this costs less than it saves. Products of bfloat16
-numbers take two to three times as long as those of float32 on a processor without instructions for
+numbers take two to 60 times as long as those of float32 on a processor without instructions for
 them; there the same numbers are multiplied in float32, and the result is rounded. So each large
 product is timed once, and the choice is remembered. All results are equal to rounding.
 """
@@ -23,7 +23,7 @@ Library = Literal["torch", "onednn", "rows", "float32"]
 ONEDNN = ("onednn", "rows")
 """The ways of float32 numbers that are not torch's: outside graphs they are the same."""
 
-WORTHWHILE = 1 << 23
+WORTHWHILE = {torch.float32: 1 << 23, torch.bfloat16: 1 << 15}
 """The smallest number of multiplications for which another way may save more than it costs."""
 
 MARGIN = 0.98
@@ -123,9 +123,9 @@ def applies(x: Tensor, dtype: torch.dtype | None = None) -> bool:
     return (dtype or x.dtype) in (torch.float32, torch.bfloat16)
 
 
-def large(rows: int, inner: int, columns: int) -> bool:
+def large(rows: int, inner: int, columns: int, dtype: torch.dtype = torch.float32) -> bool:
     """Whether a product is large enough for a choice to matter."""
-    return rows * inner * columns >= WORTHWHILE
+    return rows * inner * columns >= WORTHWHILE[dtype]
 
 
 class Layout(NamedTuple):
@@ -170,7 +170,7 @@ def fastest(
     faster than torch, and write many copies together with other results. So we count the time of a
     copy that does not transpose.
     """
-    if not large(a.rows, a.columns, b.columns):
+    if not large(a.rows, a.columns, b.columns, dtype):
         return "torch"
 
     def build() -> dict[Library, Callable[[], object]]:
@@ -235,7 +235,7 @@ def _mm(a: Tensor, b: Tensor) -> Any:
 
 def _addmm(bias: Tensor, a: Tensor, b: Tensor, *, beta: float = 1, alpha: float = 1) -> Any:
     """A large product, to which the graph adds the bias together with what follows."""
-    if not (alpha == beta == 1 and applies(a) and large(len(a), len(b), b.shape[1])):
+    if not (alpha == beta == 1 and applies(a) and large(len(a), len(b), b.shape[1], a.dtype)):
         return NotImplemented
     if a.dtype == torch.float32:
         product = _mm(a, b)

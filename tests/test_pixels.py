@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from pyro_vae import Bernoulli
-from pyro_vae.families.bernoulli import PART
+from pyro_vae.families.events import PART
 
 
 @pytest.mark.parametrize("copies", [False, True])

@@ -10,13 +10,11 @@ from torch import Tensor
 from ..nets.function import Function, differentiated
 from ..nets.log_sigmoid import decay, log_sigmoid
 from .conditional import BINARY, Conditional
-from .elementwise import Elementwise, Vectors, unexpanded
+from .elementwise import Elementwise, unexpanded
+from .events import Vectors, by_parts, sum_with_logs
 
 GROUP = 120
 """The most factors, of at most 2 each, that are multiplied: float32 has numbers up to 2^128."""
-
-PART = 1 << 19
-"""The number of pixels whose log-probabilities, 2 MiB, are computed before they are summed."""
 
 
 class Bernoulli(Conditional):
@@ -42,21 +40,11 @@ class Pixels(Vectors):
 
     def log_prob(self, value: Tensor) -> Tensor:
         logits = self.base_dist.logits
-        same = value.shape == logits.shape and value.dtype == logits.dtype == torch.float32
-        if not same or self.reinterpreted_batch_ndims != 1 or self._validates:
-            total: Tensor = super().log_prob(value)
-            return total
+        if not self.grouped(value, logits, value):
+            return super().log_prob(value)
         if differentiated(logits):
             return cast(Tensor, LogProbOfVectors.call(logits, value))
-        if value.ndim != 2 or not len(value) or type(logits) is not Tensor or logits.is_cuda:
-            return _log_prob_of_vectors(logits, value)
-        rows = max(PART // max(value.shape[-1], 1), 1)
-        parts = zip(logits.split(rows), value.split(rows), strict=True)
-        return torch.cat([_log_prob_of_vectors(*part) for part in parts])
-
-    @property
-    def _validates(self) -> bool:
-        return bool(self._validate_args or self.base_dist._validate_args)
+        return by_parts(_log_prob_of_vectors, logits, value)
 
 
 class ContinuousBernoulli(Conditional):
@@ -102,16 +90,8 @@ def _log_prob_of_vectors(logits: Tensor, value: Tensor) -> Tensor:
 
     sum_i log p(x_i) = sum_i (x_i l_i - max(l_i, 0)) - log prod_i (1 + exp(-|l_i|))
     """
-    groups = _groups(logits.shape[-1])  # for both, so that a compiler makes one loop of them
-    linear: Tensor = torch.addcmul(logits.relu(), value, logits, value=-1).unflatten(-1, groups)
-    factors: Tensor = decay(logits).add_(1).unflatten(-1, groups)
-    return linear.sum(-1).add_(factors.prod(-1).log_()).sum(-1).neg_()
-
-
-def _groups(size: int) -> tuple[int, int]:
-    """The number of groups of pixels, and their size, at most ``GROUP``."""
-    width = next((width for width in range(min(GROUP, size), 0, -1) if size % width == 0), 1)
-    return size // width, width
+    terms: Tensor = torch.addcmul(logits.relu(), value, logits, value=-1)
+    return sum_with_logs(terms, decay(logits).add_(1), GROUP).neg_()
 
 
 class LogProb(Function):

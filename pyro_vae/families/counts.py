@@ -10,7 +10,8 @@ from pyro.distributions import constraints
 from torch import Tensor, nn
 
 from .conditional import Conditional, at_least_one
-from .elementwise import Elementwise, Vectors
+from .elementwise import Elementwise
+from .events import Vectors
 
 
 class Binomial(Conditional):

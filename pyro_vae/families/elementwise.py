@@ -1,4 +1,4 @@
-"""Distributions that are elementwise in their parameters, and independent numbers as one event."""
+"""The base class of distributions that are elementwise in their parameters."""
 
 import copy
 from typing import Any, Self
@@ -26,26 +26,6 @@ class Elementwise(dist.TorchDistribution):
 
     def _uniform(self, sample_shape: Any, like: Tensor) -> Tensor:
         return torch.rand(self._extended_shape(sample_shape), dtype=like.dtype, device=like.device)
-
-
-class Vectors(dist.Independent):
-    """A batch of events of independent numbers: ``.to_event`` in fewer operations.
-
-    A plate expands the distribution of each of its sites, most of which have its size already.
-
-    >>> Vectors(dist.Normal(torch.zeros(2, 3), 1.0), 1).log_prob(torch.zeros(2, 3)).shape
-    torch.Size([2])
-    """
-
-    def expand(self, batch_shape: Any, _instance: Any = None) -> Self:
-        if torch.Size(batch_shape) == self.batch_shape:
-            return self
-        expanded: Self = super().expand(batch_shape, _instance)
-        return expanded
-
-    def log_prob(self, value: Tensor) -> Tensor:
-        log_prob: Tensor = self.base_dist.log_prob(value)
-        return log_prob.sum(tuple(range(-self.reinterpreted_batch_ndims, 0)))
 
 
 def unexpanded(value: Tensor) -> Tensor:

@@ -4,7 +4,7 @@ import pyro.distributions as dist
 from torch import Tensor
 
 from .conditional import Conditional
-from .elementwise import Vectors
+from .events import Vectors
 
 
 class DiagonalLaplace(Conditional):

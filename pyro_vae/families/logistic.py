@@ -9,7 +9,8 @@ from torch import Tensor
 
 from ..nets.log_sigmoid import log_sigmoid
 from .conditional import Conditional
-from .elementwise import Elementwise, Vectors, unexpanded
+from .elementwise import Elementwise, unexpanded
+from .events import Vectors
 
 
 class DiscretizedLogistic(Conditional):

@@ -9,7 +9,8 @@ from torch import Tensor, nn
 
 from ..nets.function import differentiated
 from .conditional import Conditional
-from .elementwise import Vectors, unexpanded
+from .elementwise import unexpanded
+from .events import Vectors
 
 
 class StandardNormal(nn.Module):

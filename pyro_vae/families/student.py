@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .conditional import Conditional
-from .elementwise import Vectors
+from .events import Vectors
 
 
 class StudentT(Conditional):

@@ -1,5 +1,7 @@
 """Densities of pixels in their tails, at their seams and on their supports; the standard Normal."""
 
+import math
+
 import numpy as np
 import pytest
 import scipy.stats
@@ -8,6 +10,7 @@ from likelihood_cases import DIM
 from torch import nn
 
 from pyro_vae import families as c
+from pyro_vae.families.logistic import LogisticPixels
 
 
 def continuous_bernoulli_cdf(logits, x):
@@ -228,18 +231,39 @@ def test_enumeration_of_bernoulli_latents():
 
 
 @pytest.mark.parametrize("rows", [3, 1])
-def test_without_gradients_densities_are_the_same_to_the_last_digit(rows):
+def test_without_gradients_densities_are_the_same(rows):
     """There they are computed in place, and once for copies of the data."""
     torch.manual_seed(0)
     a, b = 5 * torch.randn(2, 3, 256)
     x = torch.arange(256.0).expand(rows, -1).expand(3, -1)
-    for d, value in [
-        (c.DiscretizedLogisticDistribution(a / 5, b - 4), x),
-        (c.BernoulliDistribution(logits=10 * a), (x % 2)),
-    ]:
-        expected = d.log_prob(value)
-        with torch.no_grad():
-            torch.testing.assert_close(d.log_prob(value), expected, rtol=0, atol=0)
+    d = c.BernoulliDistribution(logits=10 * a)
+    expected = d.log_prob(x % 2)
+    with torch.no_grad():
+        torch.testing.assert_close(d.log_prob(x % 2), expected, rtol=0, atol=0)
+        logistic = c.DiscretizedLogisticDistribution(a / 5, b - 4)
+        exact = c.DiscretizedLogisticDistribution(a.double() / 5, b.double() - 4).log_prob(x)
+        torch.testing.assert_close(logistic.log_prob(x), exact.float(), rtol=1e-5, atol=2e-6)
+
+
+@pytest.mark.parametrize("width", [1e-6, 0.01, 0.2499, 0.25, 0.2501, 1.0, 30.0, 1e6])
+def test_logistic_pixels_of_any_width(width):
+    """One logarithm for a group, and one for each pixel: both are those of float64 to rounding.
+
+    The width is that of a bin, in scales; edges, the centre, and points far from it.
+    """
+    torch.manual_seed(0)
+    x = torch.tensor([0, 1, 127, 128, 254, 255]).repeat(70).float()
+    log_scale = torch.full((3, len(x)), -math.log(255 * width))
+    scale = log_scale.exp()
+    loc = x / 255 + torch.tensor([[0.0], [0.4], [6.0]]) * scale * torch.randn(3, len(x))
+    with torch.no_grad():
+        exact = c.DiscretizedLogisticDistribution(loc.double(), log_scale.double()).log_prob(x)
+        d = c.DiscretizedLogisticDistribution(loc, log_scale)
+        rounding = 1e-6 * (1 + width * 255)  # of loc, in scales
+        torch.testing.assert_close(d.log_prob(x), exact.float(), rtol=2e-6, atol=rounding)
+        for value in (x.expand(3, -1), x.repeat(3, 1)):
+            total = LogisticPixels(d, 1).log_prob(value)
+            torch.testing.assert_close(total, exact.sum(-1).float(), rtol=2e-6, atol=420 * rounding)
 
 
 @pytest.mark.parametrize("grad", [False, True])

@@ -12,8 +12,9 @@ from torch.nn.utils.parametrizations import spectral_norm
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from pyro_vae.nets import BFloat16, Linear, linear, precision, products, products_by
+from pyro_vae.nets.graph_products import DECOMPOSITIONS
 from pyro_vae.nets.precision import InFloat32
-from pyro_vae.nets.products import DECOMPOSITIONS, applies
+from pyro_vae.nets.products import Layout, applies
 from pyro_vae.programs.compiler import compile_graph
 
 
@@ -264,6 +265,25 @@ def test_small_products_of_bfloat16_have_a_choice(no_choices):
     with torch.autocast("cpu", torch.bfloat16):
         layer(x)
     assert len(products.choices()) == applies(x, torch.bfloat16)
+
+
+@pytest.mark.parametrize(
+    ("sizes", "timed"),
+    [
+        ((128, 784, 400), (128, 784, 400)),
+        ((50_000, 784, 400), ((1 << 30) // (784 * 400), 784, 400)),
+        ((100, 400, 22_050), (100, 400, 22_050)),  # a wide layer, whose matrix exceeds the caches
+        ((784, 50_000, 400), (784, (1 << 30) // (784 * 400), 400)),
+        ((0, 784, 400), (0, 784, 400)),
+        ((1 << 15, 1 << 15, 1 << 15), (64, 1 << 15, 1 << 15)),
+    ],
+)
+def test_of_a_large_product_fewer_rows_are_timed(sizes, timed):
+    rows, inner, columns = sizes
+    a, b = products.limited(Layout(rows, inner, True), Layout(inner, columns))
+    assert (a.rows, a.columns, b.columns) == timed
+    assert b.rows == a.columns
+    assert (a.transposed, b.transposed) == (True, False)
 
 
 @pytest.mark.parametrize("way", ["torch", "float32"])

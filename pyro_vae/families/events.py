@@ -64,4 +64,5 @@ def sum_with_logs(terms: Tensor, factors: Tensor, most: int) -> Tensor:
     width = next((width for width in range(min(most, size), 0, -1) if size % width == 0), 1)
     groups = size // width, width
     logs = factors.unflatten(-1, groups).prod(-1).log_()
-    return terms.unflatten(-1, groups).sum(-1).add_(logs).sum(-1)
+    total: Tensor = terms.unflatten(-1, groups).sum(-1).add_(logs).sum(-1)
+    return total

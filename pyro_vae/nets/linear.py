@@ -10,7 +10,18 @@ from torch import Tensor, nn
 
 from .function import Function, differentiated
 from .precision import ROUNDED, in_float32
-from .products import ONEDNN, Layout, Library, applies, by_onednn, chosen, fastest, large, onednn
+from .products import (
+    ONEDNN,
+    Layout,
+    Library,
+    applies,
+    by_onednn,
+    chosen,
+    fastest,
+    large,
+    limited,
+    onednn,
+)
 
 
 class Product(Function):
@@ -127,6 +138,8 @@ def _by_products(x: Layout, weight: Layout, of_input: bool, of_weight: bool) -> 
     recorded = torch.is_grad_enabled() and (of_input or of_weight)
     if not recorded or torch._C._are_functorch_transforms_active():
         return by_onednn(x, weight.t)
+    x, transposed = limited(x, weight.t)
+    weight = transposed.t
     name = _name(x, weight, of_input, of_weight, torch.get_num_threads())
     return chosen(name, lambda: _trained(x, weight, of_input, of_weight)) in ONEDNN
 
@@ -134,7 +147,7 @@ def _by_products(x: Layout, weight: Layout, of_input: bool, of_weight: bool) -> 
 @cache
 def _name(x: Layout, weight: Layout, of_input: bool, of_weight: bool, threads: int) -> str:
     gradients = "of input " * of_input + "of weight " * of_weight
-    return f"layer {x.limited} {weight.limited} gradients {gradients}, {threads} threads"
+    return f"layer {x} {weight} gradients {gradients}, {threads} threads"
 
 
 def _trained(
@@ -142,8 +155,8 @@ def _trained(
 ) -> dict[Library, Callable[[], object]]:
     """A dense layer and its gradients, by torch and by products in their own ways."""
     dtype = torch.float32
-    a = x.limited.ones(dtype).requires_grad_(of_input)
-    b = weight.limited.ones(dtype).requires_grad_(of_weight)
+    a = x.ones(dtype).requires_grad_(of_input)
+    b = weight.ones(dtype).requires_grad_(of_weight)
     grad = Layout(len(a), len(b)).ones(dtype)
 
     def step(layer: Callable[[Tensor, Tensor], Tensor]) -> object:

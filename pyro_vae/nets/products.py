@@ -8,11 +8,12 @@ them; there the same numbers are multiplied in float32, and the result is rounde
 product is timed once, and the choice is remembered. All results are equal to rounding.
 """
 
+import math
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import cache
-from typing import Any, Literal, NamedTuple, cast, get_args
+from typing import Literal, NamedTuple, cast, get_args
 
 import torch
 from torch import Tensor
@@ -29,13 +30,11 @@ WORTHWHILE = {torch.float32: 1 << 23, torch.bfloat16: 1 << 15}
 MARGIN = 0.98
 """Another way is chosen where it takes less than this share of the time of torch's call."""
 
-LARGEST = 2048
-"""Larger sizes are timed as if they were this: a row then costs the same."""
+LARGEST = 1 << 30
+"""The most multiplications that are timed; of a larger product fewer rows, which cost the same."""
 
 GRAPH = "graph "
 """How the names of a graph's products begin."""
-
-aten: Any = torch.ops.aten
 
 # our own operator, because TorchInductor uses oneDNN's only for constant weights
 _library = torch.library.Library("pyro_vae", "DEF")
@@ -146,11 +145,6 @@ class Layout(NamedTuple):
         """That of the transposed matrix."""
         return Layout(self.columns, self.rows, not self.transposed)
 
-    @property
-    def limited(self) -> "Layout":
-        """With sizes of at most ``LARGEST``."""
-        return Layout(min(self.rows, LARGEST), min(self.columns, LARGEST), self.transposed)
-
     def __str__(self) -> str:
         return f"{self.rows}x{self.columns}" + "'" * self.transposed
 
@@ -159,6 +153,19 @@ class Layout(NamedTuple):
         rows, columns = (self.t if self.transposed else self)[:2]
         ones = torch.ones(rows, columns, dtype=dtype, device="cpu")
         return ones.t() if self.transposed else ones
+
+
+def limited(a: Layout, b: Layout) -> tuple[Layout, Layout]:
+    """Two matrices with the longest side cut, so that there are ``LARGEST`` multiplications.
+
+    Both sides of a wide layer stay: a matrix that exceeds the caches has another fastest way.
+    """
+    sizes = [a.rows, a.columns, b.columns]
+    longest = sizes.index(max(sizes))
+    rest = math.prod(sizes) // sizes[longest]
+    sizes[longest] = min(sizes[longest], max(LARGEST // max(rest, 1), 64))
+    rows, inner, columns = sizes
+    return Layout(rows, inner, a.transposed), Layout(inner, columns, b.transposed)
 
 
 def fastest(
@@ -173,8 +180,10 @@ def fastest(
     if not large(a.rows, a.columns, b.columns, dtype):
         return "torch"
 
+    a, b = limited(a, b)
+
     def build() -> dict[Library, Callable[[], object]]:
-        x, y = a.limited.ones(dtype), b.limited.ones(dtype)
+        x, y = a.ones(dtype), b.ones(dtype)
         calls: dict[Library, Callable[[], object]] = {**ways(x, y)}
         pair = row_by_row(x), row_by_row(y)
         copied = [v for v, layout in zip(pair, (a, b), strict=True) if layout.transposed]
@@ -188,7 +197,7 @@ def fastest(
 @cache
 def _name(a: Layout, b: Layout, dtype: torch.dtype, graph: bool, threads: int) -> str:
     kind = "" if dtype == torch.float32 else "bfloat16 "
-    return f"{GRAPH * graph}{kind}{a.limited} {b.limited}, {threads} threads"
+    return f"{GRAPH * graph}{kind}{a} {b}, {threads} threads"
 
 
 def by_onednn(a: Layout, b: Layout) -> bool:
@@ -217,33 +226,3 @@ def ways(a: Tensor, b: Tensor) -> dict[Library, Callable[[], Tensor]]:
     if a.dtype == torch.float32:
         return {"torch": lambda: a @ b, "onednn": lambda: onednn(a, b)}
     return {"torch": lambda: a @ b, "float32": lambda: (a.float() @ b.float()).to(a.dtype)}
-
-
-def _in_graph(a: Tensor, b: Tensor) -> Library:
-    """The fastest way for a product of a graph."""
-    return fastest(Layout.of(a), Layout.of(b), a.dtype, graph=True) if applies(a) else "torch"
-
-
-def _mm(a: Tensor, b: Tensor) -> Any:
-    """A product of a graph in another way, where that is faster."""
-    library = _in_graph(a, b)
-    if library == "rows" and a.dtype == torch.float32:
-        return onednn(row_by_row(a), row_by_row(b))
-    other = None if library == "torch" else ways(a, b).get(library)
-    return NotImplemented if other is None else other()
-
-
-def _addmm(bias: Tensor, a: Tensor, b: Tensor, *, beta: float = 1, alpha: float = 1) -> Any:
-    """A large product, to which the graph adds the bias together with what follows."""
-    if not (alpha == beta == 1 and applies(a) and large(len(a), len(b), b.shape[1], a.dtype)):
-        return NotImplemented
-    if a.dtype == torch.float32:
-        product = _mm(a, b)
-        return bias + (aten.mm(a, b) if product is NotImplemented else product)
-    if _in_graph(a, b) != "float32":  # rounded once, after the bias, in each way
-        return NotImplemented
-    return (a.float() @ b.float() + bias.float()).to(a.dtype)
-
-
-DECOMPOSITIONS: dict[Any, Callable[..., Any]] = {aten.mm.default: _mm, aten.addmm.default: _addmm}
-"""The replacements of torch's products in a compiled graph."""

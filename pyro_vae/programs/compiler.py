@@ -14,7 +14,7 @@ from torch.fx.experimental.proxy_tensor import make_fx
 from torch.fx.experimental.symbolic_shapes import ShapeEnv
 from torch.torch_version import TorchVersion
 
-from ..nets import log_sigmoid, products
+from ..nets import graph_products, log_sigmoid
 from .kept_choices import choices_kept
 from .quiet import quiet_compiler
 
@@ -27,7 +27,7 @@ KEEPING = "2.14"
 FEW_FUSED = 4
 """Loops fused into one where torch 2.14 fails with a KeyError to fuse more (mixture priors)."""
 
-REPLACED = products.DECOMPOSITIONS | log_sigmoid.DECOMPOSITIONS
+REPLACED = graph_products.DECOMPOSITIONS | log_sigmoid.DECOMPOSITIONS
 """The operations of torch that a graph computes in our way, which is faster."""
 
 

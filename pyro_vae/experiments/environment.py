@@ -11,6 +11,8 @@ from typing import Any
 
 import torch
 
+from ..programs.processor import processor
+
 PACKAGES = ("pyro_vae", "pyro-ppl", "numpy", "zuko")
 
 
@@ -39,7 +41,7 @@ def machine(device: torch.device) -> dict[str, Any]:
     """The system, the processor, its cores and torch's threads, and the accelerator if any."""
     facts: dict[str, Any] = {
         "system": f"{platform.system()} {platform.machine()}",
-        "processor": _processor(),
+        "processor": processor(),
         "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),
         "device": str(device),
@@ -54,11 +56,3 @@ def _version(package: str) -> str | None:
         return version(package)
     except PackageNotFoundError:
         return None
-
-
-def _processor() -> str:
-    """The name of the processor: Linux tells it in a file, other systems by ``platform``."""
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text().splitlines() if info.is_file() else []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor() or platform.machine()

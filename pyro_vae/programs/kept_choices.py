@@ -15,6 +15,7 @@ import torch
 from torch._inductor.runtime.cache_dir_utils import cache_dir
 
 from ..nets.products import GRAPH, Library, choices, remember
+from .processor import processor
 
 
 @contextmanager
@@ -40,17 +41,8 @@ def choices_kept() -> Iterator[None]:
 
 def _path() -> Path:
     """The file of this processor and this version of torch, in TorchInductor's folder."""
-    machine = f"{_processor()} {torch.backends.cpu.get_cpu_capability()} {torch.__version__}"
+    machine = f"{processor()} {torch.backends.cpu.get_cpu_capability()} {torch.__version__}"
     return Path(cache_dir()) / f"pyro_vae_products_{sha256(machine.encode()).hexdigest()[:16]}.json"
-
-
-def _processor() -> str:
-    """The lines of /proc/cpuinfo that name the processor; nothing where there is no such file."""
-    names = ("vendor_id", "cpu family", "model", "stepping")
-    with suppress(OSError):
-        lines = Path("/proc/cpuinfo").read_text().split("\n\n")[0].splitlines()
-        return " ".join(line.split(":")[-1].strip() for line in lines if line.startswith(names))
-    return ""
 
 
 def _read(path: Path) -> dict[str, Library]:

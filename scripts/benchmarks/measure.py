@@ -1,5 +1,6 @@
 """Timing in interleaved blocks, on a machine that others may use too."""
 
+import os
 import platform
 import resource
 import statistics
@@ -10,6 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
+
+from pyro_vae.programs.processor import processor
 
 from .options import Options, Rows, Step
 
@@ -106,12 +109,10 @@ def _onednn(a: Tensor, b: Tensor) -> Tensor:
 
 def machine(device: str) -> dict[str, Any]:
     """What the numbers were measured on."""
-    lines = Path("/proc/cpuinfo").read_text().splitlines()
-    names = [line.split(":")[1].strip() for line in lines if line.startswith("model name")]
     gpu = {} if device == "cpu" else {"gpu": torch.cuda.get_device_name(device)}
     return gpu | {
-        "cpu": names[0],
-        "cores": len(names),
+        "cpu": processor(),
+        "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),
         "load": Path("/proc/loadavg").read_text().split()[0],
         "torch": torch.__version__,

@@ -1,5 +1,6 @@
 """The products of ``Linear`` and of graphs: equal to torch's, by the library that is faster."""
 
+import warnings
 from functools import partial
 
 import pytest
@@ -257,6 +258,27 @@ def test_networks_of_bfloat16_with_and_without_kernels(monkeypatch, kernels):
     assert net(x.double()).dtype == torch.float64
 
 
+def test_layers_with_an_output_of_their_own_or_another_type_are_left_alone():
+    x, low = torch.ones(4, 8), torch.float16
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16), InFloat32():
+        out = torch.zeros(4, 4, dtype=torch.bfloat16)
+        torch.matmul(x.bfloat16(), x.bfloat16().t(), out=out)
+        assert (out == 8).all()
+        with torch.autocast("cpu", low):
+            assert (x @ x.t()).dtype == low
+
+
+@pytest.mark.parametrize("kernels", [True, False])
+def test_networks_of_bfloat16_can_be_traced(monkeypatch, kernels):
+    """As Pyro's JitTrace_ELBO does."""
+    monkeypatch.setattr(precision, "KERNELS", kernels)
+    net, x = BFloat16(nn.Linear(8, 3)), torch.rand(4, 8)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)
+        traced = torch.jit.trace(net, (x,))
+    assert torch.equal(traced(x), net(x))
+
+
 def test_small_products_of_bfloat16_have_a_choice(no_choices):
     """Without instructions for them they take 20 times as long as those of float32."""
     layer, x = Linear(20, 400), torch.randn(128, 20)
@@ -271,18 +293,20 @@ def test_small_products_of_bfloat16_have_a_choice(no_choices):
     ("sizes", "timed"),
     [
         ((128, 784, 400), (128, 784, 400)),
-        ((50_000, 784, 400), ((1 << 30) // (784 * 400), 784, 400)),
-        ((100, 400, 22_050), (100, 400, 22_050)),  # a wide layer, whose matrix exceeds the caches
-        ((784, 50_000, 400), (784, (1 << 30) // (784 * 400), 400)),
+        ((50_000, 784, 400), (2048, 784, 400)),
+        ((784, 50_000, 400), (784, 2048, 400)),
+        ((50, 400, 22_050), (50, 400, 22_050)),  # a wide layer, whose matrix exceeds the caches
+        ((128, 400, 22_050), (128, 400, (1 << 29) // (128 * 400))),
         ((0, 784, 400), (0, 784, 400)),
-        ((1 << 15, 1 << 15, 1 << 15), (64, 1 << 15, 1 << 15)),
+        ((1 << 15, 1 << 15, 1 << 15), (2048, 2048, 2048)),
     ],
 )
-def test_of_a_large_product_fewer_rows_are_timed(sizes, timed):
+def test_of_a_large_product_a_part_is_timed(sizes, timed):
     rows, inner, columns = sizes
     a, b = products.limited(Layout(rows, inner, True), Layout(inner, columns))
     assert (a.rows, a.columns, b.columns) == timed
     assert b.rows == a.columns
+    assert products.limited(a, b) == (a, b)
     assert (a.transposed, b.transposed) == (True, False)
 
 

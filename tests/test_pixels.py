@@ -41,6 +41,19 @@ def test_sums_of_confident_pixels_do_not_cancel(scale, copies):
     torch.testing.assert_close(value, exact, rtol=1e-5, atol=1e-4)
 
 
+def test_a_plate_keeps_whether_a_distribution_validates():
+    """An expanded distribution has the flag of the moment, and one of its own."""
+    q = Bernoulli(nn.Identity())(torch.zeros(2, 5))
+    with pyro.validation_enabled(True):
+        strict = q.expand((2,))
+    with pyro.validation_enabled(False):
+        free = q.expand((2,))
+        with pytest.raises(ValueError, match="within the support"):
+            strict.log_prob(torch.full((2, 5), 0.5))
+    with pyro.validation_enabled(True):
+        assert free.log_prob(torch.full((2, 5), 0.5)).shape == (2,)
+
+
 def test_no_rows_and_no_pixels():
     with pyro.validation_enabled(False), torch.no_grad():
         for rows, pixels in ((0, 5), (3, 0)):

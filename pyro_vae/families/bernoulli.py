@@ -11,7 +11,7 @@ from ..nets.function import Function, differentiated
 from ..nets.log_sigmoid import decay, log_sigmoid
 from .conditional import BINARY, Conditional
 from .elementwise import Elementwise, unexpanded
-from .events import Vectors, by_parts, sum_with_logs
+from .events import Events, by_parts, sum_with_logs
 
 GROUP = 120
 """The most factors, of at most 2 each, that are multiplied: float32 has numbers up to 2^128."""
@@ -27,7 +27,7 @@ class Bernoulli(Conditional):
         return Pixels(BernoulliDistribution(logits=self.parameter(*parents)), self.event_dim)
 
 
-class Pixels(Vectors):
+class Pixels(Events):
     """A batch of vectors of Bernoulli pixels, whose density needs few logarithms.
 
     Where no gradients are recorded, the pixels of some rows at a time stay in the cache until
@@ -57,7 +57,7 @@ class ContinuousBernoulli(Conditional):
     pixels = frozenset({"grey"})
 
     def forward(self, *parents: Tensor) -> dist.Distribution:
-        return Vectors(ContinuousBernoulliDistribution(self.parameter(*parents)), self.event_dim)
+        return Events(ContinuousBernoulliDistribution(self.parameter(*parents)), self.event_dim)
 
 
 class BernoulliDistribution(dist.Bernoulli):

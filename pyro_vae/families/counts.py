@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from .conditional import Conditional, at_least_one
 from .elementwise import Elementwise
-from .events import Vectors
+from .events import Events
 
 
 class Binomial(Conditional):
@@ -31,7 +31,7 @@ class Binomial(Conditional):
 
     def forward(self, *parents: Tensor) -> dist.Distribution:
         logits = self.parameter(*parents)
-        return Vectors(BinomialDistribution(self.total_count, logits), self.event_dim)
+        return Events(BinomialDistribution(self.total_count, logits), self.event_dim)
 
 
 class BinomialDistribution(Elementwise):

@@ -11,33 +11,44 @@ PART = 1 << 19
 """The number of elements whose log-probabilities, 2 MiB, are computed before they are summed."""
 
 
-class Vectors(dist.Independent):
+class Events(dist.Independent):
     """A batch of events of independent numbers: ``.to_event`` in fewer operations.
 
     A plate expands the distribution of each of its sites, most of which have its size already.
 
-    >>> Vectors(dist.Normal(torch.zeros(2, 3), 1.0), 1).log_prob(torch.zeros(2, 3)).shape
+    >>> Events(dist.Normal(torch.zeros(2, 3), 1.0), 1).log_prob(torch.zeros(2, 3)).shape
     torch.Size([2])
     """
 
     def expand(self, batch_shape: Any, _instance: Any = None) -> Self:
-        if torch.Size(batch_shape) == self.batch_shape:
-            return self
-        expanded: Self = super().expand(batch_shape, _instance)
-        return expanded
+        if torch.Size(batch_shape) != self.batch_shape:
+            expanded: Self = super().expand(batch_shape, _instance)
+            return expanded
+        same: Self = _copied(self)
+        same.base_dist = _copied(self.base_dist)
+        same._validate_args = self._validate_args  # what holds now, whatever Pyro's flag is later
+        return same
 
     def log_prob(self, value: Tensor) -> Tensor:
         log_prob: Tensor = self.base_dist.log_prob(value)
-        return log_prob.sum(tuple(range(-self.reinterpreted_batch_ndims, 0)))
+        dims = tuple(range(-self.reinterpreted_batch_ndims, 0))
+        return log_prob.sum(dims) if dims else log_prob
 
-    def grouped(self, value: Tensor, *parameters: Tensor) -> bool:
-        """Whether the sum may be one over groups: for vectors, in float32, without validation."""
-        plain = not (self._validate_args or self.base_dist._validate_args)
-        return (
-            plain
-            and self.reinterpreted_batch_ndims == 1
-            and all(x.shape == value.shape and x.dtype == torch.float32 for x in parameters)
-        )
+    def grouped(self, value: Tensor, *tensors: Tensor) -> bool:
+        """Whether the sum may be one over groups: of vectors, without validation.
+
+        All ``tensors`` must be in float32 and have the shape of the value.
+        """
+        if self._validate_args or self.reinterpreted_batch_ndims != 1:
+            return False
+        return all(x.shape == value.shape and x.dtype == torch.float32 for x in tensors)
+
+
+def _copied(distribution: Any) -> Any:
+    """A shallow copy; ``copy.copy`` takes ten times as long."""
+    new = object.__new__(type(distribution))
+    new.__dict__.update(distribution.__dict__)
+    return new
 
 
 def by_parts(log_prob: Callable[..., Tensor], *tensors: Tensor) -> Tensor:

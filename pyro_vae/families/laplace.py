@@ -4,7 +4,7 @@ import pyro.distributions as dist
 from torch import Tensor
 
 from .conditional import Conditional
-from .events import Vectors
+from .events import Events
 
 
 class DiagonalLaplace(Conditional):
@@ -21,4 +21,4 @@ class DiagonalLaplace(Conditional):
 
     def forward(self, *parents: Tensor) -> dist.Distribution:
         loc, log_scale = self.parameter_pair(*parents)
-        return Vectors(dist.Laplace(loc, log_scale.exp()), self.event_dim)
+        return Events(dist.Laplace(loc, log_scale.exp()), self.event_dim)

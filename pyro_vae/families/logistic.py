@@ -12,13 +12,13 @@ from ..nets.function import differentiated
 from ..nets.log_sigmoid import decay, log_sigmoid
 from .conditional import Conditional
 from .elementwise import Elementwise, unexpanded
-from .events import Vectors, by_parts, sum_with_logs
+from .events import Events, by_parts, sum_with_logs
 
 NARROW = 0.25
 """Bins of a smaller width, in scales, need a series for 1 - exp(-width)."""
 
 GROUP = 56
-"""The most factors, in [1/5, 4], that are multiplied: float32 has numbers from 2^-126 to 2^128."""
+"""The most factors, from 0.22 to 4, that are multiplied: float32 has 2^-126 to 2^128."""
 
 
 class DiscretizedLogistic(Conditional):
@@ -39,7 +39,7 @@ class DiscretizedLogistic(Conditional):
         return LogisticPixels(DiscretizedLogisticDistribution(loc, log_scale), self.event_dim)
 
 
-class LogisticPixels(Vectors):
+class LogisticPixels(Events):
     """A batch of vectors of discretised logistic pixels, whose density needs few logarithms.
 
     >>> parameters = torch.zeros(2, 784), torch.zeros(2, 784)
@@ -84,7 +84,7 @@ class DiscretizedLogisticDistribution(Elementwise):
             self._validate_sample(value)
         # sigmoid(a) - sigmoid(b) = sigmoid(a) sigmoid(-b) (1 - exp(b - a)): this form does not
         # subtract nearly equal numbers, as the width a - b of a bin depends on neither x nor loc
-        if self._simple(value):
+        if self._in_place(value):
             terms, factors = _terms_and_factors(self.loc, self.log_scale, value)
             return terms.add_(factors.log_())
         value = value.to(self.loc.dtype)
@@ -94,7 +94,7 @@ class DiscretizedLogisticDistribution(Elementwise):
         inner = above + below + _log1mexp(precision / 255)
         return torch.where(value == 0, above, torch.where(value == 255, below, inner))
 
-    def _simple(self, value: Tensor) -> bool:
+    def _in_place(self, value: Tensor) -> bool:
         """Whether no derivatives are asked for, in float32, and the parameters give the shape."""
         parameters = self.loc, self.log_scale
         if any(x.dtype != torch.float32 or differentiated(x) for x in parameters):
@@ -134,13 +134,13 @@ def _log_prob_of_vectors(loc: Tensor, log_scale: Tensor, value: Tensor) -> Tenso
 
 
 def _terms_and_factors(loc: Tensor, log_scale: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
-    """log p(x) = term + log factor in float32, with a factor in [1/5, 4].
+    """log p(x) = term + log factor in float32, with a factor from 0.22 to 4.
 
     p(x) = sigmoid(a) sigmoid(-b) (1 - exp(-w)) for a bin from b to a, of the width w, in scales.
 
     sigmoid(a) = exp(min(a, 0)) / (1 + exp(-|a|)), and 1 - exp(-w) = min(w, 1/4) f with f in
     [0.88, 4]. The outer bins are infinitely wide. Most operations are in place: allocation costs
-    more than arithmetic.
+    more than arithmetic. So ``precision`` becomes the width, and ``log_scale`` its logarithm.
     """
     log_scale = log_scale.clamp(-20, 60)
     precision = (-log_scale).exp_()

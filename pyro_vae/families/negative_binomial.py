@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from .conditional import Conditional, at_least_one
 from .elementwise import Elementwise
-from .events import Vectors
+from .events import Events
 
 
 class NegativeBinomial(Conditional):
@@ -53,7 +53,7 @@ class NegativeBinomial(Conditional):
     def forward(self, *parents: Tensor) -> dist.Distribution:
         h, size = self._split(parents)
         log_mean = self._log_mean(self.parameter(*h), size)
-        return Vectors(NegativeBinomialDistribution(log_mean, self.log_theta), self.event_dim)
+        return Events(NegativeBinomialDistribution(log_mean, self.log_theta), self.event_dim)
 
     def _split(self, parents: tuple[Tensor, ...]) -> tuple[tuple[Tensor, ...], Tensor | None]:
         """The parents that go to the network, and the library size."""
@@ -88,7 +88,7 @@ class ZeroInflatedNegativeBinomial(NegativeBinomial):
         output, gate = self.parameter_pair(*h)
         log_mean = self._log_mean(output, size)
         distribution = ZeroInflatedDistribution(log_mean, self.log_theta, gate)
-        return Vectors(distribution, self.event_dim)
+        return Events(distribution, self.event_dim)
 
 
 class NegativeBinomialDistribution(Elementwise):

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from ..nets.function import differentiated
 from .conditional import Conditional
 from .elementwise import unexpanded
-from .events import Vectors
+from .events import Events
 
 
 class StandardNormal(nn.Module):
@@ -32,7 +32,7 @@ class StandardNormal(nn.Module):
         self.register_buffer("scale", torch.ones(dim))
 
     def forward(self) -> dist.Distribution:
-        return Vectors(NormalDistribution(self.loc, self.scale), 1)
+        return Events(NormalDistribution(self.loc, self.scale), 1)
 
 
 class DiagonalNormal(Conditional):
@@ -66,7 +66,7 @@ class DiagonalNormal(Conditional):
         if self.min_scale:  # log(scale^2 + m^2)
             least = torch.full_like(log_variance, 2 * math.log(self.min_scale))
             log_variance = torch.logaddexp(log_variance, least)
-        return Vectors(NormalDistribution(loc, (0.5 * log_variance).exp()), self.event_dim)
+        return Events(NormalDistribution(loc, (0.5 * log_variance).exp()), self.event_dim)
 
 
 class Normal(Conditional):
@@ -96,7 +96,7 @@ class Normal(Conditional):
 
     def forward(self, *parents: Tensor) -> dist.Distribution:
         loc = self.parameter(*parents)
-        return Vectors(dist.Normal(loc, self.log_scale.exp()), self.event_dim)
+        return Events(dist.Normal(loc, self.log_scale.exp()), self.event_dim)
 
 
 class NormalDistribution(dist.Normal):
@@ -140,7 +140,7 @@ def product(first: Any, second: Any) -> dist.Distribution:
     precision_q = q.scale**-2
     variance = 1 / (precision_p + precision_q)
     loc = variance * (precision_p * p.loc + precision_q * q.loc)
-    return Vectors(NormalDistribution(loc, variance.sqrt()), len(first.event_shape))
+    return Events(NormalDistribution(loc, variance.sqrt()), len(first.event_shape))
 
 
 def _diagonal(distribution: Any) -> dist.Normal:

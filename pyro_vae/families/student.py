@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .conditional import Conditional
-from .events import Vectors
+from .events import Events
 
 
 class StudentT(Conditional):
@@ -46,4 +46,4 @@ class StudentT(Conditional):
         loc, scale, degrees = output.chunk(3, -self.event_dim)
         scale = F.softplus(scale) + self.min_scale
         degrees = F.softplus(degrees) + self.LEAST_DEGREES
-        return Vectors(dist.StudentT(degrees, loc, scale), self.event_dim)
+        return Events(dist.StudentT(degrees, loc, scale), self.event_dim)

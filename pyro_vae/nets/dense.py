@@ -32,12 +32,14 @@ class Flat(nn.Sequential):
     def forward(self, input: Tensor) -> Tensor:
         if input.shape[-1] != self.size:
             raise ValueError(f"expected input (..., {self.size}), got {tuple(input.shape)}")
-        rows = input.ndim == 2  # a view of the same shape would cost time in each gradient too
-        output = input if rows and len(self.shape) == 1 else input.reshape(-1, *self.shape)
+        # a view of the same shape would cost time, in each gradient too
+        same = input.ndim == 2 and len(self.shape) == 1
+        output = input if same else input.reshape(-1, *self.shape)
         for layer in self:
             output = layer(output)
         output = output.flatten(1)
-        return output if rows else output.reshape(*input.shape[:-1], output.shape[-1])
+        shape = *input.shape[:-1], output.shape[-1]
+        return output if output.shape == shape else output.reshape(shape)
 
 
 def mlp(*sizes: int, activation: type[nn.Module] = nn.ReLU) -> Flat:

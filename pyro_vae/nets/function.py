@@ -10,9 +10,10 @@ from torch.autograd.forward_ad import unpack_dual
 class Function(torch.autograd.Function):
     """An autograd function with ``setup_context``, that is called in a third of the time.
 
-    Torch binds the arguments of such a function anew at each call (35 us on an AMD EPYC of the
-    generation Zen 3; without ``setup_context`` 6 us). Only ``torch.func`` and compilers need it. So
-    :meth:`call` elsewhere takes a twin without it, of the same four methods.
+    Torch binds the arguments of such a function anew at each call (35 us more, on an AMD EPYC of
+    the generation Zen 3). Only ``torch.func`` and compilers need ``setup_context``. So elsewhere
+    :meth:`call` takes a twin without it, made once from the methods of the class. Rules for vmap
+    stay with the class, for they belong to ``torch.func``.
 
     >>> class Cube(Function):
     ...     @staticmethod

@@ -112,7 +112,7 @@ def linear(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
 
 
 def _alone(input: Tensor, weight: Tensor) -> bool:
-    """Whether the layer is run by itself, on rows.
+    """Whether the layer is run by itself, on inputs of its size.
 
     A compiler chooses itself, and a graph of ours does so by product. Where the input is no row of
     the layer, torch says so.

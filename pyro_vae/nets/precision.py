@@ -19,12 +19,20 @@ LAYERS = frozenset(
         F.conv_transpose2d,
         F.conv_transpose3d,
         torch.matmul,
+        torch.mm,
         torch.bmm,
+        torch.addmm,
+        torch.baddbmm,
         Tensor.matmul,
         Tensor.__matmul__,
     }
 )
 """What takes most of the time of a network."""
+
+KERNELS = torch.backends.mkldnn.is_available() and bool(
+    torch.ops.mkldnn._is_mkldnn_bf16_supported()
+)
+"""Whether torch has kernels for bfloat16 numbers on this processor."""
 
 ROUNDED = (torch.float32, torch.bfloat16)
 """The types that autocast rounds to bfloat16."""
@@ -34,8 +42,9 @@ class BFloat16(nn.Module):
     """A network that computes in bfloat16 and returns float32, which densities need.
 
     Weights, gradients and the optimiser stay in float32. Matrix products and convolutions read
-    rounded copies of the weights. On a processor for which torch has no kernels of bfloat16 they
-    are computed in float32, of the same rounded numbers.
+    rounded copies of the weights. On a processor for which torch has no kernels of bfloat16, dense
+    layers, products and convolutions are computed in float32 from the same rounded numbers. There
+    ``torch.utils.checkpoint`` cannot recompute layers inside the network; put it around the whole.
 
     >>> from pyro_vae import mlp
     >>> BFloat16(mlp(4, 8, 2))(torch.ones(3, 4)).dtype
@@ -55,7 +64,7 @@ class BFloat16(nn.Module):
 
 def has_kernels(device: str) -> bool:
     """Whether torch has fast kernels for bfloat16 numbers, which on the CPU need AVX-512."""
-    return device != "cpu" or bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+    return device != "cpu" or KERNELS
 
 
 class InFloat32(TorchFunctionMode):
@@ -69,11 +78,17 @@ class InFloat32(TorchFunctionMode):
         self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         options = kwargs or {}
-        if func not in LAYERS or not torch.is_autocast_enabled("cpu"):
-            return func(*args, **options)
-        tensors = [value for value in (*args, *options.values()) if isinstance(value, Tensor)]
-        low = all(value.dtype in ROUNDED for value in tensors)
-        return in_float32(func, *args, **options) if low else func(*args, **options)
+        if func in LAYERS and "out" not in options and _rounds():
+            tensors = [value for value in (*args, *options.values()) if isinstance(value, Tensor)]
+            if all(value.dtype in ROUNDED for value in tensors):
+                return in_float32(func, *args, **options)
+        return func(*args, **options)
+
+
+def _rounds() -> bool:
+    """Whether autocast rounds numbers to bfloat16."""
+    autocast = torch.is_autocast_enabled("cpu")
+    return autocast and torch.get_autocast_dtype("cpu") == torch.bfloat16
 
 
 def in_float32(function: Callable[..., Tensor], *args: Any, **kwargs: Any) -> Tensor:

@@ -8,7 +8,6 @@ them; there the same numbers are multiplied in float32, and the result is rounde
 product is timed once, and the choice is remembered. All results are equal to rounding.
 """
 
-import math
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -30,8 +29,11 @@ WORTHWHILE = {torch.float32: 1 << 23, torch.bfloat16: 1 << 15}
 MARGIN = 0.98
 """Another way is chosen where it takes less than this share of the time of torch's call."""
 
-LARGEST = 1 << 30
-"""The most multiplications that are timed; of a larger product fewer rows, which cost the same."""
+LARGEST = 1 << 29
+"""The most multiplications that are timed, where there are more than ``ROWS`` columns."""
+
+ROWS = 2048
+"""More rows are timed as if they were this many: a row then costs the same."""
 
 GRAPH = "graph "
 """How the names of a graph's products begin."""
@@ -156,15 +158,13 @@ class Layout(NamedTuple):
 
 
 def limited(a: Layout, b: Layout) -> tuple[Layout, Layout]:
-    """Two matrices with the longest side cut, so that there are ``LARGEST`` multiplications.
+    """Smaller matrices, whose product is timed in place of that of large ones.
 
-    Both sides of a wide layer stay: a matrix that exceeds the caches has another fastest way.
+    The columns of a wide layer stay, because a matrix that exceeds the caches has another fastest
+    way.
     """
-    sizes = [a.rows, a.columns, b.columns]
-    longest = sizes.index(max(sizes))
-    rest = math.prod(sizes) // sizes[longest]
-    sizes[longest] = min(sizes[longest], max(LARGEST // max(rest, 1), 64))
-    rows, inner, columns = sizes
+    rows, inner = min(a.rows, ROWS), min(a.columns, ROWS)
+    columns = min(b.columns, max(LARGEST // max(rows * inner, 1), ROWS))
     return Layout(rows, inner, a.transposed), Layout(inner, columns, b.transposed)
 
 

@@ -70,12 +70,15 @@ def _frozen_allowed(modules: Iterable[nn.Module]) -> Iterator[None]:
 def _frozen(modules: Iterable[nn.Module]) -> bool:
     """Whether a parameter is frozen; ``module.parameters()`` takes four times as long."""
     rest: list[nn.Module | None] = list(modules)
+    seen: set[nn.Module | None] = {None}
     while rest:
         module = rest.pop()
-        if module is not None:
-            if any(p is not None and not p.requires_grad for p in module._parameters.values()):
-                return True
-            rest += module._modules.values()
+        if module is None or module in seen:
+            continue
+        seen.add(module)
+        if any(p is not None and not p.requires_grad for p in module._parameters.values()):
+            return True
+        rest += module._modules.values()
     return False
 
 

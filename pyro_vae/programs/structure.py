@@ -52,7 +52,8 @@ def _moved(value: Tensor, source: int, destination: int) -> Tensor:
 
     A flow keeps the log density of its last draw, for this object alone.
     """
-    if (source - destination) % value.ndim == 0:
+    known = all(-value.ndim <= dim < value.ndim for dim in (source, destination))
+    if known and (source - destination) % value.ndim == 0:
         return value
     moved = value.movedim(source, destination)
     same = moved.shape == value.shape and moved.stride() == value.stride()

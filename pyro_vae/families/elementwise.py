@@ -1,6 +1,5 @@
 """The base class of distributions that are elementwise in their parameters."""
 
-import copy
 from typing import Any, Self
 
 import pyro.distributions as dist
@@ -18,7 +17,7 @@ class Elementwise(dist.TorchDistribution):
         super().__init__(values[0].shape, validate_args=validate_args)
 
     def expand(self, batch_shape: Any, _instance: Any = None) -> Self:
-        new = copy.copy(self)
+        new: Self = copied(self)
         for name in self.arg_constraints:
             setattr(new, name, getattr(self, name).expand(batch_shape))
         new._batch_shape = torch.Size(batch_shape)
@@ -26,6 +25,13 @@ class Elementwise(dist.TorchDistribution):
 
     def _uniform(self, sample_shape: Any, like: Tensor) -> Tensor:
         return torch.rand(self._extended_shape(sample_shape), dtype=like.dtype, device=like.device)
+
+
+def copied(distribution: Any) -> Any:
+    """A shallow copy of a distribution; ``copy.copy`` takes five times as long."""
+    new = object.__new__(type(distribution))
+    new.__dict__.update(distribution.__dict__)
+    return new
 
 
 def unexpanded(value: Tensor) -> Tensor:

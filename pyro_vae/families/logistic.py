@@ -50,7 +50,7 @@ class LogisticPixels(Events):
 
     def log_prob(self, value: Tensor) -> Tensor:
         parameters = self.base_dist.loc, self.base_dist.log_scale
-        if any(map(differentiated, parameters)) or not self.grouped(value, *parameters):
+        if not (self.grouped(value, *parameters) and self.base_dist.in_place(value)):
             return super().log_prob(value)
         return by_parts(_log_prob_of_vectors, *parameters, value)
 
@@ -84,7 +84,7 @@ class DiscretizedLogisticDistribution(Elementwise):
             self._validate_sample(value)
         # sigmoid(a) - sigmoid(b) = sigmoid(a) sigmoid(-b) (1 - exp(b - a)): this form does not
         # subtract nearly equal numbers, as the width a - b of a bin depends on neither x nor loc
-        if self._in_place(value):
+        if self.in_place(value):
             terms, factors = _terms_and_factors(self.loc, self.log_scale, value)
             return terms.add_(factors.log_())
         value = value.to(self.loc.dtype)
@@ -94,7 +94,7 @@ class DiscretizedLogisticDistribution(Elementwise):
         inner = above + below + _log1mexp(precision / 255)
         return torch.where(value == 0, above, torch.where(value == 255, below, inner))
 
-    def _in_place(self, value: Tensor) -> bool:
+    def in_place(self, value: Tensor) -> bool:
         """Whether no derivatives are asked for, in float32, and the parameters give the shape."""
         parameters = self.loc, self.log_scale
         if any(x.dtype != torch.float32 or differentiated(x) for x in parameters):

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .function import Function, differentiated
-from .precision import ROUNDED, in_float32
+from .precision import in_float32, rounded_to
 from .products import (
     ONEDNN,
     Layout,
@@ -124,10 +124,7 @@ def _alone(input: Tensor, weight: Tensor) -> bool:
 
 def _dtype(input: Tensor, weight: Tensor) -> torch.dtype | None:
     """The type in which torch computes a layer; None where torch refuses the types."""
-    autocast = torch.is_autocast_enabled("cpu")
-    if autocast and input.dtype in ROUNDED and weight.dtype in ROUNDED:
-        return torch.get_autocast_dtype("cpu")
-    return input.dtype if input.dtype == weight.dtype else None
+    return rounded_to(input, weight) or (input.dtype if input.dtype == weight.dtype else None)
 
 
 def _by_products(x: Layout, weight: Layout, of_input: bool, of_weight: bool) -> bool:

@@ -78,17 +78,17 @@ class InFloat32(TorchFunctionMode):
         self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         options = kwargs or {}
-        if func in LAYERS and "out" not in options and _rounds():
+        if func in LAYERS and "out" not in options:
             tensors = [value for value in (*args, *options.values()) if isinstance(value, Tensor)]
-            if all(value.dtype in ROUNDED for value in tensors):
+            if rounded_to(*tensors) == torch.bfloat16:
                 return in_float32(func, *args, **options)
         return func(*args, **options)
 
 
-def _rounds() -> bool:
-    """Whether autocast rounds numbers to bfloat16."""
-    autocast = torch.is_autocast_enabled("cpu")
-    return autocast and torch.get_autocast_dtype("cpu") == torch.bfloat16
+def rounded_to(*tensors: Tensor) -> torch.dtype | None:
+    """The type to which autocast rounds tensors on the CPU; None where it leaves them alone."""
+    low = torch.is_autocast_enabled("cpu") and all(x.dtype in ROUNDED for x in tensors)
+    return torch.get_autocast_dtype("cpu") if low else None
 
 
 def in_float32(function: Callable[..., Tensor], *args: Any, **kwargs: Any) -> Tensor:

@@ -121,7 +121,7 @@ def applies(x: Tensor, dtype: torch.dtype | None = None) -> bool:
     """Whether products of this tensor, or of its numbers in another type, have another way."""
     if x.device.type != "cpu" or not torch.backends.mkldnn.is_available():
         return False
-    return (dtype or x.dtype) in (torch.float32, torch.bfloat16)
+    return (dtype or x.dtype) in WORTHWHILE
 
 
 def large(rows: int, inner: int, columns: int, dtype: torch.dtype = torch.float32) -> bool:

@@ -32,7 +32,7 @@ class Latent:
         if self.plate_dim is None:
             return value[None, None]
         rows = _moved(value, self.plate_dim - self.event_dim, 0)
-        return rows.unsqueeze(0) if copies == 1 else rows.reshape(copies, -1, *rows.shape[1:])
+        return rows.reshape(copies, -1, *rows.shape[1:])
 
     def to_draws(self, value: Tensor) -> Tensor:
         """The inverse of :meth:`from_draws`."""

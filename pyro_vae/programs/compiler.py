@@ -1,7 +1,7 @@
 """From a function of tensors to compiled code: traced by ``make_fx``, compiled by TorchInductor."""
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -68,12 +68,14 @@ def _compile(function: Callable[..., Any], inputs: Sequence[Tensor]) -> Callable
     # on the CPU TorchInductor's patterns save no measurable time, and to build them takes seconds;
     # torch's own random numbers take a tenth of the time of the compiler's; its test whether the
     # C++ compiler knows the processor takes 5 s (TORCHINDUCTOR_VEC_ISA_OK=0: no vector code)
+    from .kernels import compiled_together  # it loads the compiler
+
     options = {
         "pattern_matcher": cuda,
         "fallback_random": not cuda,
         "cpp.vec_isa_ok": inductor.cpp.vec_isa_ok is not False,
     }
-    with inductor.patch(options), _kept_for(inputs):
+    with inductor.patch(options), _kept_for(inputs), nullcontext() if cuda else compiled_together():
         try:
             return _by_inductor(graph, fakes)
         except Exception as error:

@@ -26,7 +26,7 @@ ONEDNN = ("onednn", "rows")
 WORTHWHILE = {torch.float32: 1 << 23, torch.bfloat16: 1 << 15}
 """The smallest number of multiplications for which another way may save more than it costs."""
 
-MARGIN = 0.98
+MARGIN = 0.9
 """Another way is chosen where it takes less than this share of the time of torch's call."""
 
 LARGEST = 1 << 29

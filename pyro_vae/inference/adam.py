@@ -23,41 +23,66 @@ def adam_state(optim: Optimizer, p: Tensor, amsgrad: bool) -> list[Tensor]:
     return [state[name] for name in ("step", *names)]
 
 
-def adam_rates(states: Sequence[Sequence[Tensor]], lr: Any, flags: dict[str, Any]) -> Tensor:
-    """The numbers of the coming update of n parameters, (3, n): lr and the bias corrections.
+class Corrections:
+    """The bias corrections of the coming update of n parameters, (2, n): a call returns them.
 
-    lr / (1 - beta1^t),   1 / sqrt(1 - beta2^t),   lr,   where t is the step count after the update.
-    They are computed outside the graph: inside, the compiler would repeat the powers for every 16
-    elements. On the CPU Python's numbers take a fifth of the time of tensors; on a GPU they would
-    synchronise with it.
+    1 / (1 - beta1^t),   1 / sqrt(1 - beta2^t),   where t is the step count after the update. They
+    are computed outside the graph: inside, the compiler would repeat the powers for every 16
+    elements. On the CPU Python's numbers take a fifth of the time of tensors, and those of the next
+    steps are computed together; on a GPU they would synchronise with it.
     """
-    counts = [state[0] for state in states]
-    dtype = states[0][1].dtype
-    if counts[0].device.type == "cpu":
-        steps = [count.item() for count in counts]  # of nearly all parameters the same
-        known = {n: _rates(n + 1, float(lr), flags["betas"], math.expm1) for n in {*steps}}
-        return torch.tensor([known[n] for n in steps], dtype=dtype).t()
-    t = torch.stack(counts).double() + 1
-    rates = _rates(t, lr * torch.ones_like(t), flags["betas"], torch.expm1)
-    return torch.stack(rates).to(dtype)
+
+    AHEAD = 64
+    """The steps whose corrections are computed together."""
+
+    def __init__(self, states: Sequence[Sequence[Tensor]], betas: Sequence[float]) -> None:
+        self.counts = [state[0] for state in states]
+        self.device, self.dtype = self.counts[0].device, states[0][1].dtype
+        self.betas = betas
+        self._coming: list[Tensor] = []
+        self._expected: list[float] = []
+
+    def __call__(self) -> Tensor:
+        if self.device.type != "cpu":
+            t = torch.stack(self.counts).double() + 1
+            return torch.stack(corrections(t, self.betas, torch.expm1)).to(self.dtype)
+        steps = [count.item() for count in self.counts]  # they may have been set anew
+        if steps != self._expected or not self._coming:
+            self._coming = self._computed(steps)
+        self._expected = [step + 1 for step in steps]
+        return self._coming.pop()
+
+    def _computed(self, steps: Sequence[float]) -> list[Tensor]:
+        """Those of these and the next steps, the last first."""
+        counts = {step + ahead for step in steps for ahead in range(1, self.AHEAD + 1)}
+        known = {t: corrections(t, self.betas, math.expm1) for t in counts}
+        rows = [
+            [*zip(*(known[step + ahead] for step in steps), strict=True)]
+            for ahead in range(self.AHEAD, 0, -1)
+        ]
+        return [row.clone() for row in torch.tensor(rows, dtype=self.dtype)]
 
 
-def _rates(t: Any, lr: Any, betas: Sequence[float], expm1: Callable[[Any], Any]) -> Any:
-    """lr / (1 - beta1^t), 1 / sqrt(1 - beta2^t), lr, for a number or a tensor t."""
+def corrections(t: Any, betas: Sequence[float], expm1: Callable[[Any], Any]) -> tuple[Any, Any]:
+    """1 / (1 - beta1^t), 1 / sqrt(1 - beta2^t), for a number or a tensor t."""
     first, second = (math.log(beta) if beta else -math.inf for beta in betas)
-    return lr / -expm1(t * first), (-expm1(t * second)) ** -0.5, lr
+    return -1 / expm1(t * first), (-expm1(t * second)) ** -0.5
 
 
 def adam_update(
-    p: Tensor, grad: Tensor, state: Sequence[Tensor], rates: Tensor, flags: dict[str, Any]
+    p: Tensor,
+    grad: Tensor,
+    state: Sequence[Tensor],
+    lr: Tensor,
+    corrections: Tensor,
+    flags: dict[str, Any],
 ) -> None:
-    """Torch's Adam and AdamW for one parameter; ``rates`` is its column of :func:`adam_rates`.
+    """Torch's Adam and AdamW for one parameter, given its column of :class:`Corrections`.
 
     Torch's functional form divides by a learning rate that is a tensor. This gives NaN where a
     warm-up starts at 0.
     """
     beta1, beta2 = flags["betas"]
-    rate, correction, lr = rates
     step, first, second, *largest = state
     step += 1
     grad = -grad if flags["maximize"] else grad
@@ -72,4 +97,4 @@ def adam_update(
     if largest:
         torch.maximum(largest[0], second, out=largest[0])
     root = (largest[0] if largest else second).sqrt()
-    p.sub_(rate * first / (root * correction + flags["eps"]))
+    p.sub_(lr * corrections[0] * first / (root * corrections[1] + flags["eps"]))

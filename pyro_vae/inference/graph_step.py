@@ -6,6 +6,7 @@ optimiser's state, learning rates, beta, the data.
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import lru_cache
 from typing import Any, cast
 
 import torch
@@ -17,7 +18,7 @@ from ..programs.graphs import Graphs, Numbers
 from ..programs.isolation import isolated
 from ..programs.pair import Pair
 from ..programs.rows import plain
-from .adam import FLAGS, adam_rates, adam_state, adam_update
+from .adam import FLAGS, Corrections, adam_state, adam_update
 from .distributed import world_size
 from .step import Call, EagerGradients, Gradients, SeparateStep, Step, trained
 
@@ -73,8 +74,10 @@ class _Graph:
         annealed = getattr(objective, "beta", None) is not None
 
         def flat(objective: Objective, call: Call, rates: Sequence[Tensor]) -> tuple[Any, ...]:
-            scalars = [*rates, _scalar(objective.beta, device)] if annealed else rates  # type: ignore[attr-defined]
-            return (*scalars, *call[0], *([call[1]] if call[1] else []))
+            if annealed:
+                beta = cast(Any, objective).beta
+                rates = [*rates, _scalar(beta, device, torch.get_default_dtype())]
+            return (*rates, *call[0], *([call[1]] if call[1] else []))
 
         def function(tensors: dict[str, Tensor], slots: Any, data: Any) -> list[Tensor]:
             scalars, args = data[: len(rates) + annealed], data[len(rates) + annealed :]
@@ -133,10 +136,13 @@ class FusedStep(_Graph):
     def __init__(self, pair: Pair, optim: Adam, clip_norm: float | None) -> None:
         super().__init__(pair, optim)
         self.clip_norm = clip_norm
+        self._objective: Objective | None = None
         self._key: Any = None
 
     def __call__(self, objective: Objective, call: Call) -> Estimate:
-        key = objective_key(objective), tensor_kinds(call), self._tensors_and_settings()
+        if objective is not self._objective:  # without a schedule it is always the same
+            self._objective, self._kind = objective, objective_key(objective)
+        key = self._kind, tensor_kinds(call), self._tensors_and_settings()
         if key != self._key or key[1] is None:
             self._bound = self.bound_with_update(objective, call)
             self._key = (*key[:2], self._tensors_and_settings())  # the first step makes the state
@@ -152,10 +158,14 @@ class FusedStep(_Graph):
         groups = self.optim.param_groups
         return (
             modules.modes(),
-            [x.data_ptr() for x in modules.tensors().values()],
-            [[group.get(flag) for flag in FLAGS] for group in groups],
-            [[(id(p), p.requires_grad) for p in group["params"]] for group in groups],
-            [[*map(id, state.get(p, {}).values())] for group in groups for p in group["params"]],
+            modules.places(),
+            [[*map(group.get, FLAGS)] for group in groups],
+            [
+                (id(p), p.requires_grad, *map(id, state.get(p, {}).values()))
+                for group in groups
+                for p in group["params"]
+            ],
+            [len(group["params"]) for group in groups],
         )
 
     def bound_with_update(
@@ -174,21 +184,29 @@ class FusedStep(_Graph):
         used = sorted(set(which))
         parts = [[s for s, j in zip(state, which, strict=True) if i == j] for i in used]
 
+        corrections = [
+            Corrections(part, groups[i]["betas"]) for part, i in zip(parts, used, strict=True)
+        ]
+
         def rates() -> list[Tensor]:
             lrs = [self.optim.param_groups[i]["lr"] for i in used]
-            numbers = zip(parts, lrs, (flags[i] for i in used), strict=True)
-            return [adam_rates(*each) for each in numbers]
+            pairs = zip(lrs, corrections, strict=True)
+            return [
+                *(_scalar(lr, each.device, each.dtype) for lr, each in pairs),
+                *(each() for each in corrections),
+            ]
 
         def update(
             tensors: dict[str, Tensor], grads: list[Tensor | None], slots: Any, rates: Any
         ) -> list[Tensor]:
             if self.clip_norm is not None:
                 grads = clipped(grads, self.clip_norm)
-            numbers = [column for each in rates for column in each.unbind(1)]
+            lrs = dict(zip(used, rates, strict=False))
+            numbers = [column for each in rates[len(used) :] for column in each.unbind(1)]
             each = zip(names, grads, slots, which, numbers, strict=True)
-            for name, grad, slot, group, number in each:
+            for name, grad, slot, i, number in each:
                 if grad is not None:  # as in torch: no update without a gradient
-                    adam_update(tensors[name], grad, slot, number, flags[group])
+                    adam_update(tensors[name], grad, slot, lrs[i], number, flags[i])
             return []
 
         key = tuple(which), repr(flags), self.clip_norm
@@ -213,6 +231,14 @@ def objective_key(objective: Objective) -> Any:
     return replace(cast(Any, objective), beta=None) if hasattr(objective, "beta") else objective
 
 
-def _scalar(value: Any, device: torch.device) -> Tensor:
+def _scalar(value: Any, device: torch.device, dtype: torch.dtype) -> Tensor:
     """A number as a tensor on the device, without synchronising with the device."""
-    return value.to(device) if isinstance(value, Tensor) else torch.full((), value, device=device)
+    if isinstance(value, Tensor):
+        return value.to(device, dtype)
+    return _constant(float(value), device, dtype)
+
+
+@lru_cache(maxsize=64)
+def _constant(value: float, device: torch.device, dtype: torch.dtype) -> Tensor:
+    """A tensor that nobody writes to: nearly all steps have the same numbers."""
+    return torch.full((), value, device=device, dtype=dtype)

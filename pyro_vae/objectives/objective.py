@@ -37,6 +37,8 @@ class Estimate(NamedTuple):
 
     def detached(self) -> "Estimate":
         """The same numbers without gradients."""
+        if not any(v is not None and v.requires_grad for v in self):
+            return self
         known = (None if v is None else v.detach() for v in (self.log_likelihood, self.kl))
         return Estimate(self.loss.detach(), *known)
 

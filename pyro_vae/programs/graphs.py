@@ -91,16 +91,22 @@ class Modules(nn.Module):
         """The parameters and buffers, by name; a shared tensor appears once."""
         return {name: members[key] for name, (members, key) in self._homes.items()}
 
+    def places(self) -> list[int]:
+        """Where the tensors lie."""
+        return [members[key].data_ptr() for members, key in self._homes.values()]
+
     def modes(self) -> tuple[bool, ...]:
         """Which modules are in ``train`` mode: each combination has a graph of its own."""
-        return tuple(module.training for module in self._all)
+        return tuple([module.training for module in self._all])
 
     def forward(self, function: Callable[[], Any]) -> Any:
         return function()
 
     def run(self, tensors: dict[str, Tensor], function: Callable[[], Any]) -> Any:
         """Run ``function`` while the modules hold ``tensors`` in place of their own."""
-        return functional_call(self, tensors, (function,))
+        result = functional_call(self, tensors, (function,))
+        self.numbers.hold()  # a module may count its own runs
+        return result
 
 
 class Graphs:
@@ -183,9 +189,7 @@ class Graphs:
 
         def run(leaves: Sequence[Any]) -> Any:
             self.modules.numbers.check()
-            results = graph(fixed, _inputs(leaves))
-            self.modules.numbers.hold()  # a module may count its own runs
-            return results
+            return graph(fixed, _inputs(leaves))
 
         return run
 

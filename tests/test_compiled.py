@@ -472,6 +472,30 @@ def test_a_number_that_changes_is_refused_in_evaluation(traced_only):
         log_likelihood(vae.model, vae.guide, x, num_samples=2, compile=scorer)
 
 
+class Counting(nn.Module):
+    """A network that counts its runs."""
+
+    def __init__(self):
+        super().__init__()
+        self.net, self.runs = mlp(PIXELS, 8, 4), 0
+
+    def forward(self, x):
+        self.runs += 1
+        return self.net(x)
+
+
+def test_a_module_may_count_its_own_runs(traced_only, monkeypatch):
+    """While a graph is made, and in eager runs beyond the limit."""
+    monkeypatch.setattr(compiled, "MAX_GRAPHS", 1)
+    net = Counting()
+    vae = VAE(StandardNormal(2), Bernoulli(mlp(2, 8, PIXELS)), DiagonalNormal(net)).double()
+    svi = SVI(vae.model, vae.guide, torch.optim.Adam(vae.parameters()), Trace_ELBO(), compile=True)
+    for rows in (8, 8, 3, 3, 8):
+        svi.step(binary()[:rows])
+    assert num_graphs(svi) == 1
+    assert net.runs > 2
+
+
 def test_control_flow_on_values_is_refused_in_one_sentence():
     class Branching(VAE):
         @pyro_method

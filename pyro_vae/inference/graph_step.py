@@ -160,12 +160,9 @@ class FusedStep(_Graph):
             modules.modes(),
             modules.places(),
             [[*map(group.get, FLAGS)] for group in groups],
-            [
-                (id(p), p.requires_grad, *map(id, state.get(p, {}).values()))
-                for group in groups
-                for p in group["params"]
-            ],
-            [len(group["params"]) for group in groups],
+            [[(id(p), p.requires_grad) for p in group["params"]] for group in groups],
+            [*map(id, state)],  # to look up a tensor in it takes longer
+            [[*map(id, values.values())] for values in state.values()],
         )
 
     def bound_with_update(

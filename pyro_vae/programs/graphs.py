@@ -97,7 +97,7 @@ class Modules(nn.Module):
 
     def modes(self) -> tuple[bool, ...]:
         """Which modules are in ``train`` mode: each combination has a graph of its own."""
-        return tuple([module.training for module in self._all])
+        return tuple([module.training for module in self._all])  # a generator takes longer
 
     def forward(self, function: Callable[[], Any]) -> Any:
         return function()

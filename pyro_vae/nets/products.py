@@ -27,7 +27,10 @@ WORTHWHILE = {torch.float32: 1 << 23, torch.bfloat16: 1 << 15}
 """The smallest number of multiplications for which another way may save more than it costs."""
 
 MARGIN = 0.9
-"""Another way is chosen where it takes less than this share of the time of torch's call."""
+"""Another way is chosen where it takes less than this share of the time of torch's call.
+
+Smaller gains are lost in a step, where the caches are cold and our operator has to be called.
+"""
 
 LARGEST = 1 << 29
 """The most multiplications that are timed, where there are more than ``ROWS`` columns."""

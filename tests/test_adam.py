@@ -36,6 +36,15 @@ def test_corrections_follow_the_step_counts():
             count += 1
 
 
+def test_corrections_of_an_idle_parameter_stay():
+    slots = states([3.0, 3.0])
+    each = Corrections(slots, (0.9, 0.999))
+    first = each()
+    for _ in range(3):
+        slots[0][0] += 1
+        torch.testing.assert_close(each()[:, 1], first[:, 1], rtol=0, atol=0)
+
+
 def test_numbers_and_tensors_give_the_same_corrections():
     t = torch.tensor([1.0, 7.0, 1e6], dtype=torch.float64)
     tensors = corrections(t, (0.9, 0.999), torch.expm1)

@@ -49,6 +49,7 @@ from pyro_vae.objectives import (
     ReweightedWakeSleep,
     ScoreFunction_ELBO,
 )
+from pyro_vae.objectives.objective import Estimate
 from pyro_vae.programs.compiler import CannotCompile
 from pyro_vae.programs.pair import Pair
 
@@ -227,6 +228,9 @@ OPTIMISERS = {
     "amsgrad": lambda ps: torch.optim.Adam(ps, lr=1e-2, amsgrad=True, betas=(0.8, 0.99), eps=1e-4),
     "two groups": lambda ps: torch.optim.Adam(
         [{"params": ps[:3], "lr": 1e-3, "weight_decay": 0.1}, {"params": ps[3:]}], lr=1e-2
+    ),
+    "groups with other betas": lambda ps: torch.optim.Adam(
+        [{"params": ps[:3], "betas": (0.5, 0.9)}, {"params": ps[3:], "lr": 1e-3}], lr=1e-2
     ),
     "sgd": lambda ps: torch.optim.SGD(ps, lr=1e-4, momentum=0.9, weight_decay=0.1),
     "adagrad": lambda ps: torch.optim.Adagrad(ps, lr=1e-2),
@@ -472,8 +476,8 @@ def test_a_number_that_changes_is_refused_in_evaluation(traced_only):
         log_likelihood(vae.model, vae.guide, x, num_samples=2, compile=scorer)
 
 
-class Counting(nn.Module):
-    """A network that counts its runs."""
+class Warming(nn.Module):
+    """A network that counts its runs, and depends on them."""
 
     def __init__(self):
         super().__init__()
@@ -481,19 +485,54 @@ class Counting(nn.Module):
 
     def forward(self, x):
         self.runs += 1
-        return self.net(x)
+        return self.net(x) * min(1.0, self.runs / 100)
 
 
-def test_a_module_may_count_its_own_runs(traced_only, monkeypatch):
-    """While a graph is made, and in eager runs beyond the limit."""
-    monkeypatch.setattr(compiled, "MAX_GRAPHS", 1)
-    net = Counting()
-    vae = VAE(StandardNormal(2), Bernoulli(mlp(2, 8, PIXELS)), DiagonalNormal(net)).double()
+def test_a_number_that_the_run_itself_changes_is_refused(traced_only):
+    vae = VAE(StandardNormal(2), Bernoulli(mlp(2, 8, PIXELS)), DiagonalNormal(Warming())).double()
     svi = SVI(vae.model, vae.guide, torch.optim.Adam(vae.parameters()), Trace_ELBO(), compile=True)
-    for rows in (8, 8, 3, 3, 8):
-        svi.step(binary()[:rows])
-    assert num_graphs(svi) == 1
-    assert net.runs > 2
+    with pytest.raises(ValueError, match=r"expected Warming.runs = \d, which the compiled graph"):
+        svi.step(binary())
+
+
+class Halving(Trace_ELBO):
+    """An objective that writes to its beta."""
+
+    def score(self, pair, args, kwargs):
+        draw = pair.draw(args, kwargs)
+        weight = torch.as_tensor(self.beta)
+        weight *= 0.5
+        return Estimate.of(draw, -draw.total(draw.log_likelihood - weight * draw.kl))
+
+
+def test_an_objective_may_write_to_its_beta(traced_only):
+    """Also where a learning rate is the same number."""
+
+    def optimiser(parameters):
+        return torch.optim.Adam(parameters, lr=0.5)
+
+    assert_same_training(dense, 64, optimiser, loss=Halving(beta=0.5))
+
+
+@pytest.mark.parametrize("shape", [(), (1,)])
+def test_a_learning_rate_may_be_a_tensor(traced_only, shape):
+    """Also of a parameter of shape ()."""
+
+    class Scaled(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.net, self.scale = mlp(64, 8, 4), nn.Parameter(torch.tensor(0.5))
+
+        def forward(self, x):
+            return self.scale * self.net(x)
+
+    def make():
+        return VAE(StandardNormal(2), Bernoulli(mlp(2, 8, 64)), DiagonalNormal(Scaled())).double()
+
+    def optimiser(parameters):
+        return torch.optim.Adam(parameters, lr=torch.full(shape, 1e-2))
+
+    assert_same_training(make, 64, optimiser)
 
 
 def test_control_flow_on_values_is_refused_in_one_sentence():

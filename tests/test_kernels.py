@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch._inductor.async_compile import AsyncCompile, get_compile_threads
 
+from pyro_vae.programs import kernels
 from pyro_vae.programs.compiler import compile_graph
 from pyro_vae.programs.kernels import HEADERS, Library, Together, joined, shares
 
@@ -47,26 +48,81 @@ def test_a_graph_has_as_many_sources_as_processors_compile(loaded):
     assert HEADERS not in [thread.name for thread in threading.enumerate()]
 
 
-def test_kernels_of_one_source_have_their_own_names_and_arguments():
-    sources = [
-        f'#include <cmath>\nextern "C" void kernel(const float* x, {kind}* y) {{ *y = {value}; }}'
-        for kind, value in (("float", "*x + 1"), ("double", "std::exp(*x)"))
-    ]
-    together = Together(lambda task: None)
-    kernels = [together.add(source) for source in sources]
-    together._functions = dict(enumerate(_loaded(joined(sources))))
+def source(kind, value):
+    return (
+        f'#include <cmath>\nextern "C"  void kernel(const float* x, {kind}* y) {{ *y = {value}; }}'
+    )
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_kernels_have_their_own_arguments(monkeypatch, threads):
+    """In one source and in two."""
+    monkeypatch.setattr(kernels, "get_compile_threads", lambda: threads)
+    together = Together(None)
+    one = together.add(source("float", "*x + 1"))
+    two = together.add(source("double", "std::exp(*x)"))
     x, y, z = torch.tensor(2.0), torch.zeros(()), torch.zeros((), dtype=torch.float64)
-    kernels[0].result()(x, y)
-    kernels[1].result()(x, z)
+    one.result()(x, y)
+    two.result()(x, z)
     assert float(y) == 3.0
     torch.testing.assert_close(z, torch.tensor(2.0, dtype=torch.float64).exp())
     with pytest.raises(TypeError, match="wrong number of tensors"):
-        kernels[0].result()(x)
+        one.result()(x)
 
 
-def _loaded(source):
-    module = Library.load_async(source)()
-    return module.kernel_0, module.kernel_1
+def test_an_error_of_the_compiler_is_its_own_each_time():
+    future = Together(None).add(source("float", "unknown"))
+    for _ in range(2):
+        with pytest.raises(Exception, match="unknown"):
+            future.result()
+
+
+KERNEL = source("float", "*x")
+TENSORS = ["const float*", "float*"]
+
+
+@pytest.mark.parametrize(
+    ("argtypes", "text", "together"),
+    [
+        (TENSORS, KERNEL, True),
+        (TENSORS, "\n" + KERNEL, True),
+        (["const float*", "int64_t"], KERNEL, False),
+        (TENSORS, "#define N 3\n" + KERNEL, False),
+        (TENSORS, " " + KERNEL, False),
+        (TENSORS, KERNEL + "\n" + KERNEL, False),
+        (TENSORS, '// extern "C"\n' + KERNEL, False),
+    ],
+)
+def test_what_is_more_than_one_function_of_tensors_is_left_to_torch(argtypes, text, together):
+    assert kernels.joinable(argtypes, text) is together
+
+
+def test_the_thread_compiles_the_headers_of_the_kernels(monkeypatch):
+    headers = []
+    monkeypatch.setattr(
+        torch._inductor.codecache,
+        "_precompile_header",
+        lambda *args, **kwargs: headers.append((args, sorted(map(str, kwargs.items())))) or "none",
+    )
+    monkeypatch.setattr(Library, "cache", {})
+    kernels._compile_headers()
+    Library.load_async(joined([KERNEL]))
+    assert len(headers) == 2
+    assert headers[0] == headers[1]
+
+
+def test_other_threads_are_left_to_torch():
+    calls = []
+    with kernels.compiled_together():
+        asked = AsyncCompile()
+        thread = threading.Thread(
+            target=lambda: calls.append(AsyncCompile().cpp_pybinding(TENSORS, KERNEL))
+        )
+        thread.start()
+        thread.join()
+        asked.cpp_pybinding(TENSORS, KERNEL)
+    assert "_together" in vars(asked)
+    assert callable(calls[0].result())
 
 
 @pytest.mark.parametrize(("sizes", "number"), [([3], 4), ([1, 1, 1, 9], 2), ([2, 4, 6, 8, 1], 3)])

@@ -28,8 +28,8 @@ class Corrections:
 
     1 / (1 - beta1^t),   1 / sqrt(1 - beta2^t),   where t is the step count after the update. They
     are computed outside the graph: inside, the compiler would repeat the powers for every 16
-    elements. On the CPU Python's numbers take a fifth of the time of tensors, and those of the next
-    steps are computed together; on a GPU they would synchronise with it.
+    elements. On the CPU Python's numbers take a fifth of the time of tensors, and the corrections
+    of coming steps are computed together. On a GPU Python's numbers would synchronise with it.
     """
 
     AHEAD = 64
@@ -47,18 +47,20 @@ class Corrections:
             t = torch.stack(self.counts).double() + 1
             return torch.stack(corrections(t, self.betas, torch.expm1)).to(self.dtype)
         steps = [count.item() for count in self.counts]  # they may have been set anew
-        if steps != self._expected or not self._coming:
-            self._coming = self._computed(steps)
+        if steps != self._expected:
+            self._coming = self._computed(steps, 1)  # the counts may differ again next time
+        elif not self._coming:
+            self._coming = self._computed(steps, self.AHEAD)
         self._expected = [step + 1 for step in steps]
         return self._coming.pop()
 
-    def _computed(self, steps: Sequence[float]) -> list[Tensor]:
-        """Those of these and the next steps, the last first."""
-        counts = {step + ahead for step in steps for ahead in range(1, self.AHEAD + 1)}
+    def _computed(self, steps: Sequence[float], number: int) -> list[Tensor]:
+        """The corrections of the next updates, the last first."""
+        counts = {step + ahead for step in steps for ahead in range(1, number + 1)}
         known = {t: corrections(t, self.betas, math.expm1) for t in counts}
         rows = [
             [*zip(*(known[step + ahead] for step in steps), strict=True)]
-            for ahead in range(self.AHEAD, 0, -1)
+            for ahead in range(number, 0, -1)
         ]
         return [row.clone() for row in torch.tensor(rows, dtype=self.dtype)]
 

@@ -70,19 +70,21 @@ class _Graph:
         self._check_numbers(objective)
         with self.pair.isolated():
             self.pair.structure(call)  # found eagerly: a graph cannot read values
-        device = self.graphs.modules.tensors()[names[0]].device
+        first = self.graphs.modules.tensors()[names[0]]
+        device, dtype = first.device, torch.promote_types(first.dtype, torch.float32)
         annealed = getattr(objective, "beta", None) is not None
 
         def flat(objective: Objective, call: Call, rates: Sequence[Tensor]) -> tuple[Any, ...]:
             if annealed:
-                beta = cast(Any, objective).beta
-                rates = [*rates, _scalar(beta, device, torch.get_default_dtype())]
+                rates = [*rates, _scalar(cast(Any, objective).beta, device, dtype)]
             return (*rates, *call[0], *([call[1]] if call[1] else []))
 
         def function(tensors: dict[str, Tensor], slots: Any, data: Any) -> list[Tensor]:
             scalars, args = data[: len(rates) + annealed], data[len(rates) + annealed :]
             call_ = args[: len(call[0])], args[-1] if call[1] else {}
-            now = replace(cast(Any, objective), beta=scalars[-1]) if annealed else objective
+            # a copy, because an objective may write to its beta; the compiler leaves it out
+            beta = {"beta": scalars[-1].clone()} if annealed else {}
+            now = replace(cast(Any, objective), **beta)
             with torch.enable_grad(), isolated(self.pair.modules, validate=False):
                 free = {name: tensors[name].detach().requires_grad_() for name in names}
                 estimate = self.graphs.modules.run(
@@ -161,7 +163,7 @@ class FusedStep(_Graph):
             modules.places(),
             [[*map(group.get, FLAGS)] for group in groups],
             [[(id(p), p.requires_grad) for p in group["params"]] for group in groups],
-            [*map(id, state)],  # to look up a tensor in it takes longer
+            [*map(id, state)],  # to look up each parameter in the state takes longer
             [[*map(id, values.values())] for values in state.values()],
         )
 
@@ -186,24 +188,23 @@ class FusedStep(_Graph):
         ]
 
         def rates() -> list[Tensor]:
-            lrs = [self.optim.param_groups[i]["lr"] for i in used]
-            pairs = zip(lrs, corrections, strict=True)
+            lrs = (self.optim.param_groups[i]["lr"] for i in used)
             return [
-                *(_scalar(lr, each.device, each.dtype) for lr, each in pairs),
+                *(_rate(lr, each) for lr, each in zip(lrs, corrections, strict=True)),
                 *(each() for each in corrections),
             ]
 
         def update(
-            tensors: dict[str, Tensor], grads: list[Tensor | None], slots: Any, rates: Any
+            tensors: dict[str, Tensor], grads: list[Tensor | None], slots: Any, numbers: Any
         ) -> list[Tensor]:
             if self.clip_norm is not None:
                 grads = clipped(grads, self.clip_norm)
-            lrs = dict(zip(used, rates, strict=False))
-            numbers = [column for each in rates[len(used) :] for column in each.unbind(1)]
-            each = zip(names, grads, slots, which, numbers, strict=True)
-            for name, grad, slot, i, number in each:
+            lrs = dict(zip(used, numbers[: len(used)], strict=True))
+            columns = [column for each in numbers[len(used) :] for column in each.unbind(1)]
+            each = zip(names, grads, slots, which, columns, strict=True)
+            for name, grad, slot, i, column in each:
                 if grad is not None:  # as in torch: no update without a gradient
-                    adam_update(tensors[name], grad, slot, lrs[i], number, flags[i])
+                    adam_update(tensors[name], grad, slot, lrs[i], column, flags[i])
             return []
 
         key = tuple(which), repr(flags), self.clip_norm
@@ -231,11 +232,18 @@ def objective_key(objective: Objective) -> Any:
 def _scalar(value: Any, device: torch.device, dtype: torch.dtype) -> Tensor:
     """A number as a tensor on the device, without synchronising with the device."""
     if isinstance(value, Tensor):
-        return value.to(device, dtype)
+        return value.to(device)
     return _constant(float(value), device, dtype)
+
+
+def _rate(lr: Any, like: Corrections) -> Tensor:
+    """A learning rate as a tensor of shape (); torch takes tensors of one element too."""
+    if isinstance(lr, Tensor):
+        lr = lr.detach().to(like.dtype).reshape(())
+    return _scalar(lr, like.device, like.dtype)
 
 
 @lru_cache(maxsize=64)
 def _constant(value: float, device: torch.device, dtype: torch.dtype) -> Tensor:
-    """A tensor that nobody writes to: nearly all steps have the same numbers."""
+    """A tensor that no graph writes to: nearly all steps have the same numbers."""
     return torch.full((), value, device=device, dtype=dtype)

@@ -1,7 +1,8 @@
 """From a function of tensors to compiled code: traced by ``make_fx``, compiled by TorchInductor."""
 
+import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -23,6 +24,9 @@ REPEATING = ("2.13.", "2.14.")
 
 KEEPING = "2.14"
 """The first version known to find a graph on disk without an error (2.7 does not)."""
+
+JOINING = "2.14."
+"""The version of torch whose kernels are known to compile together."""
 
 FEW_FUSED = 4
 """Loops fused into one where torch 2.14 fails with a KeyError to fuse more (mixture priors)."""
@@ -68,14 +72,12 @@ def _compile(function: Callable[..., Any], inputs: Sequence[Tensor]) -> Callable
     # on the CPU TorchInductor's patterns save no measurable time, and to build them takes seconds;
     # torch's own random numbers take a tenth of the time of the compiler's; its test whether the
     # C++ compiler knows the processor takes 5 s (TORCHINDUCTOR_VEC_ISA_OK=0: no vector code)
-    from .kernels import compiled_together  # it loads the compiler
-
     options = {
         "pattern_matcher": cuda,
         "fallback_random": not cuda,
         "cpp.vec_isa_ok": inductor.cpp.vec_isa_ok is not False,
     }
-    with inductor.patch(options), _kept_for(inputs), nullcontext() if cuda else compiled_together():
+    with inductor.patch(options), _kept_for(inputs), nullcontext() if cuda else _joined():
         try:
             return _by_inductor(graph, fakes)
         except Exception as error:
@@ -83,6 +85,15 @@ def _compile(function: Callable[..., Any], inputs: Sequence[Tensor]) -> Callable
                 raise
             with inductor.patch(max_fusion_size=FEW_FUSED):
                 return _by_inductor(graph, fakes)
+
+
+def _joined() -> AbstractContextManager[None]:
+    """Compile the C++ kernels of a graph together, where torch and the system are known for it."""
+    if not torch.__version__.startswith(JOINING) or sys.platform == "win32":
+        return nullcontext()
+    from .kernels import compiled_together  # it loads the compiler
+
+    return compiled_together()
 
 
 @contextmanager

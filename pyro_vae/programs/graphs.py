@@ -61,10 +61,6 @@ class Numbers:
                 "make it a tensor (register_buffer), or build what is compiled anew"
             )
 
-    def hold(self) -> None:
-        """Take them as they are now."""
-        self._held = self._now()
-
 
 class Modules(nn.Module):
     """The modules behind some programs, with their tensors as explicit arguments.
@@ -104,9 +100,7 @@ class Modules(nn.Module):
 
     def run(self, tensors: dict[str, Tensor], function: Callable[[], Any]) -> Any:
         """Run ``function`` while the modules hold ``tensors`` in place of their own."""
-        result = functional_call(self, tensors, (function,))
-        self.numbers.hold()  # a module may count its own runs
-        return result
+        return functional_call(self, tensors, (function,))
 
 
 class Graphs:

@@ -1,29 +1,26 @@
 """The C++ kernels of a graph, compiled together. Imported for graphs alone: it loads the compiler.
 
 TorchInductor compiles each kernel as a source of its own. Most of this time goes to the headers,
-which are the same for all. Here a graph has as many sources as processors compile at once. The
-first graph of all needs the headers in compiled form; this runs beside the other work on the graph.
+which are the same for all. Here a graph has at most as many sources as torch compiles at once.
+Torch keeps the headers in compiled form. They are compiled beside the other work on the first
+graph.
 """
 
-import sys
+import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from contextvars import copy_context
-from threading import Thread
+from contextvars import ContextVar, copy_context
+from threading import RLock, Thread
 from typing import Any
 
-import torch
-import torch._inductor.compile_fx  # here, because two threads must not import the same modules
-import torch.utils.cpp_extension
+import torch._inductor.compile_fx  # two threads must not import the same modules
+import torch.utils.cpp_extension  # noqa: F401
 from torch._inductor.async_compile import AsyncCompile, get_compile_threads
 from torch._inductor.codecache import CppPythonBindingsCodeCache, LambdaFuture
-from torch.torch_version import TorchVersion
-
-SUPPORTED = "2.14"
-"""The first version of torch with which this is known to work; others compile by themselves."""
+from torch._inductor.utils import clear_on_fresh_cache
 
 HEADERS = "pyro_vae headers"
-"""The name of the thread that compiles them."""
+"""The name of the thread that compiles the headers."""
 
 HEAD = """
 #include <cstdlib>
@@ -48,6 +45,9 @@ template <class... A, void (*function)(A...)> struct Bound<function> {
         } catch (const std::exception& error) {
             PyErr_SetString(PyExc_RuntimeError, error.what());
             return nullptr;
+        } catch (...) {
+            PyErr_SetString(PyExc_RuntimeError, "unknown error");
+            return nullptr;
         }
         Py_RETURN_NONE;
     }
@@ -65,16 +65,26 @@ PyMODINIT_FUNC PyInit_kernels(void) {
         return nullptr;
     }
     data_ptr = reinterpret_cast<decltype(data_ptr)>(std::strtoull(address, nullptr, 10));
-    return PyModule_Create(&module_definition);
+    PyObject* module = PyModule_Create(&module_definition);
+#ifdef Py_GIL_DISABLED
+    if (module) PyUnstable_Module_SetGIL(module, Py_MOD_GIL_NOT_USED);
+#endif
+    return module;
 }
 """
 
 
+@clear_on_fresh_cache
 class Library(CppPythonBindingsCodeCache):
     """Several kernels as one Python module, kept on disk as torch keeps single kernels."""
 
     cache: dict[str, Any] = {}  # noqa: RUF012  # as in the parent
     entry_function = "kernels"
+
+    @staticmethod
+    def cache_clear() -> None:
+        """Forget what is loaded, as torch does where its folder changes."""
+        Library.cache.clear()
 
 
 class Together:
@@ -98,9 +108,12 @@ class Together:
                 Library.load_async(joined([self.sources[n] for n in part]), submit_fn=self._submit)
                 for part in parts
             ]
-            for part, load in zip(parts, loads, strict=True):
-                module = load()
-                self._functions |= {n: getattr(module, f"kernel_{i}") for i, n in enumerate(part)}
+            modules = [load() for load in loads]
+            self._functions = {
+                n: getattr(module, f"kernel_{i}")
+                for part, module in zip(parts, modules, strict=True)
+                for i, n in enumerate(part)
+            }
         return self._functions[number]
 
 
@@ -114,6 +127,14 @@ def shares(sizes: Sequence[int], number: int) -> list[list[int]]:
     for n in sorted(range(len(sizes)), key=lambda n: -sizes[n]):
         min(parts, key=lambda part: sum(sizes[i] for i in part)).append(n)
     return [sorted(part) for part in parts]
+
+
+def joinable(argtypes: Sequence[str], source: str) -> bool:
+    """Whether a kernel takes tensors alone, and is one function after its includes."""
+    functions = re.findall(r'^ *extern "C"', source, re.MULTILINE)
+    others = re.search(r"^ *# *(define|if|undef)|^ +# *include", source, re.MULTILINE)
+    tensors = all(argtype.endswith("*") for argtype in argtypes)
+    return tensors and len(functions) == source.count('extern "C"') == 1 and not others
 
 
 def joined(sources: Sequence[str]) -> str:
@@ -133,27 +154,36 @@ def joined(sources: Sequence[str]) -> str:
 
 @contextmanager
 def compiled_together() -> Iterator[None]:
-    """Compile the kernels of each graph together, and the headers meanwhile."""
-    known = TorchVersion(torch.__version__) >= SUPPORTED and sys.platform != "win32"
-    if not known or get_compile_threads() < 2:
+    """Compile the kernels of each graph together, and the headers meanwhile.
+
+    One thread compiles at a time. What other threads compile without us is left to torch.
+    """
+    if get_compile_threads() < 2:
         yield
         return
-    alone = AsyncCompile.cpp_pybinding
+    with _lock:
+        token = _ours.set(True)
+        headers = Thread(target=copy_context().run, args=(_compile_headers,), name=HEADERS)
+        headers.start()
+        AsyncCompile.cpp_pybinding = _cpp_pybinding  # type: ignore[method-assign,assignment]
+        try:
+            yield
+        finally:
+            AsyncCompile.cpp_pybinding = _alone  # type: ignore[method-assign]
+            _ours.reset(token)
+            headers.join()
 
-    def cpp_pybinding(self: Any, argtypes: list[str], source: str) -> Any:
-        if not all(argtype.endswith("*") for argtype in argtypes):
-            return alone(self, argtypes, source)
-        kernels: Together = vars(self).setdefault("_together", Together(self.submit))
-        return kernels.add(source)
 
-    headers = Thread(target=copy_context().run, args=(_compile_headers,), name=HEADERS)
-    headers.start()
-    AsyncCompile.cpp_pybinding = cpp_pybinding  # type: ignore[method-assign,assignment]
-    try:
-        yield
-    finally:
-        AsyncCompile.cpp_pybinding = alone  # type: ignore[method-assign]
-        headers.join()
+_lock = RLock()
+_ours: ContextVar[bool] = ContextVar("_ours", default=False)
+_alone = AsyncCompile.cpp_pybinding
+
+
+def _cpp_pybinding(self: Any, argtypes: list[str], source: str) -> Any:
+    if not (_ours.get() and joinable(argtypes, source)):
+        return _alone(self, argtypes, source)
+    kernels: Together = vars(self).setdefault("_together", Together(self.submit))
+    return kernels.add(source)
 
 
 def _compile_headers() -> None:

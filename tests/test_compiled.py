@@ -49,7 +49,7 @@ from pyro_vae.objectives import (
     ReweightedWakeSleep,
     ScoreFunction_ELBO,
 )
-from pyro_vae.objectives.objective import Estimate
+from pyro_vae.objectives.objective import Estimate, Objective
 from pyro_vae.programs.compiler import CannotCompile
 from pyro_vae.programs.pair import Pair
 
@@ -512,6 +512,21 @@ def test_an_objective_may_write_to_its_beta(traced_only):
         return torch.optim.Adam(parameters, lr=0.5)
 
     assert_same_training(dense, 64, optimiser, loss=Halving(beta=0.5))
+
+
+class Reconstruction(Objective):
+    """An objective without beta, which its constructor does not build from fields."""
+
+    def __init__(self, weight):
+        object.__setattr__(self, "weight", weight)
+
+    def score(self, pair, args, kwargs):
+        draw = pair.draw(args, kwargs)
+        return Estimate.of(draw, -self.weight * draw.total(draw.log_likelihood))
+
+
+def test_an_objective_may_have_its_own_constructor(traced_only):
+    assert_same_training(dense, 64, adam, loss=Reconstruction(2.0))
 
 
 @pytest.mark.parametrize("shape", [(), (1,)])

@@ -75,16 +75,14 @@ class _Graph:
         annealed = getattr(objective, "beta", None) is not None
 
         def flat(objective: Objective, call: Call, rates: Sequence[Tensor]) -> tuple[Any, ...]:
-            if annealed:
-                rates = [*rates, _scalar(cast(Any, objective).beta, device, dtype)]
-            return (*rates, *call[0], *([call[1]] if call[1] else []))
+            beta = [_scalar(cast(Any, objective).beta, device, dtype)] if annealed else []
+            return (*rates, *beta, *call[0], *([call[1]] if call[1] else []))
 
         def function(tensors: dict[str, Tensor], slots: Any, data: Any) -> list[Tensor]:
             scalars, args = data[: len(rates) + annealed], data[len(rates) + annealed :]
             call_ = args[: len(call[0])], args[-1] if call[1] else {}
             # a copy, because an objective may write to its beta; the compiler leaves it out
-            beta = {"beta": scalars[-1].clone()} if annealed else {}
-            now = replace(cast(Any, objective), **beta)
+            now = replace(cast(Any, objective), beta=scalars[-1].clone()) if annealed else objective
             with torch.enable_grad(), isolated(self.pair.modules, validate=False):
                 free = {name: tensors[name].detach().requires_grad_() for name in names}
                 estimate = self.graphs.modules.run(
@@ -160,7 +158,7 @@ class FusedStep(_Graph):
         groups = self.optim.param_groups
         return (
             modules.modes(),
-            modules.places(),
+            [x.data_ptr() for x in modules.tensors().values()],
             [[*map(group.get, FLAGS)] for group in groups],
             [[(id(p), p.requires_grad) for p in group["params"]] for group in groups],
             [*map(id, state)],  # to look up each parameter in the state takes longer
@@ -181,30 +179,25 @@ class FusedStep(_Graph):
             for p, i in zip(names.values(), which, strict=True)
         ]
         used = sorted(set(which))
-        parts = [[s for s, j in zip(state, which, strict=True) if i == j] for i in used]
-
-        corrections = [
-            Corrections(part, groups[i]["betas"]) for part, i in zip(parts, used, strict=True)
-        ]
+        parts = {i: [s for s, j in zip(state, which, strict=True) if i == j] for i in used}
+        corrections = {i: Corrections(parts[i], groups[i]["betas"]) for i in used}
 
         def rates() -> list[Tensor]:
-            lrs = (self.optim.param_groups[i]["lr"] for i in used)
-            return [
-                *(_rate(lr, each) for lr, each in zip(lrs, corrections, strict=True)),
-                *(each() for each in corrections),
-            ]
+            now = self.optim.param_groups
+            pairs = [(_rate(now[i]["lr"], each), each()) for i, each in corrections.items()]
+            return [number for pair in pairs for number in pair]
 
         def update(
             tensors: dict[str, Tensor], grads: list[Tensor | None], slots: Any, numbers: Any
         ) -> list[Tensor]:
             if self.clip_norm is not None:
                 grads = clipped(grads, self.clip_norm)
-            lrs = dict(zip(used, numbers[: len(used)], strict=True))
-            columns = [column for each in numbers[len(used) :] for column in each.unbind(1)]
+            pairs = zip(numbers[::2], numbers[1::2], strict=True)
+            columns = [(lr, column) for lr, each in pairs for column in each.unbind(1)]
             each = zip(names, grads, slots, which, columns, strict=True)
-            for name, grad, slot, i, column in each:
+            for name, grad, slot, group, (lr, column) in each:
                 if grad is not None:  # as in torch: no update without a gradient
-                    adam_update(tensors[name], grad, slot, lrs[i], column, flags[i])
+                    adam_update(tensors[name], grad, slot, lr, column, flags[group])
             return []
 
         key = tuple(which), repr(flags), self.clip_norm

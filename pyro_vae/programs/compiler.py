@@ -77,7 +77,7 @@ def _compile(function: Callable[..., Any], inputs: Sequence[Tensor]) -> Callable
         "fallback_random": not cuda,
         "cpp.vec_isa_ok": inductor.cpp.vec_isa_ok is not False,
     }
-    with inductor.patch(options), _kept_for(inputs), nullcontext() if cuda else _joined():
+    with inductor.patch(options), _kept_for(inputs), _joined(cuda):
         try:
             return _by_inductor(graph, fakes)
         except Exception as error:
@@ -87,9 +87,9 @@ def _compile(function: Callable[..., Any], inputs: Sequence[Tensor]) -> Callable
                 return _by_inductor(graph, fakes)
 
 
-def _joined() -> AbstractContextManager[None]:
+def _joined(cuda: bool) -> AbstractContextManager[None]:
     """Compile the C++ kernels of a graph together, where torch and the system are known for it."""
-    if not torch.__version__.startswith(JOINING) or sys.platform == "win32":
+    if cuda or not torch.__version__.startswith(JOINING) or sys.platform == "win32":
         return nullcontext()
     from .kernels import compiled_together  # it loads the compiler
 

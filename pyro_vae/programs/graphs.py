@@ -87,13 +87,9 @@ class Modules(nn.Module):
         """The parameters and buffers, by name; a shared tensor appears once."""
         return {name: members[key] for name, (members, key) in self._homes.items()}
 
-    def places(self) -> list[int]:
-        """Where the tensors lie."""
-        return [members[key].data_ptr() for members, key in self._homes.values()]
-
     def modes(self) -> tuple[bool, ...]:
         """Which modules are in ``train`` mode: each combination has a graph of its own."""
-        return tuple([module.training for module in self._all])  # a generator takes longer
+        return tuple(module.training for module in self._all)
 
     def forward(self, function: Callable[[], Any]) -> Any:
         return function()

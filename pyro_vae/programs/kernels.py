@@ -175,11 +175,12 @@ def compiled_together() -> Iterator[None]:
 
 
 _lock = RLock()
-_ours: ContextVar[bool] = ContextVar("_ours", default=False)
+_ours: ContextVar[bool] = ContextVar("_ours", default=False)  # false in other threads
 _alone = AsyncCompile.cpp_pybinding
 
 
 def _cpp_pybinding(self: Any, argtypes: list[str], source: str) -> Any:
+    """The future of a kernel of ours; torch's own of others."""
     if not (_ours.get() and joinable(argtypes, source)):
         return _alone(self, argtypes, source)
     kernels: Together = vars(self).setdefault("_together", Together(self.submit))

@@ -19,7 +19,7 @@ def test_corrections_are_those_of_the_formula(betas):
         [1 / (1 - betas[0] ** (count + 1)), 1 / math.sqrt(1 - betas[1] ** (count + 1))]
         for count in counts
     ]
-    found = Corrections(states(counts), betas)()
+    (found,) = Corrections(states(counts), betas)()
     torch.testing.assert_close(found, torch.tensor(exact).t(), rtol=1e-6, atol=0)
 
 
@@ -36,13 +36,25 @@ def test_corrections_follow_the_step_counts():
             count += 1
 
 
+def test_corrections_of_several_updates_are_those_of_each():
+    slots, ahead = states([0.0, 5.0]), Corrections.AHEAD
+    each, one = (Corrections(slots, (0.9, 0.999)) for _ in range(2))
+    for updates in (1, 2, ahead - 1, 3, ahead + 5, 1, ahead, 2):
+        found = each(updates)
+        assert len(found) == updates
+        for correction in found:
+            torch.testing.assert_close([correction], one(), rtol=0, atol=0)
+            for count, _ in slots:
+                count += 1
+
+
 def test_corrections_of_an_idle_parameter_stay():
     slots = states([3.0, 3.0])
     each = Corrections(slots, (0.9, 0.999))
-    first = each()
+    (first,) = each()
     for _ in range(3):
         slots[0][0] += 1
-        torch.testing.assert_close(each()[:, 1], first[:, 1], rtol=0, atol=0)
+        torch.testing.assert_close(each()[0][:, 1], first[:, 1], rtol=0, atol=0)
 
 
 def test_numbers_and_tensors_give_the_same_corrections():

@@ -237,8 +237,13 @@ OPTIMISERS = {
 }
 
 
-def trained(make, size, optimiser, *, compile, steps=4, clip_norm=None, batches=(8,), loss=None):
-    """Train for some steps; return the losses, the VAE's tensors and the inference."""
+def trained(
+    make, size, optimiser, *, compile, steps=4, clip_norm=None, batches=(8,), loss=None, together=0
+):
+    """Train for some steps; return the losses, the VAE's tensors and the inference.
+
+    So many steps are taken ``together`` in a call, or one by one.
+    """
     torch.manual_seed(0)
     vae = make().train()
     data = (torch.rand(max(batches), size) < 0.3).to(next(vae.parameters()))
@@ -246,8 +251,12 @@ def trained(make, size, optimiser, *, compile, steps=4, clip_norm=None, batches=
     loss = loss or Trace_ELBO(beta=linear(3))
     svi = SVI(vae.model, vae.guide, optim, loss, compile=compile, clip_norm=clip_norm)
     torch.manual_seed(1)
-    sizes = itertools.islice(itertools.cycle(batches), steps)
-    losses = [svi.step(data[:b]) for b in sizes]
+    given = [(data[:b],) for b in itertools.islice(itertools.cycle(batches), steps)]
+    if together:
+        calls = [given[i : i + together] for i in range(0, steps, together)]
+        losses = [estimate.loss for call in calls for estimate in svi.steps(call)]
+    else:
+        losses = [svi.step(*batch) for batch in given]
     return torch.stack(losses), vae.state_dict(), svi
 
 
@@ -259,8 +268,8 @@ def assert_same_training(make, size, optimiser, rtol=1e-4, atol=1e-4, **options)
 
 
 def num_graphs(svi):
-    step = svi._step
-    return len(getattr(step, "gradients", step).graphs._graphs)
+    steps = svi._steps
+    return len(getattr(steps, "gradients", steps).graphs._graphs)
 
 
 @pytest.mark.parametrize("optimiser", OPTIMISERS)
@@ -304,6 +313,21 @@ def test_ragged_batches_cost_one_graph_each(traced_only):
     assert num_graphs(svi) == 2
 
 
+@pytest.mark.parametrize("optimiser", [adam, OPTIMISERS["sgd"]])
+@pytest.mark.parametrize("compile", [False, True])
+def test_several_steps_are_those_of_each(traced_only, optimiser, compile):
+    """Also with beta that changes, and batches of other sizes in between: two graphs."""
+    options = {"steps": 8, "batches": (8, 8, 5), "compile": compile}
+    each = trained(residual, 784, optimiser, **options)
+    together = trained(residual, 784, optimiser, **options, together=3)
+    torch.testing.assert_close(together[:2], each[:2], rtol=0, atol=0)
+    states = [svi.optim.state_dict()["state"] for *_, svi in (each, together)]
+    torch.testing.assert_close(states[1], states[0], rtol=0, atol=0)
+    assert [svi.num_steps for *_, svi in (each, together)] == [8, 8]
+    if compile:
+        assert num_graphs(together[2]) == 2
+
+
 def test_learning_rate_may_start_at_zero(traced_only):
     """A pixel that is never lit has no gradient; zero times the update it would get is zero."""
     vae = dense()
@@ -343,7 +367,8 @@ CHANGES = {
 
 
 @pytest.mark.parametrize("name", CHANGES)
-def test_a_step_sees_what_has_changed_since_the_last(traced_only, name):
+@pytest.mark.parametrize("together", [1, 2])
+def test_a_step_sees_what_has_changed_since_the_last(traced_only, name, together):
     """As a step does that looks up everything, and other than without the change."""
     results = []
     for change, anew in ((CHANGES[name], False), (CHANGES[name], True), (lambda *_: None, False)):
@@ -351,12 +376,13 @@ def test_a_step_sees_what_has_changed_since_the_last(traced_only, name):
         vae = svi.model.__self__
         data = torch.rand(8, 784, generator=torch.Generator().manual_seed(0)) < 0.3
         losses = []
-        for step in range(5):
-            if step == 2:
+        for call in range(5):
+            if call == 2:
                 change(vae, svi)
             if anew:
-                svi._step._key = None
-            losses.append(svi.step(data.to(next(vae.parameters()))))
+                svi._steps._key = None
+            batches = [(data.to(next(vae.parameters())),)] * together
+            losses += [estimate.loss for estimate in svi.steps(batches)]
         results.append([torch.stack(losses), dict(vae.state_dict())])
     torch.testing.assert_close(results[0], results[1], rtol=0, atol=0)
     assert not results[0][0].equal(results[2][0])

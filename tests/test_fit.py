@@ -35,7 +35,14 @@ from pyro_vae import (
 from pyro_vae.evaluation.latents import active_units
 from pyro_vae.objectives.objective import Estimate
 from pyro_vae.training.checkpoint import load_checkpoint
-from pyro_vae.training.epoch import NonFinite, _checked, epoch_batches, train_epoch, validate
+from pyro_vae.training.epoch import (
+    NonFinite,
+    _checked,
+    epoch_batches,
+    grouped,
+    train_epoch,
+    validate,
+)
 from pyro_vae.training.failure import reproduce
 from pyro_vae.training.loop import fit, iter_epochs
 
@@ -497,7 +504,7 @@ def test_a_loss_that_is_not_finite_is_named_and_reproduced(tmp_path):
     svi._checked = True
     assert reproduce(svi, data, tmp_path / "failure.pt").isnan()
     assert svi.num_steps == failure["step"]
-    assert torch.equal(data.visits[-1], failure["indices"])
+    assert torch.equal(data.visits[failure["batch_number"] - 1], failure["indices"])
     with pytest.raises(ValueError, match=r"expected training set length 40 .* got 41"):
         reproduce(svi, Rows(torch.zeros(41, 64)), tmp_path / "failure.pt")
 
@@ -537,17 +544,31 @@ def test_the_first_bad_loss_of_an_interval_is_found():
     assert math.isnan(row[2])
 
 
-def test_the_sums_of_an_epoch_have_the_precision_of_the_loss():
+def test_the_sums_of_an_epoch_have_the_precision_of_the_loss(monkeypatch):
     pair = VAE(StandardNormal(2), Bernoulli(mlp(2, 4)), DiagonalNormal(mlp(4, 4))).double()
     optim = torch.optim.Adam(pair.parameters(), lr=1e-3)
     svi = SVI(pair.model, pair.guide, optim, Trace_ELBO())
     data = Rows(torch.ones(6, 4, dtype=torch.float64))
-    losses = []
-    sums = train_epoch(
-        svi, data, [torch.arange(6)] * 2, 0, 1, lambda: losses.append(svi.estimate.loss)
-    )
+    estimates, counts, steps = [], [], svi.steps
+    monkeypatch.setattr(svi, "steps", lambda batches: estimates.extend(steps(batches)) or estimates)
+    sums = train_epoch(svi, data, [torch.arange(6)] * 2, 0, 1, counts.append)
     assert sums.loss.dtype == torch.float64
-    assert sums.loss == sum(losses)
+    assert sums.loss == sum(estimate.loss for estimate in estimates)
+    assert counts == [len(estimates)] == [2]
+
+
+@pytest.mark.parametrize(
+    ("size", "expected"), [(1, [50, 50, 4]), (2**18, [6] * 17 + [2]), (2**22, [1] * 104)]
+)
+def test_batches_are_taken_together_up_to_some_bytes(size, expected):
+    """A batch of a later group is not asked for before the steps of the group."""
+    asked = []
+    batches = (asked.append(i) or (torch.empty(size, device="meta"),) for i in range(104))
+    found = []
+    for group in grouped(batches):
+        found.append(len(group))
+        assert len(asked) == sum(found)
+    assert found == expected
 
 
 def error(folder, svi=None, train=TRAIN, validation=VALIDATION, make_options=(), **options):

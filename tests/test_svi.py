@@ -615,6 +615,34 @@ def test_data_outside_the_support_are_refused(bad):
         )
 
 
+class Counting(SVI):
+    """A step of the user's own."""
+
+    taken = 0
+
+    def step(self, *args, **kwargs):
+        self.taken += 1
+        return super().step(*args, **kwargs)
+
+
+def test_several_steps_are_taken_by_a_step_of_the_users_own():
+    module = plain_vae()
+    svi = Counting(module.model, module.guide, torch.optim.Adam(module.parameters()), Trace_ELBO())
+    estimates = svi.steps((binary(),) for _ in range(3))
+    assert svi.taken == svi.num_steps == len(estimates) == 3
+    assert len({estimate.loss.item() for estimate in estimates}) == 3
+
+
+def test_steps_before_a_failing_one_count():
+    module = plain_vae()
+    svi = svi_of(module.model, module.guide, module)
+    with pytest.raises(ValueError, match="expected input"):
+        svi.steps([(binary(),), (binary(),), (torch.ones(3, PIXELS + 1),)])
+    assert svi.num_steps == 2
+    assert svi.steps([]) == []
+    assert svi.num_steps == 2
+
+
 def test_batches_of_any_size():
     torch.manual_seed(0)
     module = VAE(

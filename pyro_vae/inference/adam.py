@@ -24,7 +24,7 @@ def adam_state(optim: Optimizer, p: Tensor, amsgrad: bool) -> list[Tensor]:
 
 
 class Corrections:
-    """The bias corrections of the coming update of n parameters, (2, n): a call returns them.
+    """The bias corrections of the coming updates of n parameters, (2, n) each: a call returns them.
 
     1 / (1 - beta1^t),   1 / sqrt(1 - beta2^t),   where t is the step count after the update. They
     are computed outside the graph: inside, the compiler would repeat the powers for every 16
@@ -42,17 +42,18 @@ class Corrections:
         self._coming: list[Tensor] = []
         self._expected: list[float] = []
 
-    def __call__(self) -> Tensor:
+    def __call__(self, updates: int = 1) -> list[Tensor]:
         if self.device.type != "cpu":
-            t = torch.stack(self.counts).double() + 1
-            return torch.stack(corrections(t, self.betas, torch.expm1)).to(self.dtype)
+            ahead = torch.arange(1, updates + 1, device=self.device).unsqueeze(1)
+            t = torch.stack(self.counts).double() + ahead
+            return [*torch.stack(corrections(t, self.betas, torch.expm1), 1).to(self.dtype)]
         steps = [count.item() for count in self.counts]  # they may have been set anew
         if steps != self._expected:
-            self._coming = self._computed(steps, 1)  # the counts may differ again next time
-        elif not self._coming:
-            self._coming = self._computed(steps, self.AHEAD)
-        self._expected = [step + 1 for step in steps]
-        return self._coming.pop()
+            self._coming = self._computed(steps, updates)  # they may differ again next time
+        elif len(self._coming) < updates:
+            self._coming = self._computed(steps, max(updates, self.AHEAD))
+        self._expected = [step + updates for step in steps]
+        return [self._coming.pop() for _ in range(updates)]
 
     def _computed(self, steps: Sequence[float], number: int) -> list[Tensor]:
         """The corrections of the next updates, the last first."""

@@ -4,9 +4,10 @@ Everything that changes from step to step is a tensor input of the graph: parame
 optimiser's state, learning rates, beta, the data.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import lru_cache
+from itertools import chain, groupby
 from typing import Any, cast
 
 import torch
@@ -17,19 +18,19 @@ from ..objectives.objective import Estimate, Objective
 from ..programs.graphs import Graphs, Numbers
 from ..programs.isolation import isolated
 from ..programs.pair import Pair
-from ..programs.rows import plain
+from ..programs.rows import Call, tensor_kinds
 from .adam import FLAGS, Corrections, adam_state, adam_update
 from .distributed import world_size
-from .step import Call, EagerGradients, Gradients, SeparateStep, Step, trained
+from .step import EagerGradients, Gradients, SeparateSteps, Steps, trained
 
 
-def choose_step(pair: Pair, optim: Optimizer, clip_norm: float | None, compile: bool) -> Step:
-    """Return the step of a pair for this optimiser and this number of processes."""
+def choose_steps(pair: Pair, optim: Optimizer, clip_norm: float | None, compile: bool) -> Steps:
+    """Return the steps of a pair for this optimiser and this number of processes."""
     fuses = compile and isinstance(optim, Adam) and world_size() == 1
     if fuses:
-        return FusedStep(pair, cast(Adam, optim), clip_norm)
+        return FusedSteps(pair, cast(Adam, optim), clip_norm)
     gradients: Gradients = GraphGradients(pair, optim) if compile else EagerGradients(pair)
-    return SeparateStep(pair, gradients, optim, clip_norm)
+    return SeparateSteps(pair, gradients, optim, clip_norm)
 
 
 class _Graph:
@@ -95,12 +96,7 @@ class _Graph:
 
         key = key, tuple(names), objective_key(objective)
         graph = self.graphs.bound(function, state, flat(objective, call, rates), key)
-
-        def run(objective: Objective, call: Call, rates: Sequence[Tensor]) -> list[Tensor]:
-            self._check_numbers(objective)
-            return cast(list[Tensor], graph(flat(objective, call, rates)))
-
-        return run
+        return lambda objective, call, rates: graph(flat(objective, call, rates))
 
     def _check_numbers(self, objective: Objective) -> None:
         if not self._numbers.belong_to(objective):
@@ -125,10 +121,10 @@ class GraphGradients(_Graph):
         return Estimate(loss, log_likelihood, kl)
 
 
-class FusedStep(_Graph):
+class FusedSteps(_Graph):
     """Objective, gradient, clip and the update of Adam or AdamW, as one graph.
 
-    What the graph depends on is looked up where it may have changed since the last step.
+    What the graph depends on is looked up once for several steps.
     """
 
     optim: Adam
@@ -139,15 +135,26 @@ class FusedStep(_Graph):
         self._objective: Objective | None = None
         self._key: Any = None
 
-    def __call__(self, objective: Objective, call: Call) -> Estimate:
+    def __call__(
+        self, objectives: Sequence[Objective], calls: Sequence[Call]
+    ) -> Iterator[Estimate]:
+        self.optim._opt_called = True  # type: ignore[attr-defined]  # for lr schedulers
+        self._check_numbers(objectives[0])
+        self.graphs.modules.numbers.check()
+        for kinds, group in groupby(zip(objectives, calls, strict=True), self._kinds):
+            steps = list(group)
+            key = kinds, self._tensors_and_settings()
+            if key != self._key:
+                self._bound = self.bound_with_update(*steps[0])
+                self._key = kinds, self._tensors_and_settings()  # the first step makes the state
+            yield from self._bound(steps)
+
+    def _kinds(self, step: tuple[Objective, Call]) -> Any:
+        """The objective without beta, and shapes, types and devices of the data."""
+        objective, call = step
         if objective is not self._objective:  # without a schedule it is always the same
             self._objective, self._kind = objective, objective_key(objective)
-        key = self._kind, tensor_kinds(call), self._tensors_and_settings()
-        if key != self._key or key[1] is None:
-            self._bound = self.bound_with_update(objective, call)
-            self._key = (*key[:2], self._tensors_and_settings())  # the first step makes the state
-        self.optim._opt_called = True  # type: ignore[attr-defined]  # for lr schedulers
-        return self._bound(objective, call)
+        return self._kind, tensor_kinds(call)
 
     def _tensors_and_settings(self) -> Any:
         """Where all tensors lie, which are trained, the modes, and the settings of the optimiser.
@@ -167,8 +174,8 @@ class FusedStep(_Graph):
 
     def bound_with_update(
         self, objective: Objective, call: Call
-    ) -> Callable[[Objective, Call], Estimate]:
-        """The step as a function of the objective's beta and of data of this shape."""
+    ) -> Callable[[Sequence[tuple[Objective, Call]]], Iterator[Estimate]]:
+        """The steps for objectives that differ in beta alone, and for data of this shape."""
         groups = self.optim.param_groups
         group_of = {p: i for i, group in enumerate(groups) for p in group["params"]}
         names = dict(sorted(self.names().items(), key=lambda item: group_of[item[1]]))
@@ -182,10 +189,12 @@ class FusedStep(_Graph):
         parts = {i: [s for s, j in zip(state, which, strict=True) if i == j] for i in used}
         corrections = {i: Corrections(parts[i], groups[i]["betas"]) for i in used}
 
-        def rates() -> list[Tensor]:
+        def rates(steps: int) -> list[list[Tensor]]:
+            """The learning rate and the corrections of each group, for each of several steps."""
             now = self.optim.param_groups
-            pairs = [(_rate(now[i]["lr"], each), each()) for i, each in corrections.items()]
-            return [number for pair in pairs for number in pair]
+            lrs = [_rate(now[i]["lr"], each) for i, each in corrections.items()]
+            columns = zip(*(each(steps) for each in corrections.values()), strict=True)
+            return [[*chain(*zip(lrs, column, strict=True))] for column in columns]
 
         def update(
             tensors: dict[str, Tensor], grads: list[Tensor | None], slots: Any, numbers: Any
@@ -201,13 +210,11 @@ class FusedStep(_Graph):
             return []
 
         key = tuple(which), repr(flags), self.clip_norm
-        graph = self.bound(objective, call, list(names), update, state, rates(), key)
-        return lambda objective, call: Estimate(*graph(objective, call, rates()))
-
-
-def tensor_kinds(call: Call) -> Any:
-    """Shapes, types and devices of a call with tensors by position alone; None of another call."""
-    return [(x.shape, x.dtype, x.device) for x in call[0]] if plain(call) else None
+        graph = self.bound(objective, call, list(names), update, state, rates(1)[0], key)
+        return lambda steps: (
+            Estimate(*graph(*step, numbers))
+            for step, numbers in zip(steps, rates(len(steps)), strict=True)
+        )
 
 
 def clipped(grads: Sequence[Tensor | None], max_norm: float) -> list[Tensor | None]:

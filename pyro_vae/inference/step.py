@@ -3,8 +3,8 @@
 :mod:`pyro_vae.inference.graph_step` has the steps that are compiled graphs.
 """
 
-from collections.abc import Sequence
-from typing import Any, Protocol
+from collections.abc import Iterator, Sequence
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -12,9 +12,8 @@ from torch.optim import Optimizer
 
 from ..objectives.objective import Estimate, Objective
 from ..programs.pair import Pair
+from ..programs.rows import Call
 from .distributed import all_reduce_sum, broadcast, world_size
-
-Call = tuple[tuple[Any, ...], dict[str, Any]]
 
 
 class Gradients(Protocol):
@@ -23,10 +22,15 @@ class Gradients(Protocol):
     def __call__(self, objective: Objective, call: Call) -> Estimate: ...
 
 
-class Step(Protocol):
-    """Takes one optimisation step."""
+class Steps(Protocol):
+    """Takes an optimisation step for each objective and call; yields the estimates one by one.
 
-    def __call__(self, objective: Objective, call: Call) -> Estimate: ...
+    In between nothing else may run that changes modules, optimiser or objectives.
+    """
+
+    def __call__(
+        self, objectives: Sequence[Objective], calls: Sequence[Call]
+    ) -> Iterator[Estimate]: ...
 
 
 class EagerGradients:
@@ -42,7 +46,7 @@ class EagerGradients:
         return estimate
 
 
-class SeparateStep:
+class SeparateSteps:
     """Compute gradients, sum them over the processes, and then step with the torch optimiser."""
 
     def __init__(
@@ -54,7 +58,12 @@ class SeparateStep:
         self.clip_norm = clip_norm
         self._alike = world_size() == 1
 
-    def __call__(self, objective: Objective, call: Call) -> Estimate:
+    def __call__(
+        self, objectives: Sequence[Objective], calls: Sequence[Call]
+    ) -> Iterator[Estimate]:
+        yield from map(self._step, objectives, calls)
+
+    def _step(self, objective: Objective, call: Call) -> Estimate:
         self._make_alike()
         self.optim.zero_grad(set_to_none=True)
         estimate = self.gradients(objective, call)
@@ -65,7 +74,7 @@ class SeparateStep:
         if self.clip_norm is not None:
             torch.nn.utils.clip_grad_norm_(parameters, self.clip_norm)
         self.optim.step()
-        return estimate
+        return estimate.detached()
 
     def _make_alike(self) -> None:
         """Copy the weights of the first process to all processes, once."""

@@ -137,7 +137,8 @@ class Graphs:
     ) -> Callable[[tuple[Any, ...]], Any]:
         """The same as a function of the data alone, for several calls with tensors like these.
 
-        Between the calls only the values of tensors may change.
+        Between the calls only the values of tensors may change: ``modules.numbers`` says whether
+        anything else did.
         """
         run = self._bound(function, state, *_flattened(data), key)
         return lambda data: run(_flattened(data)[0])
@@ -173,15 +174,11 @@ class Graphs:
             if len(self._graphs) == MAX_GRAPHS:
                 return lambda leaves: flat(*fixed, *_inputs(leaves))
             compiled = compile_graph(flat, [*fixed, *inputs])
+            self.modules.numbers.check()  # a run may itself change them
             cuda = fixed[0].is_cuda
             self._graphs[key] = CudaGraph(compiled) if cuda else _plain(compiled)
         graph = self._graphs[key]
-
-        def run(leaves: Sequence[Any]) -> Any:
-            self.modules.numbers.check()
-            return graph(fixed, _inputs(leaves))
-
-        return run
+        return lambda leaves: graph(fixed, _inputs(leaves))
 
 
 def _inputs(leaves: Sequence[Any]) -> list[Tensor]:

@@ -5,8 +5,9 @@ the modes of the modules, are afterwards as they were before.
 """
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from itertools import islice
 from typing import cast
 
 import numpy as np
@@ -24,6 +25,9 @@ from ..programs.isolation import in_mode
 
 CHECK_EVERY = 50
 """Checking a loss synchronises the accelerator with the CPU, so it is done every 50 steps."""
+
+TOGETHER = 6 << 20
+"""The bytes of the batches whose steps are taken in one call: as many as are drawn at once."""
 
 VALIDATION_BATCH = 1000
 
@@ -43,12 +47,12 @@ def train_epoch(
     batches: list[Tensor],
     seed: int,
     epoch: int,
-    after_step: Callable[[], object] = bool,
+    progress: Callable[[int], object] = bool,
 ) -> Estimate:
     """Take a step per batch; return the sums of loss, log-likelihood and KL over all processes.
 
-    The losses are checked every ``CHECK_EVERY`` steps, on the CPU at every step; nothing else
-    synchronises the device.
+    ``progress`` is told the number of steps after each call that took some. The losses are checked
+    every ``CHECK_EVERY`` steps, on the CPU after each call; nothing else synchronises the device.
     Raises :class:`NonFinite` where a loss, or a weight after the last step, is not finite.
     """
     device = device_of(svi)
@@ -56,23 +60,30 @@ def train_epoch(
     unchecked: list[tuple[Estimate, Batch]] = []
     table: list[list[float]] = []
     with seeded(seed, epoch, 1 + rank()), in_mode(svi.pair.modules, True):
-        for taken, batch in enumerate(steps(svi, data, batches), 1):
-            unchecked.append((cast(Estimate, svi.estimate), batch))
-            if len(unchecked) == every or taken == len(batches):
+        taken = 0
+        for some in grouped(take_all(data, batches, device)):
+            unchecked += zip(svi.steps(some), some, strict=True)
+            taken += len(some)
+            if len(unchecked) >= every or taken == len(batches):
                 table += _checked(unchecked, taken)
                 unchecked.clear()  # numbers alone are kept: tensors would scatter the free memory
-            after_step()
-    _check_weights(svi, len(batches) - 1, batch)
+            progress(len(some))
+    _check_weights(svi, len(batches) - 1, some[-1])
     totals = [sum(column) for column in zip(*table, strict=True)]
     dtype = torch.promote_types(cast(Estimate, svi.estimate).loss.dtype, torch.float32)
     return Estimate(*all_reduce_sum(torch.tensor(totals, dtype=dtype, device=device)))
 
 
-def steps(svi: SVI, data: Data | Loader, batches: list[Tensor]) -> Iterator[Batch]:
-    """Take a step per batch of indices; yield each batch after its step."""
-    for batch in take_all(data, batches, device_of(svi)):
-        svi.step(*batch)
-        yield batch
+def grouped(batches: Iterable[Batch]) -> Iterator[list[Batch]]:
+    """As many batches at a time as have ``TOGETHER`` bytes; at most ``CHECK_EVERY``, at least one.
+
+    >>> [len(some) for some in grouped([(torch.zeros(2**18),)] * 8)]
+    [6, 2]
+    """
+    left = iter(batches)
+    for first in left:
+        number = TOGETHER // max(sum(x.nbytes for x in first), 1)
+        yield [first, *islice(left, min(max(number, 1), CHECK_EVERY) - 1)]
 
 
 def take_all(

@@ -75,6 +75,17 @@ def ours(
     return lambda: step(x)
 
 
+def several(options: Options, x: Tensor) -> Step:
+    """As many of our compiled steps in a call as a block has."""
+    steps = svi(vae(options), compile=True).steps
+
+    def call() -> None:
+        steps([(x,)] * options.steps)
+
+    call.steps = options.steps  # type: ignore[attr-defined]
+    return call
+
+
 def hand_written(
     options: Options, x: Tensor, *, compile: bool = False, mode: str | None = None, **adam: Any
 ) -> Step:

@@ -13,6 +13,7 @@ from .contestants import (
     hand_written_iwae,
     ours,
     random_images,
+    several,
     stock,
     vae,
 )
@@ -63,6 +64,7 @@ def step_rows(options: Options) -> Rows:
         "Pyro SVI, JitTrace_ELBO": stock(options, x, jit),
         "pyro_vae, eager": ours(options, x),
         "pyro_vae, compiled": ours(options, x, compile=True),
+        f"pyro_vae, compiled, {options.steps} steps in a call": several(options, x),
         "pyro_vae, eager, bf16": ours(options, x, precision=BFloat16),
         "pyro_vae, compiled, bf16": ours(options, x, compile=True, precision=BFloat16),
         **numpyro_steps(options, x),

@@ -2,7 +2,7 @@
 
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -25,8 +25,8 @@ REPEATING = ("2.13.", "2.14.")
 KEEPING = "2.14"
 """The first version known to find a graph on disk without an error (2.7 does not)."""
 
-JOINING = "2.14."
-"""The version of torch whose kernels are known to compile together."""
+KNOWN = "2.14."
+"""The version of torch whose kernels and calls we know well enough to change them."""
 
 FEW_FUSED = 4
 """Loops fused into one where torch 2.14 fails with a KeyError to fuse more (mixture priors)."""
@@ -77,7 +77,8 @@ def _compile(function: Callable[..., Any], inputs: Sequence[Tensor]) -> Callable
         "fallback_random": not cuda,
         "cpp.vec_isa_ok": inductor.cpp.vec_isa_ok is not False,
     }
-    with inductor.patch(options), _kept_for(inputs), _joined(cuda):
+    ours = not cuda and torch.__version__.startswith(KNOWN) and sys.platform != "win32"
+    with inductor.patch(options), _kept_for(inputs, ours), _ours() if ours else nullcontext():
         try:
             return _by_inductor(graph, fakes)
         except Exception as error:
@@ -87,17 +88,18 @@ def _compile(function: Callable[..., Any], inputs: Sequence[Tensor]) -> Callable
                 return _by_inductor(graph, fakes)
 
 
-def _joined(cuda: bool) -> AbstractContextManager[None]:
-    """Compile the C++ kernels of a graph together, where torch and the system are known for it."""
-    if cuda or not torch.__version__.startswith(JOINING) or sys.platform == "win32":
-        return nullcontext()
-    from .kernels import compiled_together  # it loads the compiler
+@contextmanager
+def _ours() -> Iterator[None]:
+    """Compile the C++ kernels of a graph together, and call some operations as functions."""
+    from .calls import called_directly  # they load the compiler
+    from .kernels import compiled_together
 
-    return compiled_together()
+    with compiled_together(), called_directly():
+        yield
 
 
 @contextmanager
-def _kept_for(inputs: Sequence[Tensor]) -> Iterator[None]:
+def _kept_for(inputs: Sequence[Tensor], ours: bool) -> Iterator[None]:
     """Keep graphs on disk for inputs that share memory in the same way, on the same machine.
 
     Code on the CPU depends on this, and not every version of torch has it in a graph's key.
@@ -107,6 +109,7 @@ def _kept_for(inputs: Sequence[Tensor]) -> Iterator[None]:
     sharing = {n: place for n, place in enumerate(places) if memory.count(memory[n]) > 1}
     instructions = torch.backends.cpu.get_cpu_capability()
     tag = f"{instructions} {torch.get_num_threads()} {torch.get_default_dtype()} {sharing}"
+    tag += " with our functions" * ours
     config: Any = torch.compiler.config
     with config.patch(cache_key_tag=config.cache_key_tag + tag):
         yield

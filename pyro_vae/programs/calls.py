@@ -1,0 +1,58 @@
+"""Operations that a graph on the CPU calls as Python functions. Imported for graphs alone.
+
+TorchInductor calls an operation for which it has no code through torch's dispatcher: its arguments
+are boxed, and matched with a schema. Between large products, which take the caches, this costs 30
+to 60 us. A Python function costs a few.
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from threading import RLock
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch._inductor.ir import FallbackKernel
+from torch._inductor.select_algorithm import extern_kernels
+
+from ..nets.products import onednn
+
+
+def normal(like: Tensor, mean: float = 0.0, std: float = 1.0, *, generator: Any = None) -> Tensor:
+    """The numbers of ``torch.Tensor.normal_``, in memory of their own."""
+    return torch.empty_like(like).normal_(mean, std, generator=generator)
+
+
+FUNCTIONS: dict[str, Callable[..., Tensor]] = {
+    "torch.ops.pyro_vae.mm.default": onednn,
+    "torch.ops.aten.normal_functional.default": normal,
+}
+"""By the name with which a graph would call the operation."""
+
+for function in FUNCTIONS.values():  # graphs, also those on disk, find them there
+    setattr(extern_kernels, f"pyro_vae_{function.__name__}", function)
+
+
+@contextmanager
+def called_directly() -> Iterator[None]:
+    """Call these functions in the graphs that this thread compiles inside."""
+    with _lock:
+        token = _ours.set(True)
+        FallbackKernel.get_kernel_name = _name  # type: ignore[method-assign]
+        try:
+            yield
+        finally:
+            _ours.reset(token)
+            if not _ours.get():  # not inside another graph
+                del FallbackKernel.get_kernel_name
+
+
+_lock = RLock()
+_ours: ContextVar[bool] = ContextVar("_ours", default=False)  # false in other threads
+
+
+def _name(self: Any) -> str:
+    name = super(FallbackKernel, self).get_kernel_name()
+    function = FUNCTIONS.get(name) if _ours.get() else None
+    return f"extern_kernels.pyro_vae_{function.__name__}" if function else name

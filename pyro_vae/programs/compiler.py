@@ -91,11 +91,13 @@ def _compile(function: Callable[..., Any], inputs: Sequence[Tensor]) -> Callable
 @contextmanager
 def _ours() -> Iterator[None]:
     """Compile the C++ kernels of a graph together, and call some operations as functions."""
-    from .calls import called_directly  # they load the compiler
-    from .kernels import compiled_together
+    from .kernels import compiled_together  # it loads the compiler
 
-    with compiled_together(), called_directly():
-        yield
+    with compiled_together():
+        from .calls import called_directly  # loads more of it, while headers are compiled
+
+        with called_directly():
+            yield
 
 
 @contextmanager

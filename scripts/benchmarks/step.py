@@ -15,6 +15,7 @@ from .contestants import (
     random_images,
     several,
     stock,
+    traces_alone,
     vae,
 )
 from .numpyro_rows import steps as numpyro_steps
@@ -58,6 +59,7 @@ def step_rows(options: Options) -> Rows:
         "hand-written, default Adam": hand_written(options, x),
         f"{REFERENCE}, torch.compile": hand_written(options, x, compile=True, fused=True),
         **(cuda_rows(options, x) if x.is_cuda else {}),
+        "Pyro runs both programs, loss by hand": traces_alone(options, x, fused=True),
         "Pyro SVI, Trace_ELBO": stock(options, x, elbo),
         "Pyro SVI, Trace_ELBO, our programs": stock(options, x, elbo, vae),
         "Pyro SVI, TraceMeanField_ELBO": stock(options, x, pyro.infer.TraceMeanField_ELBO()),

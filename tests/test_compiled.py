@@ -555,6 +555,35 @@ def test_an_objective_may_have_its_own_constructor(traced_only):
     assert_same_training(dense, 64, adam, loss=Reconstruction(2.0))
 
 
+def test_a_number_of_the_objective_that_changes_is_refused(traced_only):
+    *_, svi = trained(dense, 64, adam, compile=True, loss=Reconstruction(2.0))
+    object.__setattr__(svi.objective, "weight", 3.0)
+    with pytest.raises(ValueError, match=r"expected Reconstruction.weight = 2.0, .* got 3.0"):
+        svi.step(torch.zeros(8, 64))
+
+
+class CountsEight(nn.Module):
+    """Counts the batches of eight data."""
+
+    def __init__(self):
+        super().__init__()
+        self.net, self.runs = mlp(64, 4), 0
+
+    def forward(self, x):
+        self.runs += len(x) == 8
+        return self.net(x)
+
+
+def test_a_number_that_changes_is_refused_beyond_the_limit_of_graphs(traced_only):
+    """Within several steps in a call."""
+    vae = VAE(StandardNormal(2), Bernoulli(mlp(2, 64)), DiagonalNormal(CountsEight()))
+    svi = SVI(vae.model, vae.guide, adam(list(vae.parameters())), Trace_ELBO(), compile=True)
+    for rows in range(1, 1 + compiled.MAX_GRAPHS):
+        svi.step(torch.zeros(rows, 64))
+    with pytest.raises(ValueError, match=r"expected CountsEight.runs = \d, .* got \d"):
+        svi.steps([(torch.zeros(8, 64),)] * 3)
+
+
 @pytest.mark.parametrize("shape", [(), (1,)])
 def test_a_learning_rate_may_be_a_tensor(traced_only, shape):
     """Also of a parameter of shape ()."""

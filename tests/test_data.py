@@ -156,11 +156,13 @@ def test_bernoulli_is_certain_at_both_ends(monkeypatch, levels, u):
 @pytest.mark.parametrize("kind", ["grey", "dynamic"])
 def test_batches_are_those_asked_for_one_by_one(monkeypatch, kind):
     """Of certain pixels, for which a draw is no matter of chance; three batches at once."""
-    monkeypatch.setattr("pyro_vae.data.images.TOGETHER", 3 * 4 * 256)
+    monkeypatch.setattr("pyro_vae.data.adapters.GROUP_BYTES", 3 * 4 * 256 * 4)
     values = torch.tensor([0, 255], dtype=torch.uint8)[torch.randint(2, (40, 256))]
     images = Images(values, (1, 16, 16), Pixels(kind), 255)
     indices = torch.randperm(18).split(4)
-    got = list(images.batches(indices))
+    groups = list(images.batches(indices))
+    assert [len(some) for some in groups] == [3, 2]
+    got = [x for some in groups for (x,) in some]
     assert [len(x) for x in got] == [4, 4, 4, 4, 2]
     for x, index in zip(got, indices, strict=True):
         assert x.equal(values[index] / 255)

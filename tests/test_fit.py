@@ -32,6 +32,8 @@ from pyro_vae import (
     linear,
     mlp,
 )
+from pyro_vae.data import Images
+from pyro_vae.data.adapters import as_data
 from pyro_vae.evaluation.latents import active_units
 from pyro_vae.objectives.objective import Estimate
 from pyro_vae.training.checkpoint import load_checkpoint
@@ -39,7 +41,8 @@ from pyro_vae.training.epoch import (
     NonFinite,
     _checked,
     epoch_batches,
-    grouped,
+    steps,
+    take_all,
     train_epoch,
     validate,
 )
@@ -504,7 +507,7 @@ def test_a_loss_that_is_not_finite_is_named_and_reproduced(tmp_path):
     svi._checked = True
     assert reproduce(svi, data, tmp_path / "failure.pt").isnan()
     assert svi.num_steps == failure["step"]
-    assert torch.equal(data.visits[failure["batch_number"] - 1], failure["indices"])
+    assert torch.equal(data.visits[-1], failure["indices"])
     with pytest.raises(ValueError, match=r"expected training set length 40 .* got 41"):
         reproduce(svi, Rows(torch.zeros(41, 64)), tmp_path / "failure.pt")
 
@@ -544,31 +547,79 @@ def test_the_first_bad_loss_of_an_interval_is_found():
     assert math.isnan(row[2])
 
 
-def test_the_sums_of_an_epoch_have_the_precision_of_the_loss(monkeypatch):
+def test_the_sums_of_an_epoch_have_the_precision_of_the_loss():
     pair = VAE(StandardNormal(2), Bernoulli(mlp(2, 4)), DiagonalNormal(mlp(4, 4))).double()
     optim = torch.optim.Adam(pair.parameters(), lr=1e-3)
     svi = SVI(pair.model, pair.guide, optim, Trace_ELBO())
     data = Rows(torch.ones(6, 4, dtype=torch.float64))
-    estimates, counts, steps = [], [], svi.steps
-    monkeypatch.setattr(svi, "steps", lambda batches: estimates.extend(steps(batches)) or estimates)
-    sums = train_epoch(svi, data, [torch.arange(6)] * 2, 0, 1, counts.append)
+    losses = []
+    sums = train_epoch(
+        svi, data, [torch.arange(6)] * 2, 0, 1, lambda: losses.append(svi.estimate.loss)
+    )
     assert sums.loss.dtype == torch.float64
-    assert sums.loss == sum(estimate.loss for estimate in estimates)
-    assert counts == [len(estimates)] == [2]
+    assert len(losses) == 2
+    assert sums.loss == sum(losses)
 
 
-@pytest.mark.parametrize(
-    ("size", "expected"), [(1, [50, 50, 4]), (2**18, [6] * 17 + [2]), (2**22, [1] * 104)]
-)
-def test_batches_are_taken_together_up_to_some_bytes(size, expected):
-    """A batch of a later group is not asked for before the steps of the group."""
-    asked = []
-    batches = (asked.append(i) or (torch.empty(size, device="meta"),) for i in range(104))
-    found = []
-    for group in grouped(batches):
-        found.append(len(group))
-        assert len(asked) == sum(found)
-    assert found == expected
+class Watched(Rows):
+    """The user's own data, in memory that is used again, which look at the training."""
+
+    def __init__(self, *columns: Tensor) -> None:
+        super().__init__(*columns)
+        self.memory, self.steps = torch.empty(100, 64), []
+
+    def batch(self, indices: Tensor) -> Tensor:
+        self.steps.append(self.svi.num_steps)
+        return torch.index_select(self.columns[0], 0, indices, out=self.memory[: len(indices)])
+
+
+def test_a_batch_of_the_users_data_is_asked_for_after_the_last_step():
+    rows = Bits(40).probabilities.round()
+    losses = []
+    for data in (rows, Watched(rows)):
+        svi, _ = make()
+        data.svi = svi
+        losses.append([record.loss for record in fit(svi, data, epochs=2, **OPTIONS)])
+    assert data.steps == list(range(6))
+    assert losses[0] == losses[1]
+
+
+def test_batches_of_our_data_are_taken_together():
+    """With the same steps: each estimate is there before the next step."""
+    data = as_data(torch.rand(300, 28 * 28).round())
+    indices = torch.arange(300).split(20)
+    groups = [len(some) for some in take_all(data, indices, torch.device("cpu"))]
+    assert groups == [15]
+    assert [len(some) for some in take_all(data, indices * 8, torch.device("cpu"))] == [100, 20]
+    images = Images(torch.full((300, 784), 9, dtype=torch.uint8), (1, 28, 28), "dynamic", 255)
+    assert [len(some) for some in take_all(images, indices * 8, torch.device("cpu"))] == [100, 20]
+    torch.manual_seed(0)
+    pair = VAE(StandardNormal(2), Bernoulli(mlp(2, 784)), DiagonalNormal(mlp(784, 4)))
+    svi = SVI(pair.model, pair.guide, torch.optim.Adam(pair.parameters()), Trace_ELBO())
+    for number, (estimate, batch) in enumerate(steps(svi, data, list(indices)), 1):
+        assert svi.num_steps == number
+        assert estimate is svi.estimate
+        assert torch.equal(batch[0], data.columns[0][indices[number - 1]])
+
+
+def test_a_failing_step_is_repeated_with_its_pixels_and_noise(tmp_path):
+    """Its batch was drawn together with others."""
+    values = torch.randint(256, (40, 64), generator=torch.Generator().manual_seed(0))
+    data = Images(values.to(torch.uint8), (1, 8, 8), "dynamic", levels=255)
+
+    def failing():
+        svi, _ = make()
+        svi.objective = Trace_ELBO(beta=lambda step: math.inf if step == 4 else 1.0)
+        return svi
+
+    svi = failing()
+    with pytest.raises(FloatingPointError, match=r"a loss of nan in epoch 2, step 5 \(batch 2"):
+        fit(svi, data, epochs=3, folder=tmp_path, **OPTIONS)
+    assert svi.num_steps == 5
+    again = failing()
+    assert reproduce(again, data, tmp_path / "failure.pt").isnan()
+    assert again.num_steps == 5
+    assert again.estimate.log_likelihood == svi.estimate.log_likelihood
 
 
 def error(folder, svi=None, train=TRAIN, validation=VALIDATION, make_options=(), **options):

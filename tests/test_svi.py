@@ -633,6 +633,33 @@ def test_several_steps_are_taken_by_a_step_of_the_users_own():
     assert len({estimate.loss.item() for estimate in estimates}) == 3
 
 
+def test_a_step_that_is_replaced_for_all_is_the_step_of_several(monkeypatch):
+    taken = []
+    step = SVI.step
+    monkeypatch.setattr(SVI, "step", lambda self, *args: taken.append(step(self, *args)))
+    module = plain_vae()
+    svi = svi_of(module.model, module.guide, module)
+    estimates = svi.steps([(binary(),)] * 2)
+    assert taken == [estimate.loss for estimate in estimates]
+
+
+@pytest.mark.parametrize("compile", [False, True])
+def test_beta_may_depend_on_the_step_before(traced_only, compile):
+    """Of several steps in a call, too."""
+
+    def losses(take):
+        torch.manual_seed(0)
+        module = plain_vae()
+        adam = torch.optim.Adam(module.parameters())
+        loss = Trace_ELBO(beta=lambda step: 1 / (1 + abs(float(svi.estimate.kl))) if step else 1.0)
+        svi = SVI(module.model, module.guide, adam, loss, compile=compile)
+        return torch.stack(take(svi, [(binary(),)] * 4))
+
+    each = losses(lambda svi, batches: [svi.step(*batch) for batch in batches])
+    together = losses(lambda svi, batches: [estimate.loss for estimate in svi.steps(batches)])
+    torch.testing.assert_close(together, each, rtol=0, atol=0)
+
+
 def test_steps_before_a_failing_one_count():
     module = plain_vae()
     svi = svi_of(module.model, module.guide, module)

@@ -4,7 +4,7 @@ An *argument* is one of the values that model and guide are called with: x, a ma
 """
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, Protocol
 
 import numpy as np
@@ -20,6 +20,9 @@ from torch.utils.data import (
 
 CHECKED = 1 << 22
 """How many numbers are looked at together: all of them may not fit into memory."""
+
+GROUP_BYTES = 6 << 20
+"""The size of several batches that are taken together."""
 
 Batch = tuple[Tensor, ...]
 """The arguments of model and guide for some data."""
@@ -49,6 +52,18 @@ def take(data: Data, indices: Tensor) -> Batch:
     return (batch,) if isinstance(batch, Tensor) else batch
 
 
+def together(indices: Sequence[Tensor], row_bytes: int) -> Iterator[Sequence[Tensor]]:
+    """Several batches of indices at a time, whose rows have ``GROUP_BYTES`` together, or one.
+
+    >>> [len(some) for some in together([torch.arange(128)] * 20, row_bytes=4 * 784)]
+    [15, 5]
+    """
+    size = row_bytes * max((len(each) for each in indices), default=1)
+    number = max(GROUP_BYTES // max(size, 1), 1)
+    for start in range(0, len(indices), number):
+        yield indices[start : start + number]
+
+
 class Columns:
     """Tensors (N, ...) of equal length N, one for each argument of the programs.
 
@@ -75,6 +90,11 @@ class Columns:
             column.index_select(0, indices.to(column.device)).to(indices.device)
             for column in self.columns
         )
+
+    def batches(self, indices: Sequence[Tensor]) -> Iterator[list[Batch]]:
+        """Yield several batches at a time."""
+        for some in together(indices, sum(column[:1].nbytes for column in self.columns)):
+            yield [self.batch(each) for each in some]
 
 
 class Items:

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -101,3 +102,23 @@ def adam_update(
         torch.maximum(largest[0], second, out=largest[0])
     root = (largest[0] if largest else second).sqrt()
     p.sub_(lr * corrections[0] * first / (root * corrections[1] + flags["eps"]))
+
+
+def scalar(value: Any, device: torch.device, dtype: torch.dtype) -> Tensor:
+    """A number as a tensor on the device, without synchronising with the device."""
+    if isinstance(value, Tensor):
+        return value.to(device)
+    return _constant(float(value), device, dtype)
+
+
+def learning_rate(lr: Any, like: Corrections) -> Tensor:
+    """A learning rate as a tensor of shape (); torch takes tensors of one element too."""
+    if isinstance(lr, Tensor):
+        lr = lr.detach().to(like.dtype).reshape(())
+    return scalar(lr, like.device, like.dtype)
+
+
+@lru_cache(maxsize=64)
+def _constant(value: float, device: torch.device, dtype: torch.dtype) -> Tensor:
+    """A tensor that no graph writes to: nearly all steps have the same numbers."""
+    return torch.full((), value, device=device, dtype=dtype)

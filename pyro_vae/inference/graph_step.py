@@ -4,10 +4,9 @@ Everything that changes from step to step is a tensor input of the graph: parame
 optimiser's state, learning rates, beta, the data.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
-from functools import lru_cache
-from itertools import chain, groupby
+from itertools import chain
 from typing import Any, cast
 
 import torch
@@ -19,7 +18,7 @@ from ..programs.graphs import Graphs, Numbers
 from ..programs.isolation import isolated
 from ..programs.pair import Pair
 from ..programs.rows import Call, tensor_kinds
-from .adam import FLAGS, Corrections, adam_state, adam_update
+from .adam import FLAGS, Corrections, adam_state, adam_update, learning_rate, scalar
 from .distributed import world_size
 from .step import EagerGradients, Gradients, SeparateSteps, Steps, trained
 
@@ -76,7 +75,7 @@ class _Graph:
         annealed = getattr(objective, "beta", None) is not None
 
         def flat(objective: Objective, call: Call, rates: Sequence[Tensor]) -> tuple[Any, ...]:
-            beta = [_scalar(cast(Any, objective).beta, device, dtype)] if annealed else []
+            beta = [scalar(cast(Any, objective).beta, device, dtype)] if annealed else []
             return (*rates, *beta, *call[0], *([call[1]] if call[1] else []))
 
         def function(tensors: dict[str, Tensor], slots: Any, data: Any) -> list[Tensor]:
@@ -124,7 +123,7 @@ class GraphGradients(_Graph):
 class FusedSteps(_Graph):
     """Objective, gradient, clip and the update of Adam or AdamW, as one graph.
 
-    What the graph depends on is looked up once for several steps.
+    What the graph depends on is looked up before the first of several steps of one kind.
     """
 
     optim: Adam
@@ -136,22 +135,30 @@ class FusedSteps(_Graph):
         self._key: Any = None
 
     def __call__(
-        self, objectives: Sequence[Objective], calls: Sequence[Call]
+        self, objectives: Iterable[Objective], calls: Sequence[Call]
     ) -> Iterator[Estimate]:
         self.optim._opt_called = True  # type: ignore[attr-defined]  # for lr schedulers
-        self._check_numbers(objectives[0])
-        self.graphs.modules.numbers.check()
-        for kinds, group in groupby(zip(objectives, calls, strict=True), self._kinds):
-            steps = list(group)
-            key = kinds, self._tensors_and_settings()
-            if key != self._key:
-                self._bound = self.bound_with_update(*steps[0])
-                self._key = kinds, self._tensors_and_settings()  # the first step makes the state
-            yield from self._bound(steps)
+        last = None
+        for left, objective, call in zip(range(len(calls), 0, -1), objectives, calls, strict=True):
+            kinds = self._kinds(objective, call)
+            if kinds != last:
+                run = self._prepared(kinds, objective, call)(left)
+                last = kinds
+            yield run(objective, call)
 
-    def _kinds(self, step: tuple[Objective, Call]) -> Any:
+    def _prepared(
+        self, kinds: Any, objective: Objective, call: Call
+    ) -> Callable[[int], Callable[[Objective, Call], Estimate]]:
+        """The steps of a kind; they are bound anew where anything has changed."""
+        self._check_numbers(objective)
+        self.graphs.modules.numbers.check()
+        if self._key != (kinds, self._tensors_and_settings()):
+            self._bound = self.bound_with_update(objective, call)
+            self._key = kinds, self._tensors_and_settings()  # with the state that this has made
+        return self._bound
+
+    def _kinds(self, objective: Objective, call: Call) -> Any:
         """The objective without beta, and shapes, types and devices of the data."""
-        objective, call = step
         if objective is not self._objective:  # without a schedule it is always the same
             self._objective, self._kind = objective, objective_key(objective)
         return self._kind, tensor_kinds(call)
@@ -174,8 +181,11 @@ class FusedSteps(_Graph):
 
     def bound_with_update(
         self, objective: Objective, call: Call
-    ) -> Callable[[Sequence[tuple[Objective, Call]]], Iterator[Estimate]]:
-        """The steps for objectives that differ in beta alone, and for data of this shape."""
+    ) -> Callable[[int], Callable[[Objective, Call], Estimate]]:
+        """The step of objectives that differ in beta alone, and of data of this shape.
+
+        It is given for so many steps, between which nothing else changes the step counts.
+        """
         groups = self.optim.param_groups
         group_of = {p: i for i, group in enumerate(groups) for p in group["params"]}
         names = dict(sorted(self.names().items(), key=lambda item: group_of[item[1]]))
@@ -189,12 +199,14 @@ class FusedSteps(_Graph):
         parts = {i: [s for s, j in zip(state, which, strict=True) if i == j] for i in used}
         corrections = {i: Corrections(parts[i], groups[i]["betas"]) for i in used}
 
-        def rates(steps: int) -> list[list[Tensor]]:
-            """The learning rate and the corrections of each group, for each of several steps."""
+        def rates(columns: Iterable[Tensor]) -> list[Tensor]:
+            """The learning rate and the corrections of each group, one after the other."""
             now = self.optim.param_groups
-            lrs = [_rate(now[i]["lr"], each) for i, each in corrections.items()]
-            columns = zip(*(each(steps) for each in corrections.values()), strict=True)
-            return [[*chain(*zip(lrs, column, strict=True))] for column in columns]
+            lrs = [learning_rate(now[i]["lr"], each) for i, each in corrections.items()]
+            return [*chain(*zip(lrs, columns, strict=True))]
+
+        def ahead(steps: int) -> Iterator[tuple[Tensor, ...]]:
+            return zip(*(each(steps) for each in corrections.values()), strict=True)
 
         def update(
             tensors: dict[str, Tensor], grads: list[Tensor | None], slots: Any, numbers: Any
@@ -210,11 +222,14 @@ class FusedSteps(_Graph):
             return []
 
         key = tuple(which), repr(flags), self.clip_norm
-        graph = self.bound(objective, call, list(names), update, state, rates(1)[0], key)
-        return lambda steps: (
-            Estimate(*graph(*step, numbers))
-            for step, numbers in zip(steps, rates(len(steps)), strict=True)
-        )
+        first = rates(next(ahead(1)))
+        graph = self.bound(objective, call, list(names), update, state, first, key)
+
+        def steps(number: int) -> Callable[[Objective, Call], Estimate]:
+            columns = ahead(number)
+            return lambda objective, call: Estimate(*graph(objective, call, rates(next(columns))))
+
+        return steps
 
 
 def clipped(grads: Sequence[Tensor | None], max_norm: float) -> list[Tensor | None]:
@@ -227,23 +242,3 @@ def clipped(grads: Sequence[Tensor | None], max_norm: float) -> list[Tensor | No
 def objective_key(objective: Objective) -> Any:
     """The part of an objective that a graph depends on: everything except the value of beta."""
     return replace(cast(Any, objective), beta=None) if hasattr(objective, "beta") else objective
-
-
-def _scalar(value: Any, device: torch.device, dtype: torch.dtype) -> Tensor:
-    """A number as a tensor on the device, without synchronising with the device."""
-    if isinstance(value, Tensor):
-        return value.to(device)
-    return _constant(float(value), device, dtype)
-
-
-def _rate(lr: Any, like: Corrections) -> Tensor:
-    """A learning rate as a tensor of shape (); torch takes tensors of one element too."""
-    if isinstance(lr, Tensor):
-        lr = lr.detach().to(like.dtype).reshape(())
-    return _scalar(lr, like.device, like.dtype)
-
-
-@lru_cache(maxsize=64)
-def _constant(value: float, device: torch.device, dtype: torch.dtype) -> Tensor:
-    """A tensor that no graph writes to: nearly all steps have the same numbers."""
-    return torch.full((), value, device=device, dtype=dtype)

@@ -3,7 +3,7 @@
 :mod:`pyro_vae.inference.graph_step` has the steps that are compiled graphs.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Protocol
 
 import torch
@@ -23,13 +23,14 @@ class Gradients(Protocol):
 
 
 class Steps(Protocol):
-    """Takes an optimisation step for each objective and call; yields the estimates one by one.
+    """Takes an optimisation step for each call; yields each estimate after its step.
 
-    In between nothing else may run that changes modules, optimiser or objectives.
+    An objective is asked for before its step. Between the steps nothing else may change modules or
+    optimiser, except for learning rates.
     """
 
     def __call__(
-        self, objectives: Sequence[Objective], calls: Sequence[Call]
+        self, objectives: Iterable[Objective], calls: Sequence[Call]
     ) -> Iterator[Estimate]: ...
 
 
@@ -59,7 +60,7 @@ class SeparateSteps:
         self._alike = world_size() == 1
 
     def __call__(
-        self, objectives: Sequence[Objective], calls: Sequence[Call]
+        self, objectives: Iterable[Objective], calls: Sequence[Call]
     ) -> Iterator[Estimate]:
         yield from map(self._step, objectives, calls)
 

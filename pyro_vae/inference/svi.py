@@ -1,6 +1,6 @@
 """Stochastic variational inference over modules: Pyro's ``SVI`` with a torch optimiser."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, cast
 
 import pyro.infer
@@ -99,42 +99,46 @@ class SVI(pyro.infer.SVI):
     def steps(self, batches: Iterable[tuple[Any, ...]]) -> list[Estimate]:
         """Take a step for each batch, a tuple of arguments; return the estimates of the steps.
 
-        The same as :meth:`step` for each of them. Compiled steps are faster by some percent: what
-        may have changed since the last call is looked up once for all of them. The batches are
-        gathered before the first step. Raises ``TypeError`` where one is no tuple.
+        The same as :meth:`step` for each of them; a child's own ``step`` is called. The batches are
+        gathered first, so each needs memory of its own. Compiled steps take less time: what may
+        have changed since the last call is looked up once. Raises ``TypeError`` where a batch is no
+        tuple.
 
         >>> svi = SVI(vae.model, vae.guide, torch.optim.Adam(vae.parameters()), loss=Trace_ELBO())
         >>> estimates = svi.steps([(torch.ones(8, 64),), (torch.zeros(8, 64),)])
         >>> [estimate.loss.shape for estimate in estimates]
         [torch.Size([]), torch.Size([])]
         """
-        calls: list[Call] = [(batch, {}) for batch in batches]
-        for batch, _ in calls:
+        gathered = list(batches)
+        for batch in gathered:
             if not isinstance(batch, tuple):
                 raise TypeError(
                     f"expected a tuple of arguments for each step, got a {type(batch).__name__}"
                 )
-        if getattr(self.step, "__func__", None) is SVI.step:
-            return self._take(calls)
-        estimates = []
-        for batch, _ in calls:
-            self.step(*batch)  # a step of the user's own may do anything
-            estimates.append(cast(Estimate, self.estimate))
-        return estimates
+        return list(self.iter_steps(gathered))
 
-    def _take(self, calls: Sequence[Call]) -> list[Estimate]:
-        """Take a step for each call."""
-        if not calls:
-            return []
-        objectives = [self.objective.at(self.num_steps + i) for i in range(len(calls))]
-        if not self._checked:
-            self._check(objectives[0], *calls[0])
-        estimates = []
+    def iter_steps(self, batches: Sequence[Sequence[Any]]) -> Iterator[Estimate]:
+        """Take the steps of :meth:`steps`; yield each estimate after its step.
+
+        Who takes them may look in between, and change learning rates and the data of tensors, but
+        nothing else of modules, optimiser and objective.
+        """
+        if getattr(self.step, "__func__", None) is _STEP:
+            yield from self._take([(tuple(batch), {}) for batch in batches])
+            return
+        for batch in batches:
+            self.step(*batch)  # the user's own
+            yield cast(Estimate, self.estimate)
+
+    def _take(self, calls: Sequence[Call]) -> Iterator[Estimate]:
+        """Take a step for each call; yield each estimate after its step."""
+        if calls and not self._checked:
+            self._check(self.objective.at(self.num_steps), *calls[0])
+        objectives = (self.objective.at(self.num_steps) for _ in calls)
         for estimate in self._steps(objectives, calls):
             self.num_steps += 1
             self.estimate = estimate
-            estimates.append(estimate)
-        return estimates
+            yield estimate
 
     def _check(self, objective: Objective, args: Any, kwargs: Any) -> None:
         """Validate programs and data on the first batch, before any parameter changes."""
@@ -170,3 +174,7 @@ class SVI(pyro.infer.SVI):
         with self.pair.looking():
             objective = self.objective.at(self.num_steps)
             return objective.score(self.pair, args, kwargs).loss
+
+
+_STEP = SVI.step
+"""A step that a child, or somebody who looks at each step, may replace."""

@@ -12,6 +12,7 @@ from threading import RLock
 from typing import Any
 
 import torch
+import torch.compiler.config
 from torch import Tensor
 from torch._inductor.ir import FallbackKernel
 from torch._inductor.select_algorithm import extern_kernels
@@ -30,22 +31,32 @@ FUNCTIONS: dict[str, Callable[..., Tensor]] = {
 }
 """By the name with which a graph would call the operation."""
 
-for function in FUNCTIONS.values():  # graphs, also those on disk, find them there
-    setattr(extern_kernels, f"pyro_vae_{function.__name__}", function)
+NAMES = {name: f"pyro_vae_{function.__name__}" for name, function in FUNCTIONS.items()}
+"""By the same name: where graphs, also those on disk, find the function in ``extern_kernels``."""
+
+for name, function in FUNCTIONS.items():
+    setattr(extern_kernels, NAMES[name], function)
 
 
 @contextmanager
 def called_directly() -> Iterator[None]:
-    """Call these functions in the graphs that this thread compiles inside."""
-    with _lock:
-        token = _ours.set(True)
+    """Call these functions in the graphs that this thread compiles inside.
+
+    Such graphs are kept on disk apart from those of other versions, which have other functions.
+    """
+    config: Any = torch.compiler.config
+    tag = f"{config.cache_key_tag} {sorted(NAMES.values())}"
+    with _lock, config.patch(cache_key_tag=tag):
+        token, before = _ours.set(True), vars(FallbackKernel).get("get_kernel_name")
         FallbackKernel.get_kernel_name = _name  # type: ignore[method-assign]
         try:
             yield
         finally:
             _ours.reset(token)
-            if not _ours.get():  # not inside another graph
+            if before is None:
                 del FallbackKernel.get_kernel_name
+            else:
+                FallbackKernel.get_kernel_name = before  # type: ignore[method-assign]
 
 
 _lock = RLock()
@@ -54,5 +65,4 @@ _ours: ContextVar[bool] = ContextVar("_ours", default=False)  # false in other t
 
 def _name(self: Any) -> str:
     name = super(FallbackKernel, self).get_kernel_name()
-    function = FUNCTIONS.get(name) if _ours.get() else None
-    return f"extern_kernels.pyro_vae_{function.__name__}" if function else name
+    return f"extern_kernels.{NAMES[name]}" if _ours.get() and name in NAMES else name

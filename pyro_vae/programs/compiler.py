@@ -78,7 +78,7 @@ def _compile(function: Callable[..., Any], inputs: Sequence[Tensor]) -> Callable
         "cpp.vec_isa_ok": inductor.cpp.vec_isa_ok is not False,
     }
     ours = not cuda and torch.__version__.startswith(KNOWN) and sys.platform != "win32"
-    with inductor.patch(options), _kept_for(inputs, ours), _ours() if ours else nullcontext():
+    with inductor.patch(options), _kept_for(inputs), _ours() if ours else nullcontext():
         try:
             return _by_inductor(graph, fakes)
         except Exception as error:
@@ -101,7 +101,7 @@ def _ours() -> Iterator[None]:
 
 
 @contextmanager
-def _kept_for(inputs: Sequence[Tensor], ours: bool) -> Iterator[None]:
+def _kept_for(inputs: Sequence[Tensor]) -> Iterator[None]:
     """Keep graphs on disk for inputs that share memory in the same way, on the same machine.
 
     Code on the CPU depends on this, and not every version of torch has it in a graph's key.
@@ -111,7 +111,6 @@ def _kept_for(inputs: Sequence[Tensor], ours: bool) -> Iterator[None]:
     sharing = {n: place for n, place in enumerate(places) if memory.count(memory[n]) > 1}
     instructions = torch.backends.cpu.get_cpu_capability()
     tag = f"{instructions} {torch.get_num_threads()} {torch.get_default_dtype()} {sharing}"
-    tag += " with our functions" * ours
     config: Any = torch.compiler.config
     with config.patch(cache_key_tag=config.cache_key_tag + tag):
         yield

@@ -172,13 +172,17 @@ class Graphs:
         key = (key, shapes, static, _hashable(spec), len(fixed), self.modules.modes())
         if key not in self._graphs:
             if len(self._graphs) == MAX_GRAPHS:
-                return lambda leaves: flat(*fixed, *_inputs(leaves))
+                return lambda leaves: self._eagerly(flat, [*fixed, *_inputs(leaves)])
             compiled = compile_graph(flat, [*fixed, *inputs])
             self.modules.numbers.check()  # a run may itself change them
             cuda = fixed[0].is_cuda
             self._graphs[key] = CudaGraph(compiled) if cuda else _plain(compiled)
         graph = self._graphs[key]
         return lambda leaves: graph(fixed, _inputs(leaves))
+
+    def _eagerly(self, function: Callable[..., Any], inputs: Sequence[Tensor]) -> Any:
+        self.modules.numbers.check()
+        return function(*inputs)
 
 
 def _inputs(leaves: Sequence[Any]) -> list[Tensor]:

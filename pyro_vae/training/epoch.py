@@ -5,16 +5,16 @@ the modes of the modules, are afterwards as they were before.
 """
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from itertools import islice
+from itertools import chain
 from typing import cast
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from ..data.adapters import Batch, Data, Loader, take
+from ..data.adapters import Batch, Columns, Data, Loader, take
 from ..data.images import Images
 from ..evaluation.latents import active_units, site_means
 from ..inference.distributed import all_reduce_sum, rank, world_size
@@ -25,9 +25,6 @@ from ..programs.isolation import in_mode
 
 CHECK_EVERY = 50
 """Checking a loss synchronises the accelerator with the CPU, so it is done every 50 steps."""
-
-TOGETHER = 6 << 20
-"""The bytes of the batches whose steps are taken in one call: as many as are drawn at once."""
 
 VALIDATION_BATCH = 1000
 
@@ -47,12 +44,12 @@ def train_epoch(
     batches: list[Tensor],
     seed: int,
     epoch: int,
-    progress: Callable[[int], object] = bool,
+    after_step: Callable[[], object] = bool,
 ) -> Estimate:
     """Take a step per batch; return the sums of loss, log-likelihood and KL over all processes.
 
-    ``progress`` is told the number of steps after each call that took some. The losses are checked
-    every ``CHECK_EVERY`` steps, on the CPU after each call; nothing else synchronises the device.
+    The losses are checked every ``CHECK_EVERY`` steps, on the CPU at every step; nothing else
+    synchronises the device. ``after_step`` may look, and change learning rates.
     Raises :class:`NonFinite` where a loss, or a weight after the last step, is not finite.
     """
     device = device_of(svi)
@@ -60,46 +57,41 @@ def train_epoch(
     unchecked: list[tuple[Estimate, Batch]] = []
     table: list[list[float]] = []
     with seeded(seed, epoch, 1 + rank()), in_mode(svi.pair.modules, True):
-        taken = 0
-        for some in grouped(take_all(data, batches, device)):
-            unchecked += zip(svi.steps(some), some, strict=True)
-            taken += len(some)
-            if len(unchecked) >= every or taken == len(batches):
+        for taken, (estimate, batch) in enumerate(steps(svi, data, batches), 1):
+            unchecked.append((estimate, batch))
+            if len(unchecked) == every or taken == len(batches):
                 table += _checked(unchecked, taken)
                 unchecked.clear()  # numbers alone are kept: tensors would scatter the free memory
-            progress(len(some))
-    _check_weights(svi, len(batches) - 1, some[-1])
+            after_step()
+    _check_weights(svi, len(batches) - 1, batch)
     totals = [sum(column) for column in zip(*table, strict=True)]
     dtype = torch.promote_types(cast(Estimate, svi.estimate).loss.dtype, torch.float32)
     return Estimate(*all_reduce_sum(torch.tensor(totals, dtype=dtype, device=device)))
 
 
-def grouped(batches: Iterable[Batch]) -> Iterator[list[Batch]]:
-    """As many batches at a time as have ``TOGETHER`` bytes; at most ``CHECK_EVERY``, at least one.
-
-    >>> [len(some) for some in grouped([(torch.zeros(2**18),)] * 8)]
-    [6, 2]
-    """
-    left = iter(batches)
-    for first in left:
-        number = TOGETHER // max(sum(x.nbytes for x in first), 1)
-        yield [first, *islice(left, min(max(number, 1), CHECK_EVERY) - 1)]
+def steps(svi: SVI, data: Data | Loader, batches: list[Tensor]) -> Iterator[tuple[Estimate, Batch]]:
+    """Take a step per batch of indices; yield its estimate and the batch after each."""
+    for some in take_all(data, batches, device_of(svi)):
+        yield from zip(svi.iter_steps(some), some, strict=True)
 
 
 def take_all(
     data: Data | Loader, batches: Sequence[Tensor], device: torch.device
-) -> Iterator[Batch]:
-    """The batches with these indices, on the device; a loader takes those of its own order."""
+) -> Iterator[Sequence[Batch]]:
+    """The batches with these indices, on the device; a loader takes those of its own order.
+
+    Several of our own data at a time: what others do when a batch is asked for is not known.
+    """
     if isinstance(data, Loader):
-        yield from data.batches(device)
+        yield from ([batch] for batch in data.batches(device))
         return
     moved = torch.cat(list(batches)).to(device)  # one transfer for all of them
     parts = torch.split(moved, [len(indices) for indices in batches])
-    if isinstance(data, Images):
-        yield from ((x,) for x in data.batches(parts))
+    if isinstance(data, Images) or type(data) is Columns:
+        yield from data.batches(parts)
         return
     for indices in parts:
-        yield take(data, indices)
+        yield [take(data, indices)]
 
 
 def device_of(svi: SVI) -> torch.device:
@@ -142,7 +134,8 @@ def validate(svi: SVI, data: Data | Loader, seed: int) -> tuple[Estimate, int | 
     means = []
     indices = torch.arange(rank(), len(data), world_size()).to(device_of(svi))
     with seeded(seed, 0, 1 + rank()), svi.pair.looking():
-        for batch in take_all(data, torch.split(indices, VALIDATION_BATCH), indices.device):
+        groups = take_all(data, torch.split(indices, VALIDATION_BATCH), indices.device)
+        for batch in chain.from_iterable(groups):
             draw = svi.pair.draw(batch, {})
             log_likelihood = draw.total(draw.log_likelihood)
             kl = draw.total(draw.kl)

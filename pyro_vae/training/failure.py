@@ -1,5 +1,6 @@
 """What is saved of a training step that failed, and its repetition."""
 
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from .checkpoint import (
     restore_svi,
     save_checkpoint,
 )
-from .epoch import NonFinite, device_of, epoch_batches, grouped, seeded, take_all
+from .epoch import NonFinite, epoch_batches, seeded, steps
 
 FAILURE = "failure.pt"
 
@@ -65,11 +66,7 @@ def reproduce(svi: SVI, data: Any, path: Path) -> Tensor:
     restore_svi(svi, failure["state"], path)
     batches = epoch_batches(len(train), settings["batch size"], settings["seed"], epoch, *shard)
     with seeded(settings["seed"], epoch, 1 + shard[0]), in_mode(svi.pair.modules, True):
-        left = failure["batch_number"]
-        for some in grouped(take_all(train, batches, device_of(svi))):  # drawn as in the run
-            svi.steps(some[:left])
-            left -= len(some)
-            if left <= 0:
-                break
+        for _ in islice(steps(svi, train, batches), failure["batch_number"]):
+            pass
     loss: Tensor = svi.estimate.loss  # type: ignore[union-attr]
     return loss

@@ -138,30 +138,27 @@ class FusedSteps(_Graph):
         self, objectives: Iterable[Objective], calls: Sequence[Call]
     ) -> Iterator[Estimate]:
         self.optim._opt_called = True  # type: ignore[attr-defined]  # for lr schedulers
+        kinds = [tensor_kinds(call) for call in calls]  # here, where the caches are warm
         last = None
-        for left, objective, call in zip(range(len(calls), 0, -1), objectives, calls, strict=True):
-            kinds = self._kinds(objective, call)
-            if kinds != last:
-                run = self._prepared(kinds, objective, call)(left)
-                last = kinds
-            yield run(objective, call)
+        for i, objective in enumerate(objectives):
+            if objective is not self._objective:  # without a schedule it is always the same
+                self._objective, self._kind = objective, objective_key(objective)
+            kind = self._kind, kinds[i]
+            if kind != last:
+                run = self._prepared(kind, objective, calls[i])(len(calls) - i)
+                last = kind
+            yield run(objective, calls[i])
 
     def _prepared(
-        self, kinds: Any, objective: Objective, call: Call
+        self, kind: Any, objective: Objective, call: Call
     ) -> Callable[[int], Callable[[Objective, Call], Estimate]]:
-        """The steps of a kind; they are bound anew where anything has changed."""
+        """The steps of a kind of objective and data; they are bound anew where anything changed."""
         self._check_numbers(objective)
         self.graphs.modules.numbers.check()
-        if self._key != (kinds, self._tensors_and_settings()):
+        if self._key != (kind, self._tensors_and_settings()):
             self._bound = self.bound_with_update(objective, call)
-            self._key = kinds, self._tensors_and_settings()  # with the state that this has made
+            self._key = kind, self._tensors_and_settings()  # with the state that this has made
         return self._bound
-
-    def _kinds(self, objective: Objective, call: Call) -> Any:
-        """The objective without beta, and shapes, types and devices of the data."""
-        if objective is not self._objective:  # without a schedule it is always the same
-            self._objective, self._kind = objective, objective_key(objective)
-        return self._kind, tensor_kinds(call)
 
     def _tensors_and_settings(self) -> Any:
         """Where all tensors lie, which are trained, the modes, and the settings of the optimiser.

@@ -660,6 +660,16 @@ def test_beta_may_depend_on_the_step_before(traced_only, compile):
     torch.testing.assert_close(together, each, rtol=0, atol=0)
 
 
+def test_a_schedule_is_asked_once_for_each_step():
+    asked = []
+    module = plain_vae()
+    loss = Trace_ELBO(beta=lambda step: asked.append(step) or 1.0)
+    svi = svi_of(module.model, module.guide, module, loss)
+    svi.steps([(binary(),)] * 3)
+    svi.step(binary())
+    assert asked == [0, 1, 2, 3]
+
+
 def test_steps_before_a_failing_one_count():
     module = plain_vae()
     svi = svi_of(module.model, module.guide, module)

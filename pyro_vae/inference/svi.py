@@ -132,13 +132,18 @@ class SVI(pyro.infer.SVI):
 
     def _take(self, calls: Sequence[Call]) -> Iterator[Estimate]:
         """Take a step for each call; yield each estimate after its step."""
-        if calls and not self._checked:
-            self._check(self.objective.at(self.num_steps), *calls[0])
-        objectives = (self.objective.at(self.num_steps) for _ in calls)
-        for estimate in self._steps(objectives, calls):
+        for estimate in self._steps(self._objectives(calls), calls):
             self.num_steps += 1
             self.estimate = estimate
             yield estimate
+
+    def _objectives(self, calls: Sequence[Call]) -> Iterator[Objective]:
+        """The objective of each step, when it is asked for; the very first step is checked."""
+        for call in calls:
+            objective = self.objective.at(self.num_steps)
+            if not self._checked:
+                self._check(objective, *call)
+            yield objective
 
     def _check(self, objective: Objective, args: Any, kwargs: Any) -> None:
         """Validate programs and data on the first batch, before any parameter changes."""

@@ -602,6 +602,46 @@ def test_batches_of_our_data_are_taken_together():
         assert torch.equal(batch[0], data.columns[0][indices[number - 1]])
 
 
+class Listed(Rows):
+    """Batches as lists of arguments, one of which is no tensor."""
+
+    def batch(self, indices: Tensor) -> list[Tensor | None]:
+        return [self.columns[0][indices], None]
+
+
+def test_arguments_of_the_users_data_may_be_anything():
+    pair = VAE(StandardNormal(2), Bernoulli(mlp(2, 64)), DiagonalNormal(mlp(64, 4)))
+    svi = SVI(
+        lambda x, nothing: pair.model(x),
+        lambda x, nothing: pair.guide(x),
+        torch.optim.Adam(pair.parameters()),
+        Trace_ELBO(),
+    )
+    assert len(fit(svi, Listed(Bits(40).probabilities.round()), epochs=1, **OPTIONS)) == 1
+
+
+class Fragile(nn.Module):
+    """A network that refuses weights that are not finite."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.net = mlp(64, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not all(p.isfinite().all() for p in self.parameters()):
+            raise RuntimeError("weights that are not finite")
+        return self.net(x)
+
+
+def test_a_bad_loss_is_named_before_the_next_step_fails(tmp_path):
+    pair = VAE(StandardNormal(2), Bernoulli(mlp(2, 64)), DiagonalNormal(Fragile()))
+    loss = Trace_ELBO(beta=lambda step: math.inf if step == 1 else 1.0)
+    svi = SVI(pair.model, pair.guide, torch.optim.Adam(pair.parameters()), loss)
+    with pytest.raises(FloatingPointError, match=r"a loss of nan in epoch 1, step 2 \(batch 2"):
+        fit(svi, Bits(40).probabilities.round(), epochs=1, folder=tmp_path, **OPTIONS)
+    assert (tmp_path / "failure.pt").exists()
+
+
 def test_a_failing_step_is_repeated_with_its_pixels_and_noise(tmp_path):
     """Its batch was drawn together with others."""
     values = torch.randint(256, (40, 64), generator=torch.Generator().manual_seed(0))

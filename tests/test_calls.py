@@ -24,9 +24,8 @@ def called(monkeypatch):
     def counted(name, function):
         return lambda *args, **kwargs: names.append(name) or function(*args, **kwargs)
 
-    for function in calls.FUNCTIONS.values():
-        name = f"pyro_vae_{function.__name__}"
-        monkeypatch.setattr(extern_kernels, name, counted(function.__name__, function))
+    for name, function in calls.FUNCTIONS.items():
+        monkeypatch.setattr(extern_kernels, calls.NAMES[name], counted(function.__name__, function))
     return names
 
 

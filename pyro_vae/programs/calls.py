@@ -7,8 +7,6 @@ to 60 us. A Python function costs a few.
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from contextvars import ContextVar
-from threading import RLock
 from typing import Any
 
 import torch
@@ -18,6 +16,7 @@ from torch._inductor.ir import FallbackKernel
 from torch._inductor.select_algorithm import extern_kernels
 
 from ..nets.products import onednn
+from .replaced import replaced
 
 
 def normal(like: Tensor, mean: float = 0.0, std: float = 1.0, *, generator: Any = None) -> Tensor:
@@ -46,23 +45,10 @@ def called_directly() -> Iterator[None]:
     """
     config: Any = torch.compiler.config
     tag = f"{config.cache_key_tag} {sorted(NAMES.values())}"
-    with _lock, config.patch(cache_key_tag=tag):
-        token, before = _ours.set(True), vars(FallbackKernel).get("get_kernel_name")
-        FallbackKernel.get_kernel_name = _name  # type: ignore[method-assign]
-        try:
-            yield
-        finally:
-            _ours.reset(token)
-            if before is None:
-                del FallbackKernel.get_kernel_name
-            else:
-                FallbackKernel.get_kernel_name = before  # type: ignore[method-assign]
+    with replaced(FallbackKernel, "get_kernel_name", _name), config.patch(cache_key_tag=tag):
+        yield
 
 
-_lock = RLock()
-_ours: ContextVar[bool] = ContextVar("_ours", default=False)  # false in other threads
-
-
-def _name(self: Any) -> str:
-    name = super(FallbackKernel, self).get_kernel_name()
-    return f"extern_kernels.{NAMES[name]}" if _ours.get() and name in NAMES else name
+def _name(theirs: Callable[[Any], str], kernel: Any) -> str:
+    name = theirs(kernel)
+    return f"extern_kernels.{NAMES[name]}" if name in NAMES else name

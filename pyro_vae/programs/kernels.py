@@ -9,8 +9,8 @@ graph.
 import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from contextvars import ContextVar, copy_context
-from threading import RLock, Thread
+from contextvars import copy_context
+from threading import Thread
 from typing import Any
 
 import torch._inductor.compile_fx  # two threads must not import the same modules
@@ -18,6 +18,8 @@ import torch.utils.cpp_extension  # noqa: F401
 from torch._inductor.async_compile import AsyncCompile, get_compile_threads
 from torch._inductor.codecache import CppPythonBindingsCodeCache, LambdaFuture
 from torch._inductor.utils import clear_on_fresh_cache
+
+from .replaced import replaced
 
 HEADERS = "pyro_vae headers"
 """The name of the thread that compiles the headers."""
@@ -161,28 +163,19 @@ def compiled_together() -> Iterator[None]:
     if get_compile_threads() < 2:
         yield
         return
-    with _lock:
-        token = _ours.set(True)
+    with replaced(AsyncCompile, "cpp_pybinding", _cpp_pybinding):
         headers = Thread(target=copy_context().run, args=(_compile_headers,), name=HEADERS)
         headers.start()
-        AsyncCompile.cpp_pybinding = _cpp_pybinding  # type: ignore[method-assign,assignment]
         try:
             yield
         finally:
-            AsyncCompile.cpp_pybinding = _alone  # type: ignore[method-assign]
-            _ours.reset(token)
             headers.join()
 
 
-_lock = RLock()
-_ours: ContextVar[bool] = ContextVar("_ours", default=False)  # false in other threads
-_alone = AsyncCompile.cpp_pybinding
-
-
-def _cpp_pybinding(self: Any, argtypes: list[str], source: str) -> Any:
-    """The future of a kernel of ours; torch's own of others."""
-    if not (_ours.get() and joinable(argtypes, source)):
-        return _alone(self, argtypes, source)
+def _cpp_pybinding(alone: Callable[..., Any], self: Any, argtypes: list[str], source: str) -> Any:
+    """The future of a kernel."""
+    if not joinable(argtypes, source):
+        return alone(self, argtypes, source)
     kernels: Together = vars(self).setdefault("_together", Together(self.submit))
     return kernels.add(source)
 

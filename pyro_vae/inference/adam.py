@@ -1,8 +1,9 @@
 """The update of Adam and AdamW, as a function of tensors: part of a compiled step."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache
+from itertools import chain
 from typing import Any
 
 import torch
@@ -65,6 +66,36 @@ class Corrections:
             for ahead in range(number, 0, -1)
         ]
         return [row.clone() for row in torch.tensor(rows, dtype=self.dtype)]
+
+
+class Rates:
+    """The learning rate and the corrections of each parameter group, one after the other."""
+
+    def __init__(
+        self, optim: Optimizer, states: Sequence[Sequence[Tensor]], groups: Sequence[int]
+    ) -> None:
+        """For parameters of these states and of these groups, by number."""
+        self.optim = optim
+        self._corrections = {
+            i: Corrections(
+                [state for state, j in zip(states, groups, strict=True) if i == j],
+                optim.param_groups[i]["betas"],
+            )
+            for i in sorted(set(groups))
+        }
+
+    def of(self, steps: int) -> Iterator[list[Tensor]]:
+        """Those of each of several steps, between which nothing else changes the step counts.
+
+        A learning rate is read before its step.
+        """
+        ahead = zip(*(each(steps) for each in self._corrections.values()), strict=True)
+        return map(self._with_learning_rates, ahead)
+
+    def _with_learning_rates(self, columns: Sequence[Tensor]) -> list[Tensor]:
+        groups = self.optim.param_groups
+        lrs = [learning_rate(groups[i]["lr"], each) for i, each in self._corrections.items()]
+        return [*chain(*zip(lrs, columns, strict=True))]
 
 
 def corrections(t: Any, betas: Sequence[float], expm1: Callable[[Any], Any]) -> tuple[Any, Any]:

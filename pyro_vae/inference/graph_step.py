@@ -6,7 +6,6 @@ optimiser's state, learning rates, beta, the data.
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
-from itertools import chain
 from typing import Any, cast
 
 import torch
@@ -18,7 +17,7 @@ from ..programs.graphs import Graphs, Numbers
 from ..programs.isolation import isolated
 from ..programs.pair import Pair
 from ..programs.rows import Call, tensor_kinds
-from .adam import FLAGS, Corrections, adam_state, adam_update, learning_rate, scalar
+from .adam import FLAGS, Rates, adam_state, adam_update, scalar
 from .distributed import world_size
 from .step import EagerGradients, Gradients, SeparateSteps, Steps, trained
 
@@ -192,18 +191,7 @@ class FusedSteps(_Graph):
             adam_state(self.optim, p, bool(flags[i]["amsgrad"]))
             for p, i in zip(names.values(), which, strict=True)
         ]
-        used = sorted(set(which))
-        parts = {i: [s for s, j in zip(state, which, strict=True) if i == j] for i in used}
-        corrections = {i: Corrections(parts[i], groups[i]["betas"]) for i in used}
-
-        def rates(columns: Iterable[Tensor]) -> list[Tensor]:
-            """The learning rate and the corrections of each group, one after the other."""
-            now = self.optim.param_groups
-            lrs = [learning_rate(now[i]["lr"], each) for i, each in corrections.items()]
-            return [*chain(*zip(lrs, columns, strict=True))]
-
-        def ahead(steps: int) -> Iterator[tuple[Tensor, ...]]:
-            return zip(*(each(steps) for each in corrections.values()), strict=True)
+        rates = Rates(self.optim, state, which)
 
         def update(
             tensors: dict[str, Tensor], grads: list[Tensor | None], slots: Any, numbers: Any
@@ -219,12 +207,12 @@ class FusedSteps(_Graph):
             return []
 
         key = tuple(which), repr(flags), self.clip_norm
-        first = rates(next(ahead(1)))
+        first = next(rates.of(1))
         graph = self.bound(objective, call, list(names), update, state, first, key)
 
         def steps(number: int) -> Callable[[Objective, Call], Estimate]:
-            columns = ahead(number)
-            return lambda objective, call: Estimate(*graph(objective, call, rates(next(columns))))
+            each = rates.of(number)
+            return lambda objective, call: Estimate(*graph(objective, call, next(each)))
 
         return steps
 

@@ -166,6 +166,24 @@ def test_adaptive_categorical_draws_with_its_probabilities():
         assert ((share - q).abs() < 4.5 * (q * (1 - q) / n).sqrt() + 1 / n).all()
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_adaptive_categorical_under_autocast(dtype):
+    """Densities and their gradients are those of float32: rounded weights would change them."""
+    p, h = adaptive().float(), torch.randn(12, 8).to(dtype).requires_grad_()
+    x = torch.arange(12)
+    plain = p(h.float()).log_prob(x)
+    with torch.autocast("cpu", torch.bfloat16):
+        low = p(h)
+        rounded, mode, drawn = low.log_prob(x), low.mode, low.sample((3,))
+    assert rounded.dtype == torch.float32
+    assert drawn.shape == (3, 12)
+    torch.testing.assert_close(rounded, plain)
+    assert torch.equal(mode, p(h.float()).mode)
+    torch.testing.assert_close(
+        *(torch.autograd.grad(v.sum(), [*p.parameters()]) for v in (rounded, plain))
+    )
+
+
 def test_adaptive_categorical_refuses_other_classes():
     p = adaptive()(torch.zeros(2, 8, dtype=torch.float64)).expand((5, 2))
     assert p.log_prob(torch.zeros(5, 2, dtype=torch.long)).shape == (5, 2)

@@ -8,6 +8,8 @@ import torch
 from pyro.distributions import constraints
 from torch import Tensor, nn
 
+from .conditional import at_least_float32
+
 
 class AdaptiveCategorical(nn.Module):
     """p(x | h) = p(cluster | h) p(x | cluster, h) over classes x = 0, ..., C - 1.
@@ -29,11 +31,14 @@ class AdaptiveCategorical(nn.Module):
         self.softmax = nn.AdaptiveLogSoftmaxWithLoss(features, classes, cutoffs, 2.0)
 
     def forward(self, h: Tensor) -> dist.Distribution:
-        return AdaptiveDistribution(h, self.softmax)
+        return AdaptiveDistribution(at_least_float32(h), self.softmax)
 
 
 class AdaptiveDistribution(dist.TorchDistribution):
-    """The distribution of :class:`AdaptiveCategorical`, given h of shape (..., features)."""
+    """The distribution of :class:`AdaptiveCategorical`, given h of shape (..., features).
+
+    Autocast is off in its layers, because densities need the precision of the parameters.
+    """
 
     arg_constraints: ClassVar[dict[str, Any]] = {}
 
@@ -54,12 +59,13 @@ class AdaptiveDistribution(dist.TorchDistribution):
             self._validate_sample(value)
         shape = torch.broadcast_shapes(value.shape, self.batch_shape)
         h = self.h.expand(*shape, self.h.shape[-1]).flatten(0, -2)
-        flat = self.softmax(h, value.expand(shape).flatten()).output
+        with self._full_precision():
+            flat = self.softmax(h, value.expand(shape).flatten()).output
         log_prob: Tensor = flat.view(shape)
         return log_prob
 
     def sample(self, sample_shape: Any = ()) -> Tensor:
-        with torch.no_grad():
+        with torch.no_grad(), self._full_precision():
             logits = self.softmax.log_prob(self.h.flatten(0, -2))
             draws = dist.Categorical(logits=logits).sample(sample_shape)
             shaped: Tensor = draws.view(self._extended_shape(sample_shape))
@@ -68,4 +74,8 @@ class AdaptiveDistribution(dist.TorchDistribution):
     @property
     def mode(self) -> Tensor:
         """The most probable class."""
-        return self.softmax.predict(self.h.flatten(0, -2)).view(self.batch_shape)
+        with self._full_precision():
+            return self.softmax.predict(self.h.flatten(0, -2)).view(self.batch_shape)
+
+    def _full_precision(self) -> torch.autocast:
+        return torch.autocast(self.h.device.type, enabled=False)

@@ -14,6 +14,7 @@ from ..objectives.objective import Estimate, Objective
 from ..programs.pair import Pair
 from ..programs.rows import Call
 from .distributed import all_reduce_sum, broadcast, world_size
+from .optimiser import forget_gradients, take_step
 
 
 class Gradients(Protocol):
@@ -66,7 +67,7 @@ class SeparateSteps:
 
     def _step(self, objective: Objective, call: Call) -> Estimate:
         self._make_alike()
-        self.optim.zero_grad(set_to_none=True)
+        forget_gradients(self.optim)
         estimate = self.gradients(objective, call)
         parameters = trained(self.optim)
         if world_size() > 1:
@@ -74,7 +75,7 @@ class SeparateSteps:
             broadcast([b for module in self.pair.modules for b in module.buffers()])
         if self.clip_norm is not None:
             torch.nn.utils.clip_grad_norm_(parameters, self.clip_norm)
-        self.optim.step()
+        take_step(self.optim)
         return estimate.detached()
 
     def _make_alike(self) -> None:

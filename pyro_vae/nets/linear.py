@@ -1,5 +1,6 @@
 """Dense layers whose large products are computed in the fastest way on this machine."""
 
+import math
 from collections.abc import Callable
 from functools import cache
 from typing import Any, cast
@@ -12,13 +13,13 @@ from .function import Function, differentiated
 from .precision import in_float32, rounded_to
 from .products import (
     ONEDNN,
+    WORTHWHILE,
     Layout,
     Library,
     applies,
     by_onednn,
     chosen,
     fastest,
-    large,
     limited,
     onednn,
 )
@@ -93,12 +94,10 @@ class Linear(nn.Linear):
 
 def linear(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """A dense layer, input (..., in), weight (out, in), bias (out,): see :class:`Linear`."""
-    dtype = _dtype(input, weight) if _alone(input, weight) else None
-    if dtype is None or not applies(input, dtype):
+    if torch.compiler.is_compiling() or not _worthwhile(input, weight):
         return F.linear(input, weight, bias)
+    dtype = rounded_to(input, weight) or input.dtype
     rows = input.shape[:-1].numel()
-    if not large(rows, weight.shape[1], len(weight), dtype):
-        return F.linear(input, weight, bias)
     transposed = input.ndim == 2 and Layout.of(input).transposed
     x, w = Layout(rows, weight.shape[1], transposed), Layout.of(weight)
     if dtype == torch.bfloat16:
@@ -111,20 +110,19 @@ def linear(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     return result if input.ndim == 2 else result.view(*input.shape[:-1], len(weight))
 
 
-def _alone(input: Tensor, weight: Tensor) -> bool:
-    """Whether the layer is run by itself, on inputs of its size.
+def _worthwhile(input: Tensor, weight: Tensor) -> bool:
+    """Whether the product is large enough for a choice, and the layer is run by itself.
 
     A compiler chooses itself, and a graph of ours does so by product. Where the input is no row of
-    the layer, torch says so.
+    the layer, or the types differ, torch says so. The size comes first: most layers are small.
     """
-    if type(input) is not Tensor or input.ndim < 2 or torch.compiler.is_compiling():
+    rounded = rounded_to(input, weight)
+    dtype = rounded or input.dtype
+    if input.numel() * weight.shape[0] < WORTHWHILE.get(dtype, math.inf):
         return False
-    return input.shape[-1] == weight.shape[1]
-
-
-def _dtype(input: Tensor, weight: Tensor) -> torch.dtype | None:
-    """The type in which torch computes a layer; None where torch refuses the types."""
-    return rounded_to(input, weight) or (input.dtype if input.dtype == weight.dtype else None)
+    if type(input) is not Tensor or input.ndim < 2 or input.shape[-1] != weight.shape[1]:
+        return False
+    return applies(input, dtype) and (rounded is not None or input.dtype == weight.dtype)
 
 
 def _by_products(x: Layout, weight: Layout, of_input: bool, of_weight: bool) -> bool:

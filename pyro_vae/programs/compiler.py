@@ -90,13 +90,17 @@ def _compile(function: Callable[..., Any], inputs: Sequence[Tensor]) -> Callable
 
 @contextmanager
 def _ours() -> Iterator[None]:
-    """Compile the C++ kernels of a graph together, and call some operations as functions."""
+    """Compile the C++ kernels of a graph together, and call some operations as functions.
+
+    What torch prepares without need is left out.
+    """
     from .kernels import compiled_together  # it loads the compiler
 
     with compiled_together():
         from .calls import called_directly  # loads more of it, while headers are compiled
+        from .unneeded import left_out
 
-        with called_directly():
+        with called_directly(), left_out():
             yield
 
 

@@ -1,9 +1,10 @@
-"""Methods of the compiler in our form, for the graphs of one thread."""
+"""Methods and functions of the compiler in our form, for the graphs of one thread."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from threading import RLock
+from types import ModuleType
 from typing import Any
 
 _lock = RLock()
@@ -11,18 +12,18 @@ _inside: ContextVar[bool] = ContextVar("_inside", default=False)  # false in oth
 
 
 @contextmanager
-def replaced(owner: type, name: str, ours: Callable[..., Any]) -> Iterator[None]:
+def replaced(owner: type | ModuleType, name: str, ours: Callable[..., Any]) -> Iterator[None]:
     """A method is ``ours(theirs, self, ...)`` inside, for this thread; for others it is theirs.
 
-    One thread replaces methods at a time.
+    So is a function of a module, ``ours(theirs, ...)``. One thread replaces methods at a time.
     """
     with _lock:
         theirs, own = getattr(owner, name), vars(owner).get(name)
 
-        def method(self: Any, *args: Any, **kwargs: Any) -> Any:
+        def method(*args: Any, **kwargs: Any) -> Any:
             if not _inside.get():
-                return theirs(self, *args, **kwargs)
-            return ours(theirs, self, *args, **kwargs)
+                return theirs(*args, **kwargs)
+            return ours(theirs, *args, **kwargs)
 
         token = _inside.set(True)
         setattr(owner, name, method)

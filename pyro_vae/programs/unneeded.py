@@ -1,0 +1,42 @@
+"""What torch prepares for a graph and ours on the CPU do not need. Imported for graphs alone."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch._inductor import codecache
+from torch._inductor.fx_passes import joint_graph
+
+from .replaced import replaced
+
+
+@contextmanager
+def left_out() -> Iterator[None]:
+    """Compile graphs without patterns, on a machine without a GPU without Triton's hash.
+
+    Torch builds its patterns (0.4 s) before it asks whether ``pattern_matcher`` is on.
+    """
+    _describe_system()
+    with replaced(joint_graph, "lazy_init", _no_patterns):
+        yield
+
+
+def _no_patterns(theirs: Callable[..., None], *devices: Any) -> None:
+    if torch._inductor.config.pattern_matcher:
+        theirs(*devices)
+
+
+def _describe_system() -> None:
+    """Let torch describe the system, which it does once, for the keys of graphs.
+
+    It reads Triton's library for its hash (0.4 s), and without CUDA drops the hash.
+    """
+    if torch.cuda.is_available():
+        return
+    key = codecache.triton_key
+    codecache.triton_key = lambda: None
+    try:
+        codecache.CacheBase.get_system()
+    finally:
+        codecache.triton_key = key

@@ -66,10 +66,10 @@ def _groups(optim: Optimizer) -> list[tuple[dict[str, Any], list[Tensor], list[S
     for group in optim.param_groups:
         parameters = [p for p in group["params"] if p.grad is not None]
         states = [state for p in parameters if (state := optim.state.get(p))]
-        kinds = {(p.device.type, p.dtype, p.grad.layout) for p in parameters}
+        kinds = {(p.is_cpu, p.dtype, p.grad.layout) for p in parameters}
         known = all(
-            device == "cpu" and dtype.is_floating_point and layout is torch.strided
-            for device, dtype, layout in kinds
+            cpu and dtype.is_floating_point and layout is torch.strided
+            for cpu, dtype, layout in kinds
         )
         alike = known and len(kinds) <= 1 and len(states) == len(parameters)
         if not (alike and group["fused"] and not group["capturable"]):

@@ -53,17 +53,16 @@ def isolated(
     store = pyro.get_param_store()
     state = store.get_state() if len(store) else None
     validation = nullcontext() if validate is None else pyro.validation_enabled(validate)
-    with store.scope(state), own_parameters(strict), validation, _frozen_allowed(modules):
+    warned = _frozen_allowed() if _frozen(modules) else nullcontext()
+    with store.scope(state), own_parameters(strict), validation, warned:
         yield
 
 
 @contextmanager
-def _frozen_allowed(modules: Iterable[nn.Module]) -> Iterator[None]:
+def _frozen_allowed() -> Iterator[None]:
     """Silence ``pyro.module``'s warning about frozen parameters: to freeze is no mistake here."""
-    frozen = _frozen(modules)
-    with warnings.catch_warnings() if frozen else nullcontext():
-        if frozen:
-            warnings.filterwarnings("ignore", message=".* was not registered in the param store")
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".* was not registered in the param store")
         yield
 
 

@@ -319,6 +319,18 @@ def test_types_that_autocast_leaves_alone_or_torch_refuses(way):
         Linear(784, 400)(torch.zeros(128, 784).bfloat16())
 
 
+def test_traced_sizes_are_not_looked_at():
+    """Symbolic sizes, also those that depend on data, would be fixed by a comparison."""
+    layer = Linear(784, 400)
+
+    def chosen_rows(x, mask):
+        return layer(x[mask])
+
+    x, mask = torch.randn(128, 784), torch.arange(128) < 90
+    graph = make_fx(chosen_rows, tracing_mode="symbolic", _allow_non_fake_inputs=True)(x, mask)
+    torch.testing.assert_close(graph(x, ~mask), layer(x[~mask]))
+
+
 @pytest.mark.parametrize("way", ["torch", "float32"])
 def test_products_of_bfloat16_in_a_graph(way):
     a, b, c = (x.bfloat16() for x in matrices())

@@ -1,12 +1,16 @@
 """The step of torch's optimisers, with and without the Python around the kernel of fused Adam."""
 
 import copy
+import functools
 
 import pytest
 import torch
 from torch import nn
 from torch.optim import SGD, Adam, AdamW
-from torch.optim.optimizer import register_optimizer_step_post_hook
+from torch.optim.optimizer import (
+    register_optimizer_step_post_hook,
+    register_optimizer_step_pre_hook,
+)
 
 from pyro_vae.inference import optimiser
 from pyro_vae.inference.optimiser import forget_gradients, take_step
@@ -25,6 +29,10 @@ KERNEL = {
 TORCH = {
     "not fused": lambda p: Adam(p, lr=0.1),
     "foreach": lambda p: Adam(p, lr=0.1, foreach=True),
+    "capturable": lambda p: Adam(p, lr=0.1, fused=True, capturable=True),
+    "betas are tensors": lambda p: Adam(
+        [{"params": p, "betas": (torch.tensor([0.9]), torch.tensor([0.99]))}], lr=0.1, fused=True
+    ),
     "SGD": lambda p: SGD(p, lr=0.1, momentum=0.9),
 }
 
@@ -114,17 +122,65 @@ def stepped(change):
     return calls
 
 
+def wrapped(optim, calls):
+    step = optim.step
+
+    @functools.wraps(step)
+    def counted(*args, **kwargs):
+        calls.append(1)
+        return step(*args, **kwargs)
+
+    optim.step = counted
+
+
 LISTENERS = {
     "pre hook": lambda o, calls: o.register_step_pre_hook(lambda *_: calls.append(1)),
     "post hook": lambda o, calls: o.register_step_post_hook(lambda *_: calls.append(1)),
-    "global hook": lambda _, calls: register_optimizer_step_post_hook(lambda *_: calls.append(1)),
+    "global pre": lambda _, calls: register_optimizer_step_pre_hook(lambda *_: calls.append(1)),
+    "global post": lambda _, calls: register_optimizer_step_post_hook(lambda *_: calls.append(1)),
     "replaced step": lambda o, calls: setattr(o, "step", lambda: calls.append(1)),
+    "wrapped step": wrapped,
 }
 
 
 @pytest.mark.parametrize("name", LISTENERS)
 def test_who_waits_for_a_step_is_called(name):
     assert stepped(LISTENERS[name]) == [1]
+
+
+def test_a_step_of_all_instances_is_called(monkeypatch):
+    calls = []
+
+    def replace(optim, _):
+        monkeypatch.setattr(Adam, "step", functools.wraps(Adam.step)(lambda _: calls.append(1)))
+
+    stepped(replace)
+    assert calls == [1]
+
+
+def test_the_profiler_sees_steps_and_gradients():
+    each = parameters()
+    optim = KERNEL["Adam"](each)
+    set_gradients(each, 0)
+    optim.step()
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profile:
+        take_step(optim)
+        forget_gradients(optim)
+    names = {event.key for event in profile.key_averages()}
+    assert {"Optimizer.step#Adam.step", "Optimizer.zero_grad#Adam.zero_grad"} <= names
+
+
+@pytest.mark.parametrize(
+    ("flag", "lr"), [("differentiable", 0.1), ("foreach", torch.tensor(0.1))], ids=str
+)
+def test_settings_that_torch_refuses(flag, lr):
+    each = parameters()
+    optim = KERNEL["Adam"](each)
+    set_gradients(each, 0)
+    optim.step()
+    optim.param_groups[0] |= {flag: True, "lr": lr}
+    with pytest.raises(RuntimeError):
+        take_step(optim)
 
 
 def test_the_step_of_a_child_is_called():
@@ -174,6 +230,8 @@ def test_a_scheduler_sees_a_step_by_the_kernel():
     optim = KERNEL["Adam"](each)
     set_gradients(each, 0)
     optim.step()
+    take_step(optim)
+    assert not hasattr(optim, "_opt_called")
     schedule = torch.optim.lr_scheduler.StepLR(optim, 1)
     take_step(optim)
     schedule.step()
@@ -193,6 +251,21 @@ def test_sparse_gradients_are_refused_as_by_torch():
         take_step(optim)
 
 
+def test_complex_parameters_are_torchs(updates):
+    ends = []
+    for update in (take_step, lambda optim: optim.step()):
+        p = nn.Parameter(torch.tensor([1 + 2j, 3 - 1j]))
+        optim = Adam([p], lr=0.1)  # torch has no fused Adam for them
+        for group in optim.param_groups:
+            group["fused"] = None
+        for _ in range(3):
+            p.grad = p.detach().clone()
+            update(optim)
+        ends.append(p.detach())
+    torch.testing.assert_close(*ends, rtol=0, atol=0)
+    assert not updates
+
+
 @pytest.mark.parametrize("name", [*KERNEL, *TORCH])
 def test_gradients_are_forgotten(name):
     each = parameters()
@@ -202,13 +275,21 @@ def test_gradients_are_forgotten(name):
     assert [p.grad for p in each] == [None] * 3
 
 
-def test_a_child_may_keep_gradients():
-    class Accumulating(SGD):
-        def zero_grad(self, set_to_none=True):
-            pass
+class Accumulating(SGD):
+    def zero_grad(self, set_to_none=True):
+        pass
 
+
+def replaced_zero_grad(p):
+    optim = SGD(p, lr=0.1)
+    optim.zero_grad = lambda set_to_none=True: None
+    return optim
+
+
+@pytest.mark.parametrize("make", [lambda p: Accumulating(p, lr=0.1), replaced_zero_grad])
+def test_an_optimiser_may_keep_gradients(make):
     each = parameters()
-    optim = Accumulating(each, lr=0.1)
+    optim = make(each)
     set_gradients(each, 1)
     forget_gradients(optim)
     assert [p.grad is None for p in each] == [False, False, True]

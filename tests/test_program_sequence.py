@@ -184,6 +184,16 @@ def test_adaptive_categorical_under_autocast(dtype):
     )
 
 
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16, torch.float16])
+def test_adaptive_categorical_in_another_precision(dtype):
+    p, h = adaptive().to(dtype), torch.randn(12, 8).to(dtype)
+    plain = p(h).log_prob(torch.arange(12))
+    with torch.autocast("cpu", torch.bfloat16):
+        low = p(h).log_prob(torch.arange(12))
+    assert plain.dtype == low.dtype == dtype
+    assert torch.equal(plain, low)
+
+
 def test_adaptive_categorical_refuses_other_classes():
     p = adaptive()(torch.zeros(2, 8, dtype=torch.float64)).expand((5, 2))
     assert p.log_prob(torch.zeros(5, 2, dtype=torch.long)).shape == (5, 2)

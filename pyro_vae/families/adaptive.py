@@ -8,8 +8,6 @@ import torch
 from pyro.distributions import constraints
 from torch import Tensor, nn
 
-from .conditional import at_least_float32
-
 
 class AdaptiveCategorical(nn.Module):
     """p(x | h) = p(cluster | h) p(x | cluster, h) over classes x = 0, ..., C - 1.
@@ -31,7 +29,9 @@ class AdaptiveCategorical(nn.Module):
         self.softmax = nn.AdaptiveLogSoftmaxWithLoss(features, classes, cutoffs, 2.0)
 
     def forward(self, h: Tensor) -> dist.Distribution:
-        return AdaptiveDistribution(at_least_float32(h), self.softmax)
+        if h.dtype in (torch.bfloat16, torch.float16):  # from layers that autocast has rounded
+            h = h.to(self.softmax.head.weight.dtype)
+        return AdaptiveDistribution(h, self.softmax)
 
 
 class AdaptiveDistribution(dist.TorchDistribution):

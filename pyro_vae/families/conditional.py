@@ -92,7 +92,7 @@ class Conditional(nn.Module):
         """The network's outputs; half precision becomes float32, which densities need."""
         output: Tensor = self.net(_joined(parents))
         self._check(output)
-        return at_least_float32(output)
+        return output.float() if output.dtype in (torch.bfloat16, torch.float16) else output
 
     def parameter_pair(self, *parents: Tensor) -> tuple[Tensor, Tensor]:
         """The two halves of the network's outputs, along the first event dimension."""
@@ -136,11 +136,6 @@ class Conditional(nn.Module):
         """The family's name, with its options in brackets."""
         options = self.extra_repr()
         return f"{type(self).__name__}({options})" if options else type(self).__name__
-
-
-def at_least_float32(x: Tensor) -> Tensor:
-    """Half precision becomes float32, which densities need."""
-    return x.float() if x.dtype in (torch.bfloat16, torch.float16) else x
 
 
 def at_least_one(**value: int) -> int:

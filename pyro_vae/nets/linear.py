@@ -94,7 +94,7 @@ class Linear(nn.Linear):
 
 def linear(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """A dense layer, input (..., in), weight (out, in), bias (out,): see :class:`Linear`."""
-    if torch.compiler.is_compiling() or not _worthwhile(input, weight):
+    if torch.compiler.is_compiling() or not _worthwhile(input, weight):  # a compiler chooses itself
         return F.linear(input, weight, bias)
     dtype = rounded_to(input, weight) or input.dtype
     rows = input.shape[:-1].numel()
@@ -113,16 +113,17 @@ def linear(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
 def _worthwhile(input: Tensor, weight: Tensor) -> bool:
     """Whether the product is large enough for a choice, and the layer is run by itself.
 
-    A compiler chooses itself, and a graph of ours does so by product. Where the input is no row of
-    the layer, or the types differ, torch says so. The size comes first: most layers are small.
+    A graph of ours chooses by product. Where the input is no row of the layer, or the types differ,
+    torch says so. Most layers are small, so the size comes early.
     """
+    if type(input) is not Tensor or input.ndim < 2 or weight.ndim != 2:
+        return False
     rounded = rounded_to(input, weight)
     dtype = rounded or input.dtype
     if input.numel() * weight.shape[0] < WORTHWHILE.get(dtype, math.inf):
         return False
-    if type(input) is not Tensor or input.ndim < 2 or input.shape[-1] != weight.shape[1]:
-        return False
-    return applies(input, dtype) and (rounded is not None or input.dtype == weight.dtype)
+    alike = rounded is not None or input.dtype == weight.dtype
+    return alike and input.shape[-1] == weight.shape[1] and applies(input, dtype)
 
 
 def _by_products(x: Layout, weight: Layout, of_input: bool, of_weight: bool) -> bool:

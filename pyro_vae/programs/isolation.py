@@ -53,8 +53,8 @@ def isolated(
     store = pyro.get_param_store()
     state = store.get_state() if len(store) else None
     validation = nullcontext() if validate is None else pyro.validation_enabled(validate)
-    warned = _frozen_allowed() if _frozen(modules) else nullcontext()
-    with store.scope(state), own_parameters(strict), validation, warned:
+    silenced = _frozen_allowed() if _frozen(modules) else nullcontext()
+    with store.scope(state), own_parameters(strict), validation, silenced:
         yield
 
 

@@ -13,18 +13,18 @@ from .replaced import replaced
 
 @contextmanager
 def left_out() -> Iterator[None]:
-    """Compile graphs without patterns, on a machine without a GPU without Triton's hash.
+    """Compile graphs without patterns and, on a machine without a GPU, without Triton's hash.
 
-    Torch builds its patterns (0.4 s) before it asks whether ``pattern_matcher`` is on.
+    Torch builds some patterns (0.4 s) before it asks whether ``pattern_matcher`` is on.
     """
-    _describe_system()
-    with replaced(joint_graph, "lazy_init", _no_patterns):
+    with replaced(joint_graph, "lazy_init", _no_patterns):  # for one thread at a time
+        _describe_system()
         yield
 
 
-def _no_patterns(theirs: Callable[..., None], *devices: Any) -> None:
+def _no_patterns(theirs: Callable[..., None], *args: Any, **kwargs: Any) -> None:
     if torch._inductor.config.pattern_matcher:
-        theirs(*devices)
+        theirs(*args, **kwargs)
 
 
 def _describe_system() -> None:

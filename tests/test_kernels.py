@@ -6,8 +6,12 @@ import pytest
 import torch
 from torch._inductor.async_compile import AsyncCompile, get_compile_threads
 
+from pyro_vae.programs.compiler import KNOWN, compile_graph
+
+if not torch.__version__.startswith(KNOWN):  # where the module may not be importable
+    pytest.skip("another torch compiles its kernels itself", allow_module_level=True)
+
 from pyro_vae.programs import kernels
-from pyro_vae.programs.compiler import compile_graph
 from pyro_vae.programs.kernels import HEADERS, Library, Together, joined, shares
 
 pytestmark = pytest.mark.skipif(

@@ -600,7 +600,7 @@ def test_a_learning_rate_may_be_a_tensor(traced_only, shape):
         return VAE(StandardNormal(2), Bernoulli(mlp(2, 8, 64)), DiagonalNormal(Scaled())).double()
 
     def optimiser(parameters):
-        return torch.optim.Adam(parameters, lr=torch.full(shape, 1e-2))
+        return torch.optim.Adam(parameters, lr=torch.full(shape, 1e-2), fused=True)
 
     assert_same_training(make, 64, optimiser)
 

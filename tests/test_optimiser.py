@@ -103,12 +103,18 @@ def test_after_a_state_was_loaded():
     torch.testing.assert_close(ps, expected, rtol=0, atol=0)
 
 
-def stepped(change):
-    """A fused Adam after its first step, to which something was done."""
+def after_a_step():
+    """A fused Adam whose parameters have gradients, after a step by torch."""
     each = parameters()
     optim = KERNEL["Adam"](each)
     set_gradients(each, 0)
     optim.step()
+    return optim
+
+
+def stepped(change):
+    """A fused Adam after its first step, to which something was done."""
+    optim = after_a_step()
     calls = []
     removed = change(optim, calls)
     try:
@@ -156,10 +162,7 @@ def test_a_step_of_all_instances_is_called(monkeypatch):
 
 
 def test_the_profiler_sees_steps_and_gradients():
-    each = parameters()
-    optim = KERNEL["Adam"](each)
-    set_gradients(each, 0)
-    optim.step()
+    optim = after_a_step()
     with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profile:
         take_step(optim)
         forget_gradients(optim)
@@ -169,10 +172,7 @@ def test_the_profiler_sees_steps_and_gradients():
 
 def test_betas_that_are_tensors_are_torchs():
     """Some versions of torch take them, where they have one element."""
-    each = parameters()
-    optim = KERNEL["Adam"](each)
-    set_gradients(each, 0)
-    optim.step()
+    optim = after_a_step()
     assert optimiser._groups(optim) is not None
     optim.param_groups[0]["betas"] = torch.tensor([0.9]), torch.tensor([0.99])
     assert optimiser._groups(optim) is None
@@ -182,10 +182,7 @@ def test_betas_that_are_tensors_are_torchs():
     ("flag", "lr"), [("differentiable", 0.1), ("foreach", torch.tensor(0.1))], ids=str
 )
 def test_settings_that_torch_refuses(flag, lr):
-    each = parameters()
-    optim = KERNEL["Adam"](each)
-    set_gradients(each, 0)
-    optim.step()
+    optim = after_a_step()
     optim.param_groups[0] |= {flag: True, "lr": lr}
     with pytest.raises(RuntimeError):
         take_step(optim)
@@ -234,10 +231,7 @@ def test_schedulers_see_the_steps(updates):
 
 
 def test_a_scheduler_sees_a_step_by_the_kernel():
-    each = parameters()
-    optim = KERNEL["Adam"](each)
-    set_gradients(each, 0)
-    optim.step()
+    optim = after_a_step()
     take_step(optim)
     assert not hasattr(optim, "_opt_called")
     schedule = torch.optim.lr_scheduler.StepLR(optim, 1)

@@ -17,7 +17,7 @@ def left_out() -> Iterator[None]:
 
     Torch builds some patterns (0.4 s) before it asks whether ``pattern_matcher`` is on.
     """
-    with replaced(joint_graph, "lazy_init", _no_patterns):  # for one thread at a time
+    with replaced(joint_graph, "lazy_init", _no_patterns):
         _describe_system()
         yield
 
@@ -32,11 +32,6 @@ def _describe_system() -> None:
 
     It reads Triton's library for its hash (0.4 s), and without CUDA drops the hash.
     """
-    if torch.cuda.is_available():
-        return
-    key = codecache.triton_key
-    codecache.triton_key = lambda: None
-    try:
-        codecache.CacheBase.get_system()
-    finally:
-        codecache.triton_key = key
+    if not torch.cuda.is_available():
+        with replaced(codecache, "triton_key", lambda theirs: None):
+            codecache.CacheBase.get_system()

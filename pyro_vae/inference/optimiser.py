@@ -24,7 +24,7 @@ State = dict[str, Tensor]
 
 def forget_gradients(optim: Optimizer) -> None:
     """``optim.zero_grad()``: the gradients of all parameters become None."""
-    if _origin(optim.zero_grad) != "torch.optim.optimizer" or _profiler_enabled():
+    if not _is_of(optim.zero_grad, "torch.optim.optimizer"):
         optim.zero_grad(set_to_none=True)
         return
     for group in optim.param_groups:
@@ -34,7 +34,7 @@ def forget_gradients(optim: Optimizer) -> None:
 
 def take_step(optim: Optimizer) -> None:
     """``optim.step()``, by the kernel of fused Adam on the CPU alone where this does the same."""
-    groups = _groups(optim) if _is_torchs_own(optim) else None
+    groups = _groups(optim) if _is_plain_adam(optim) else None
     if groups is None:
         optim.step()
         return
@@ -45,11 +45,9 @@ def take_step(optim: Optimizer) -> None:
             _update(group, parameters, states)
 
 
-def _is_torchs_own(optim: Optimizer) -> bool:
+def _is_plain_adam(optim: Optimizer) -> bool:
     """Whether a step is that of torch's Adam, and nobody waits for it."""
-    if type(optim) not in (Adam, AdamW) or _origin(optim.step) != "torch.optim.adam":
-        return False
-    if _profiler_enabled():
+    if type(optim) not in (Adam, AdamW) or not _is_of(optim.step, "torch.optim.adam"):
         return False
     scaled = getattr(optim, "grad_scale", None), getattr(optim, "found_inf", None)
     hooks = (
@@ -61,9 +59,10 @@ def _is_torchs_own(optim: Optimizer) -> bool:
     return scaled == (None, None) and not any(hooks)
 
 
-def _origin(function: Any) -> Any:
-    """The module that a function was written in, below the wrappers of torch."""
-    return _module(inspect.unwrap(function, stop=lambda each: _module(each) not in WRAPPERS))
+def _is_of(function: Any, module: str) -> bool:
+    """Whether a function is of a module of torch, in wrappers of torch alone, and not profiled."""
+    written = inspect.unwrap(function, stop=lambda each: _module(each) not in WRAPPERS)
+    return _module(written) == module and not _profiler_enabled()
 
 
 def _module(function: Any) -> Any:

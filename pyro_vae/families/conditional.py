@@ -117,20 +117,26 @@ class Conditional(nn.Module):
 
     def _check(self, output: Any) -> None:
         """Refuse anything but one tensor with as many outputs as the family needs."""
-        source = f"({self.layout}) from the network of {self._described()}"
         if not isinstance(output, Tensor):
             raise TypeError(
-                f"expected one tensor {source}, got {type(output).__name__}: join the parts by "
-                "torch.cat(..., -1), or write a Pyro program with a distribution of your own"
+                f"expected one tensor {self._source}, got {type(output).__name__}: join the parts "
+                "by torch.cat(..., -1), or write a Pyro program with a distribution of your own"
             )
-        shape = tuple(output.shape)
+        shape = output.shape
         if len(shape) < self.event_dim:
-            raise ValueError(f"expected at least {self.event_dim} dimensions {source}, got {shape}")
+            raise ValueError(
+                f"expected at least {self.event_dim} dimensions {self._source}, got {tuple(shape)}"
+            )
         if self.num_outputs is not None and shape[-self.event_dim] != self.num_outputs:
             raise ValueError(
-                f"expected {self.num_outputs} outputs {source} in dimension -{self.event_dim}, "
-                f"got shape {shape}"
+                f"expected {self.num_outputs} outputs {self._source} in dimension "
+                f"-{self.event_dim}, got shape {tuple(shape)}"
             )
+
+    @property
+    def _source(self) -> str:
+        """What the network's outputs are, for messages."""
+        return f"({self.layout}) from the network of {self._described()}"
 
     def _described(self) -> str:
         """The family's name, with its options in brackets."""

@@ -12,6 +12,9 @@ from torch import Tensor
 
 T = TypeVar("T")
 
+AVAILABLE = dist.is_available()
+"""Whether torch was built with ``torch.distributed``."""
+
 
 @contextmanager
 def processes() -> Iterator[None]:
@@ -77,4 +80,4 @@ def barrier() -> None:
 
 
 def _running() -> bool:
-    return dist.is_available() and dist.is_initialized()
+    return AVAILABLE and dist.is_initialized()

@@ -14,7 +14,6 @@ from torch.optim import Adam, Optimizer
 
 from ..objectives.objective import Estimate, Objective
 from ..programs.graphs import Graphs, Numbers
-from ..programs.isolation import isolated
 from ..programs.pair import Pair
 from ..programs.rows import Call, tensor_kinds
 from .adam import FLAGS, Rates, adam_state, adam_update, scalar
@@ -82,7 +81,7 @@ class _Graph:
             call_ = args[: len(call[0])], args[-1] if call[1] else {}
             # a copy, because an objective may write to its beta; the compiler leaves it out
             now = replace(cast(Any, objective), beta=scalars[-1].clone()) if annealed else objective
-            with torch.enable_grad(), isolated(self.pair.modules, validate=False):
+            with torch.enable_grad(), self.pair.isolated(validate=False):
                 free = {name: tensors[name].detach().requires_grad_() for name in names}
                 estimate = self.graphs.modules.run(
                     tensors | free, lambda: now.score(self.pair, *call_)

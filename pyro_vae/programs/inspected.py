@@ -1,7 +1,7 @@
 """Two programs whose structure is found by running them: modules, isolation, rows."""
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
 from typing import Any
 
@@ -9,7 +9,7 @@ from torch import nn
 
 from .checks import dtypes_explained
 from .inspection import inspect
-from .isolation import isolated, looking, unchanged
+from .isolation import isolated, looking, parameters_of, unchanged
 from .modules import called, modules_of, roots, without_registration
 from .rows import Call, Rows, candidates, chosen, chunks, shapes, signature
 from .sites import Program
@@ -32,28 +32,28 @@ class Inspected:
         self.guide = guide
         self.rows = None if rows is None else tuple(rows)
         self.modules: list[nn.Module] = modules_of(model, guide)
+        self._parameters = parameters_of(self.modules)
         self._silent = without_registration(model), without_registration(guide)
         self._depth = 0
         self._structures: dict[Any, Structure] = {}
         self._mask: tuple[bool, ...] | None = None  # which leaves of a call are rows, if known
 
-    @contextmanager
-    def isolated(self, *, validate: bool | None = None, strict: bool = False) -> Iterator[None]:
+    def isolated(
+        self, *, validate: bool | None = None, strict: bool = False
+    ) -> AbstractContextManager[None]:
         """Run the programs with their modules' own parameters: Pyro's state stays as it was."""
-        with self._entered(), isolated(self.modules, validate=validate, strict=strict):
-            yield
+        return self._inside(isolated(self._parameters, validate=validate, strict=strict))
 
-    @contextmanager
-    def looking(self) -> Iterator[None]:
+    def looking(self) -> AbstractContextManager[None]:
         """Run the programs to look, not to learn: ``eval`` mode, no gradients, validation."""
-        with self._entered(), looking(self.modules):
-            yield
+        return self._inside(looking(self.modules))
 
     @contextmanager
-    def _entered(self) -> Iterator[None]:
+    def _inside(self, isolation: AbstractContextManager[None]) -> Iterator[None]:
         self._depth += 1
         try:
-            yield
+            with isolation:
+                yield
         finally:
             self._depth -= 1
 
@@ -116,6 +116,7 @@ class Inspected:
         with explained, unchanged(self.modules), called() as modules:
             found = inspect(*self._programs, call, rows)
         self.modules[:] = roots([*self.modules, *modules])
+        self._parameters = parameters_of(self.modules)
         return found
 
     @property

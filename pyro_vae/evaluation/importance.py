@@ -13,13 +13,14 @@ import torch
 from torch import Tensor
 
 from ..programs.checks import at_least
-from ..programs.draw import Sample, Values
+from ..programs.draw import Sample
 from ..programs.graphs import GraphFunction
 from ..programs.heap import keep_heap
 from ..programs.pair import Pair
 from ..programs.rows import Call, chunks
 from ..programs.scoring import log_weight
 from ..programs.sites import Program
+from ..programs.structure import Values
 from .estimators import numbers
 
 GUIDE_DRAWS = 1 << 16
@@ -34,9 +35,7 @@ GUIDE_BYTES = 1 << 28
 """The maximal size in bytes of a network's largest output in one pass of a guide."""
 
 CHUNK_BYTES = 12 << 20
-"""The maximal size in bytes of a network's largest output in one pass.
-
-It fits the caches, where what follows the network finds it."""
+"""The same in one pass of a model: it fits the caches, where what follows the network finds it."""
 
 
 class Block(NamedTuple):

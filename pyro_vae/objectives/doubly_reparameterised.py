@@ -10,8 +10,9 @@ import torch
 from pyro.infer.util import is_validation_enabled
 from torch import Tensor
 
-from ..programs.draw import Draw, Values
+from ..programs.draw import Draw
 from ..programs.pair import Pair
+from ..programs.structure import Values
 from .importance_weighted import (
     ImportanceWeighted,
     bound,

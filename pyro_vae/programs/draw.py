@@ -15,11 +15,8 @@ from torch import Tensor
 
 from . import scoring
 from .scoring import Term
-from .sites import Site, differing_scales, in_plate, is_factor, stochastic_sites
-from .structure import Structure
-
-Values = dict[str, Tensor]
-"""Latent values by site, (N, B, ...): copies and data first."""
+from .sites import Site, differing_scales, is_factor
+from .structure import Structure, Values, stacked
 
 
 @dataclass(frozen=True)
@@ -32,25 +29,29 @@ class Draw:
     model_traces: tuple[Trace, ...]
     guide_traces: tuple[Trace, ...]
     """K runs of each program, or one on K copies of the rows."""
-    values: Values
-    """The latent values."""
+    given: Values | None = None
+    """The latent values, where the runs of the guide do not hold them."""
     prior: Callable[[], Site] | None = None
     """Runs the model on the rows, without copies, up to its one latent site. It is given where the
     guide's one site ran without copies too, and its distribution drew the K values."""
 
     @cached_property
+    def values(self) -> Values:
+        """The latent values."""
+        return stacked(self.guide_traces, self.structure) if self.given is None else self.given
+
+    @cached_property
     def _models(self) -> scoring.Runs:
-        return [stochastic_sites(trace) for trace in self.model_traces]
+        return scoring.runs_of(self.model_traces, self.structure)
 
     @cached_property
     def _guides(self) -> scoring.Runs:
-        return [stochastic_sites(trace) for trace in self.guide_traces]
+        return scoring.runs_of(self.guide_traces, self.structure)
 
-    @cached_property
+    @property
     def _local(self) -> list[Site]:
         """The sites of the data plate, of one run of each program."""
-        sites = [*self._models[0], *self._guides[0]]
-        return [site for site in sites if in_plate(site, self.structure.plate)]
+        return [*self._models[0].local, *self._guides[0].local]
 
     @cached_property
     def _differing(self) -> tuple[Site, Site] | None:
@@ -71,7 +72,7 @@ class Draw:
         """Whether the guide ran once, without copies, and its distribution drew the K values."""
         return self.prior is not None
 
-    @property
+    @cached_property
     def shape(self) -> tuple[int, ...]:
         """That of log-densities: (K, B), or (E, K, B) with E combinations summed out."""
         return self.structure.shape(self.num_particles)
@@ -113,7 +114,7 @@ class Draw:
     ) -> Term:
         """The log-probability of the guide's sites that are wanted."""
         if self.shared:
-            (site,) = self._guides[0]
+            (site,) = self._guides[0].local
             values = self.values[site["name"]]
             return Term(scoring.of_draws(site, values, self.structure, scaled, masked))
         runs = self._guides if wanted is None else scoring.select(self._guides, wanted)
@@ -168,7 +169,7 @@ class Draw:
 
     def check_no_factor(self) -> None:
         """Raise ``ValueError`` where the guide has a factor."""
-        if any(is_factor(site) for run in self._guides for site in run):
+        if any(is_factor(site) for run in self._guides for site in run.all):
             raise ValueError(
                 "expected no pyro.factor in the guide, got one: it is part of an ELBO and of no "
                 "importance weight, use Trace_ELBO"
@@ -179,15 +180,12 @@ class Draw:
 
         ``function(q, p)`` is a number for each element of the site's batch.
         """
-        plate = self.structure.plate
-        if self.prior is None:
-            return scoring.latent_terms(
-                self._models, self._guides, function, plate, self.shape, self.mixed
-            )
-        shape = (1, self.shape[-1])
-        runs = [[self.prior()]], self._guides
-        local = scoring.latent_terms(*runs, function, plate, shape, self.mixed).local
-        return Term(local.expand(self.shape))
+        alone = self.prior is not None
+        models = self._models if self.prior is None else [scoring.Sites([self.prior()], [])]
+        shape = (1, self.shape[-1]) if alone else self.shape
+        runs = models, self._guides
+        term = scoring.latent_terms(*runs, function, self.structure.plate, shape, self.mixed)
+        return Term(term.local.expand(self.shape)) if alone else term
 
     def mean(self, term: Term) -> Tensor:
         """The mean over the draws of a term for each datum, (B,), unscaled."""

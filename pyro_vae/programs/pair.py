@@ -7,7 +7,7 @@ from pyro.poutine import Trace
 from torch import Tensor
 
 from .checks import check_summable
-from .draw import Draw, Sample, Values
+from .draw import Draw, Sample
 from .inspected import Inspected
 from .rows import Call
 from .runs import (
@@ -18,15 +18,13 @@ from .runs import (
     reached,
     run_guide,
     run_pair,
-    stacked,
     trace_of,
-    values_of,
     whole_values,
     with_classes,
 )
-from .scoring import log_likelihood, log_prior, log_summed, of_draws, select, total
-from .sites import is_factor, stochastic_sites, subsamples
-from .structure import Structure
+from .scoring import log_likelihood, log_prior, log_summed, of_draws, runs_of, select, total
+from .sites import is_factor, subsamples
+from .structure import Structure, Values, stacked, values_of
 
 
 class Pair(Inspected):
@@ -63,8 +61,7 @@ class Pair(Inspected):
         model, guide = self._programs
         if not self._by_rows(found, num_particles):
             models, guides = run_pair(model, guide, call, num_particles, detached)
-            values = stacked(guides, found)
-            return Draw(found, num_particles, models, guides, values)
+            return Draw(found, num_particles, models, guides)
         trace, values = draw_rows(guide, call, found, num_particles, detached)
         copies = num_particles * found.guide_copies
         models = self._model_at(call, found, values, copies, whole_values(trace, found))
@@ -109,8 +106,7 @@ class Pair(Inspected):
             guides = run_guide(guide, call, num_particles)
             values = stacked(guides, found)
         log_guide = self._log_guide(found, guides, values, found.shape(num_particles), shared)
-        runs = [stochastic_sites(trace) for trace in guides]
-        summed = log_summed(runs, found, found.shape(num_particles))
+        summed = log_summed(runs_of(guides, found), found, found.shape(num_particles))
         return Sample(values, log_guide, summed, subsamples(guides[0]))
 
     def sample_prior(self, call: Call, num_particles: int) -> Values:
@@ -126,7 +122,7 @@ class Pair(Inspected):
         """log p(x | z) and log p(z) at values (N, B, ...), N = ``number``; (N, B) each."""
         found = self.structure(call)
         traces = self._model_at(call, found, values, number)
-        runs = [stochastic_sites(trace) for trace in traces]
+        runs = runs_of(traces, found)
         shape = (number, found.rows.size)
         return log_likelihood(runs, found, shape).local, log_prior(runs, found, shape).local
 
@@ -186,8 +182,8 @@ class Pair(Inspected):
         found: Structure, traces: Traces, values: Values, shape: tuple[int, ...], single: bool
     ) -> Tensor:
         """log q(z | x) without factors."""
-        runs = select([stochastic_sites(t) for t in traces], lambda site: not is_factor(site))
+        runs = select(runs_of(traces, found), lambda site: not is_factor(site))
         if single:
-            (site,) = runs[0]
+            (site,) = runs[0].local
             return of_draws(site, values[site["name"]], found)
         return total(runs, found.plate, shape).local

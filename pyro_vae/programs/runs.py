@@ -1,8 +1,5 @@
 """Runs of programs: on the rows of a call, on copies of them, at given values of the latents."""
 
-from contextlib import ExitStack
-
-import torch
 from pyro import poutine
 from pyro.infer.util import is_validation_enabled
 from pyro.poutine import Trace
@@ -11,23 +8,22 @@ from pyro.poutine.runtime import NonlocalExit
 from torch import Tensor
 
 from .checks import check_pair, same_shapes
-from .draw import Values
 from .handlers import assign, detach_draws, draw_many
 from .rows import Call
 from .sites import Program, Site, drawn_subsample, stochastic_sites, subsamples
-from .structure import Structure, combinations
+from .structure import Structure, Values, combinations, values_of
 
 Traces = tuple[Trace, ...]
 
 
 def trace_of(program: Program, call: Call, *handlers: Messenger) -> Trace:
     """A run of a program, inside handlers."""
+    if handlers:
+        with handlers[0]:
+            return trace_of(program, call, *handlers[1:])
     args, kwargs = call
     tracer = poutine.trace()
-    with ExitStack() as stack:
-        for handler in handlers:
-            stack.enter_context(handler)
-        tracer(program)(*args, **kwargs)
+    tracer(program)(*args, **kwargs)
     trace: Trace = tracer.trace
     return trace
 
@@ -158,25 +154,7 @@ def with_classes(values: Values, found: Structure, copies: int) -> Values:
     return repeated | fixed
 
 
-def values_of(trace: Trace, found: Structure, copies: int) -> Values:
-    """The values of a run's latent sites in the data plate, (N, B, ...)."""
-    sites = [site for site in stochastic_sites(trace) if not site["is_observed"]]
-    return {
-        site["name"]: found.latents[site["name"]].from_rows(site["value"], copies)
-        for site in sites
-        if site["name"] in found.latents
-    }
-
-
 def whole_values(trace: Trace, found: Structure) -> dict[str, Tensor]:
     """The values of a run's global latent sites."""
     sites = [site for site in stochastic_sites(trace) if not site["is_observed"]]
     return {s["name"]: s["value"] for s in sites if s["name"] not in found.latents}
-
-
-def stacked(traces: Traces, found: Structure) -> Values:
-    """The values of K runs, (K, B, ...)."""
-    each = [values_of(trace, found, 1) for trace in traces]
-    if len(each) == 1:
-        return each[0]
-    return {name: torch.cat([values[name] for values in each]) for name in each[0]}

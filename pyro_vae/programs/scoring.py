@@ -6,13 +6,23 @@ or (E, K, B) where E combinations of the guide's values are summed out.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
-from pyro.distributions.util import scale_and_mask
+from pyro.poutine import Trace
 from torch import Tensor
 
-from .sites import Plate, Site, in_plate, is_factor, is_observed, log_prob, per_row
+from .sites import (
+    Plate,
+    Site,
+    in_plate,
+    is_factor,
+    is_observed,
+    log_prob,
+    per_row,
+    scaled_and_masked,
+    stochastic_sites,
+)
 from .structure import Structure
 
 NEGLIGIBLE = 40.0
@@ -45,9 +55,34 @@ class Term:
         return Term(factor * self.local, factor * self.whole)
 
 
-Runs = Sequence[Sequence[Site]]
+class Sites(NamedTuple):
+    """The sites of a run."""
+
+    local: list[Site]
+    """Those of the data plate, one row per datum."""
+    whole: list[Site]
+    """The global ones."""
+
+    @property
+    def all(self) -> list[Site]:
+        """Both together."""
+        return [*self.local, *self.whole]
+
+
+Runs = Sequence[Sites]
 """The sites of each run."""
 Shape = tuple[int, ...]
+
+
+def runs_of(traces: Sequence[Trace], found: Structure) -> Runs:
+    """The sites of some traces."""
+    runs = []
+    for trace in traces:
+        sites = Sites([], [])
+        for site in stochastic_sites(trace):
+            (sites.local if in_plate(site, found.plate) else sites.whole).append(site)
+        runs.append(sites)
+    return runs
 
 
 def log_likelihood(runs: Runs, found: Structure, shape: Shape, scaled: bool = False) -> Term:
@@ -71,7 +106,8 @@ def log_prior(runs: Runs, found: Structure, shape: Shape, scaled: bool = False) 
 def guide_factors(runs: Runs, found: Structure, shape: Shape) -> Tensor | None:
     """The guide's factors for each draw and datum; None where it has none."""
     factors = select(runs, is_factor)
-    return total(factors, found.plate, shape).local if any(factors) else None
+    found_any = any(run.all for run in factors)
+    return total(factors, found.plate, shape).local if found_any else None
 
 
 def log_summed(runs: Runs, found: Structure, shape: Shape) -> Tensor | None:
@@ -94,9 +130,9 @@ def of_draws(
     return value.sum(dims) if dims else value
 
 
-def select(runs: Runs, wanted: Callable[[Site], bool]) -> list[list[Site]]:
+def select(runs: Runs, wanted: Callable[[Site], bool]) -> Runs:
     """The sites of each run that are wanted."""
-    return [[site for site in run if wanted(site)] for run in runs]
+    return [Sites(*([site for site in part if wanted(site)] for part in run)) for run in runs]
 
 
 def total(
@@ -113,10 +149,8 @@ def total(
     local: list[Tensor] = []
     whole: list[Tensor] = []
     for run in runs:
-        inside = [site for site in run if in_plate(site, plate)]
-        outside = [site for site in run if not in_plate(site, plate)]
-        local += [_sum([per_row(value(site, scaled), plate) for site in inside])]
-        whole += [_sum([value(site, True).sum() for site in outside])] if outside else []
+        local += [_sum([per_row(value(site, scaled), plate) for site in run.local])]
+        whole += [_sum([value(site, True).sum() for site in run.whole])] if run.whole else []
     return Term(_shaped(local, shape), torch.stack(whole) if whole else 0.0)
 
 
@@ -146,18 +180,14 @@ def latent_terms(
     local: list[Tensor] = []
     whole: list[Tensor] = []
     for model, guide in zip(models, guides, strict=True):
-        inside: list[Tensor] = []
-        outside: list[Tensor] = []
-        sites = {site["name"]: site for site in model}
-        for q in guide:
-            value = q["fn"].log_factor if is_factor(q) else function(q, sites[q["name"]])
-            if in_plate(q, plate):
-                scale = q["scale"] if scaled else 1.0
-                inside.append(per_row(scale_and_mask(value, scale, q["mask"]), plate))
-            else:
-                outside.append(scale_and_mask(value, q["scale"], q["mask"]).sum())
-        local.append(_sum(inside))
-        whole += [_sum(outside)] if outside else []
+        sites = {site["name"]: site for site in model.all}
+
+        def value(q: Site, scaled: bool, p: dict[str, Site] = sites) -> Tensor:
+            term = q["fn"].log_factor if is_factor(q) else function(q, p[q["name"]])
+            return scaled_and_masked(term, q, scaled)
+
+        local += [_sum([per_row(value(q, scaled), plate) for q in guide.local])]
+        whole += [_sum([value(q, True).sum() for q in guide.whole])] if guide.whole else []
     return Term(_shaped(local, shape), torch.stack(whole) if whole else 0.0)
 
 

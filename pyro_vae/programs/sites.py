@@ -110,8 +110,15 @@ def log_prob(site: Site, scaled: bool = True, value: Tensor | None = None) -> Te
     ``value`` stands for the site's own value.
     """
     logp = site["fn"].log_prob(site["value"] if value is None else value)
-    scaled_logp: Tensor = scale_and_mask(logp, site["scale"] if scaled else 1.0, site["mask"])
-    return scaled_logp
+    return scaled_and_masked(logp, site, scaled)
+
+
+def scaled_and_masked(term: Tensor, site: Site, scaled: bool) -> Tensor:
+    """A term of a site over its batch shape, masked as the site is, and if asked scaled."""
+    if not scaled and site["mask"] is None:
+        return term
+    result: Tensor = scale_and_mask(term, site["scale"] if scaled else 1.0, site["mask"])
+    return result
 
 
 def per_row(value: Tensor, plate: Plate | None) -> Tensor:

@@ -4,10 +4,14 @@ import math
 from dataclasses import dataclass
 
 import torch
+from pyro.poutine import Trace
 from torch import Tensor
 
 from .rows import Rows
-from .sites import Plate
+from .sites import Plate, stochastic_sites
+
+Values = dict[str, Tensor]
+"""Latent values by site, (N, B, ...): copies and data first."""
 
 
 @dataclass(frozen=True)
@@ -121,7 +125,25 @@ class Structure:
         return math.prod(len(value) for value in self.model_values.values())
 
 
-def combinations(values: dict[str, Tensor], inner: int, size: int) -> dict[str, Tensor]:
+def values_of(trace: Trace, found: Structure, copies: int) -> Values:
+    """The values of a run's latent sites in the data plate, (N, B, ...)."""
+    sites = [site for site in stochastic_sites(trace) if not site["is_observed"]]
+    return {
+        site["name"]: found.latents[site["name"]].from_rows(site["value"], copies)
+        for site in sites
+        if site["name"] in found.latents
+    }
+
+
+def stacked(traces: tuple[Trace, ...], found: Structure) -> Values:
+    """The values of K runs, (K, B, ...)."""
+    each = [values_of(trace, found, 1) for trace in traces]
+    if len(each) == 1:
+        return each[0]
+    return {name: torch.cat([values[name] for values in each]) for name in each[0]}
+
+
+def combinations(values: Values, inner: int, size: int) -> Values:
     """Every combination of C values (C, *event) of some sites, (E inner, B, *event).
 
     E is the product of the C; each combination stands ``inner`` times in turn, for all B data.

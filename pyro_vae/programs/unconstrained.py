@@ -7,10 +7,10 @@ from pyro.distributions.util import sum_rightmost
 from torch import Tensor
 from torch.distributions import Transform, biject_to
 
-from .draw import Values
 from .pair import Pair
 from .rows import Call
 from .sites import Site, base_name
+from .structure import Values
 
 
 class Coordinates(NamedTuple):

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from pyro_vae import SVI, VAE, Bernoulli, DiagonalNormal, StandardNormal, Trace_ELBO, mlp
-from pyro_vae.nets import products
+from pyro_vae.nets import timed
 from pyro_vae.training.checkpoint import (
     LAST,
     PREVIOUS,
@@ -225,7 +225,7 @@ def test_the_choices_of_products_are_restored(tmp_path, monkeypatch):
     made = {"layer 128x784x400, 2 threads": "onednn"}
     monkeypatch.setattr(products, "_choices", dict(made))
     save_checkpoint(tmp_path / LAST, svi_state(svi_of(vae())))
-    products._choices.clear()
+    timed._choices.clear()
     svi, path = svi_of(vae()), tmp_path / LAST
     restore_svi(svi, load_checkpoint(path), path)
-    assert products.choices() == made
+    assert timed.choices() == made

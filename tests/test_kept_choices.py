@@ -5,7 +5,7 @@ import json
 import pytest
 import torch
 
-from pyro_vae.nets import products
+from pyro_vae.nets import products, timed
 from pyro_vae.programs import kept_choices
 from pyro_vae.programs.compiler import compile_graph
 from pyro_vae.programs.kept_choices import _path, choices_kept
@@ -22,27 +22,27 @@ def file(tmp_path, monkeypatch):
 
 
 def new_process():
-    products._choices.clear()
+    timed._choices.clear()
 
 
 def test_another_process_finds_them(file):
     with choices_kept():
-        products.remember({NAME: "rows"})
+        timed.remember({NAME: "rows"})
     new_process()
     with choices_kept():
-        assert products.choices() == {NAME: "rows"}
+        assert timed.choices() == {NAME: "rows"}
     assert list(file.parent.iterdir()) == [file]
 
 
 def test_choices_of_this_process_stay_and_are_its_own(file):
     """Those of a checkpoint too, which another machine may have made."""
     with choices_kept():
-        products.remember({NAME: "rows"})
+        timed.remember({NAME: "rows"})
     new_process()
-    products.remember({NAME: "torch", "graph of a checkpoint": "torch"})
+    timed.remember({NAME: "torch", "graph of a checkpoint": "torch"})
     with choices_kept():
-        products.remember({OTHER: "onednn", "128x784 784x400', 2 threads": "onednn"})
-    assert products.choices()[NAME] == "torch"
+        timed.remember({OTHER: "onednn", "128x784 784x400', 2 threads": "onednn"})
+    assert timed.choices()[NAME] == "torch"
     assert json.loads(file.read_text()) == {NAME: "rows", OTHER: "onednn"}
 
 
@@ -53,8 +53,8 @@ def test_choices_of_this_process_stay_and_are_its_own(file):
 def test_a_file_that_is_no_record_of_choices_is_replaced(file, text):
     file.write_text(text)
     with choices_kept():
-        assert not products.choices()
-        products.remember({NAME: "rows"})
+        assert not timed.choices()
+        timed.remember({NAME: "rows"})
     assert json.loads(file.read_text()) == {NAME: "rows"}
 
 
@@ -62,8 +62,8 @@ def test_a_file_that_cannot_be_written_costs_nothing_but_time(file, monkeypatch)
     missing = file.parent / "missing" / "choices.json"
     monkeypatch.setattr(kept_choices, "_path", lambda: missing)
     with choices_kept():
-        products.remember({NAME: "rows"})
-    assert products.choices() == {NAME: "rows"}
+        timed.remember({NAME: "rows"})
+    assert timed.choices() == {NAME: "rows"}
 
 
 def test_the_file_lies_beside_the_graphs(tmp_path, monkeypatch):
@@ -78,5 +78,5 @@ def test_the_file_lies_beside_the_graphs(tmp_path, monkeypatch):
 def test_a_compiled_graph_keeps_its_choices(file):
     a, b = torch.ones(128, 784), torch.ones(400, 784)
     compile_graph(lambda a, b: [a @ b.t()], (a, b))
-    assert products.choices() == (json.loads(file.read_text()) if file.exists() else {})
-    assert bool(products.choices()) == products.applies(a)
+    assert timed.choices() == (json.loads(file.read_text()) if file.exists() else {})
+    assert bool(timed.choices()) == products.applies(a)

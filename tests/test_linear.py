@@ -12,7 +12,7 @@ from torch.fx.experimental.proxy_tensor import make_fx
 from torch.nn.utils.parametrizations import spectral_norm
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from pyro_vae.nets import BFloat16, Linear, linear, precision, products, products_by
+from pyro_vae.nets import BFloat16, Linear, linear, precision, products, products_by, timed
 from pyro_vae.nets.graph_products import DECOMPOSITIONS
 from pyro_vae.nets.precision import InFloat32
 from pyro_vae.nets.products import Layout, applies
@@ -104,7 +104,7 @@ def test_each_product_of_a_layer_has_its_own_way(no_choices, monkeypatch, chosen
     end = f", {torch.get_num_threads()} threads"
     layer_name = f"layer 128x300 400x300 gradients of input of weight {end}"
     ways = {name + end: "onednn" if name == chosen else "torch" for name in names}
-    products.remember(ways | {layer_name: "onednn"})
+    timed.remember(ways | {layer_name: "onednn"})
     torch.manual_seed(0)
     layer, x = Linear(300, 400), torch.randn(128, 300, requires_grad=True)
     grads = torch.autograd.grad(layer(x).square().sum(), [x, *layer.parameters()])
@@ -120,7 +120,7 @@ def test_a_trained_layer_is_timed_with_its_gradients(no_choices, frozen):
     layer, x = Linear(300, 400), torch.randn(128, 300, requires_grad=frozen != "input")
     layer.weight.requires_grad_(frozen != "weight")
     layer(x).sum().backward()
-    names = [name for name in products.choices() if name.startswith("layer")]
+    names = [name for name in timed.choices() if name.startswith("layer")]
     gradients = " ".join(f"of {name}" for name in ("input", "weight") if name != frozen)
     known = f"layer 128x300 400x300 gradients {gradients} , {torch.get_num_threads()} threads"
     assert names == ([known] if applies(x) else [])
@@ -283,10 +283,10 @@ def test_small_products_of_bfloat16_have_a_choice(no_choices):
     """Without instructions for them they take 20 times as long as those of float32."""
     layer, x = Linear(20, 400), torch.randn(128, 20)
     layer(x)
-    assert not products.choices()
+    assert not timed.choices()
     with torch.autocast("cpu", torch.bfloat16):
         layer(x)
-    assert len(products.choices()) == applies(x, torch.bfloat16)
+    assert len(timed.choices()) == applies(x, torch.bfloat16)
 
 
 @pytest.mark.parametrize(
@@ -357,9 +357,9 @@ def test_calls_are_timed_in_turn(monkeypatch, rounds, least):
         order.append(library)
         clock[0] += next(seconds[library])
 
-    monkeypatch.setattr(products.time, "perf_counter", lambda: clock[0])
+    monkeypatch.setattr(timed.time, "perf_counter", lambda: clock[0])
     calls = {library: partial(call, library) for library in seconds}
-    assert products._seconds(calls, rounds, least) == {"torch": 4.0, "onednn": 2.0}
+    assert timed._seconds(calls, rounds, least) == {"torch": 4.0, "onednn": 2.0}
     assert order == 4 * ["torch", "onednn"]
 
 
@@ -374,13 +374,13 @@ def test_the_faster_library_is_chosen_once(monkeypatch, no_choices, faster):
 
     monkeypatch.setattr(products, "_seconds", seconds)
     calls = {"torch": lambda: "torch", "onednn": lambda: "onednn"}
-    assert [products.chosen("a", lambda: calls) for _ in range(3)] == [faster] * 3
+    assert [timed.chosen("a", lambda: calls) for _ in range(3)] == [faster] * 3
     assert timed == ["torch", "onednn"]
     with products_by("torch"):
-        assert products.chosen("a", lambda: calls) == "torch"
+        assert timed.chosen("a", lambda: calls) == "torch"
     monkeypatch.setattr(products, "_choices", {})
-    products.remember({"a": "onednn"})
-    assert products.chosen("a", lambda: calls) == "onednn"
+    timed.remember({"a": "onednn"})
+    assert timed.chosen("a", lambda: calls) == "onednn"
 
 
 def test_a_choice_draws_no_random_numbers(no_choices):
@@ -392,7 +392,7 @@ def test_a_choice_draws_no_random_numbers(no_choices):
     make_fx(expressions, DECOMPOSITIONS, tracing_mode="fake")(*matrices())
     assert torch.equal(torch.get_rng_state(), before)
     if applies(x):
-        names = {key.split(",")[0] for key in products.choices()}
+        names = {key.split(",")[0] for key in timed.choices()}
         assert names == {
             *("128x784 784x400'", "400x128' 128x784", "layer 128x784 400x784 gradients of weight "),
             *("graph 128x784 784x400", "graph 400x784' 784x128'"),
@@ -403,7 +403,7 @@ def test_small_products_and_other_types_are_torchs(no_choices):
     layer = Linear(784, 400)
     layer(torch.zeros(2, 784))
     layer.double()(torch.zeros(128, 784).double())
-    assert not products.choices()
+    assert not timed.choices()
 
 
 def test_an_unknown_library_is_refused():

@@ -12,10 +12,10 @@ from .denoiser import Denoiser, ResidualMLP, UNet, WithNoiseLevel
 from .dense import Flat, mlp, set_output_bias
 from .linear import Linear
 from .precision import BFloat16
-from .products import products_by
 from .recurrent import CausalLayer, DilatedDecoder, RecurrentDecoder, RecurrentEncoder
 from .residual import ResidualBlock, residual_decoder, residual_encoder
 from .scaling import Divide, Log1p, Symmetric
+from .timed import products_by
 
 __all__ = [
     "BFloat16",

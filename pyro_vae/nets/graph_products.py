@@ -6,12 +6,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .products import Layout, Library, applies, fastest, large, onednn, row_by_row, ways
+from .products import Layout, applies, fastest, large, onednn, row_by_row, ways
+from .timed import Way
 
 aten: Any = torch.ops.aten
 
 
-def _in_graph(a: Tensor, b: Tensor) -> Library:
+def _in_graph(a: Tensor, b: Tensor) -> Way:
     """The fastest way for a product of a graph."""
     return fastest(Layout.of(a), Layout.of(b), a.dtype, graph=True) if applies(a) else "torch"
 

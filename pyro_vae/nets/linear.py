@@ -15,14 +15,13 @@ from .products import (
     ONEDNN,
     WORTHWHILE,
     Layout,
-    Library,
     applies,
     by_onednn,
-    chosen,
     fastest,
     limited,
     onednn,
 )
+from .timed import Way, chosen
 
 
 class Product(Function):
@@ -148,7 +147,7 @@ def _name(x: Layout, weight: Layout, of_input: bool, of_weight: bool, threads: i
 
 def _trained(
     x: Layout, weight: Layout, of_input: bool, of_weight: bool
-) -> dict[Library, Callable[[], object]]:
+) -> dict[Way, Callable[[], object]]:
     """A dense layer and its gradients, by torch and by products in their own ways."""
     dtype = torch.float32
     a = x.ones(dtype).requires_grad_(of_input)

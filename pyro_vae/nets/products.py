@@ -4,21 +4,17 @@ Torch calls MKL for float32. oneDNN is up to twice as fast on processors that ar
 slower for some shapes and memory layouts elsewhere. It is fastest where both matrices lie row by
 row; a compiled graph copies them so, where this costs less than it saves. Products of bfloat16
 numbers take two to 60 times as long as those of float32 on a processor without instructions for
-them; there the same numbers are multiplied in float32, and the result is rounded. So each large
-product is timed once, and the choice is remembered. All results are equal to rounding.
+them; there the same numbers are multiplied in float32, and the result is rounded.
 """
 
-import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable
 from functools import cache
-from typing import Literal, NamedTuple, cast, get_args
+from typing import NamedTuple, cast
 
 import torch
 from torch import Tensor
-from torch.utils._python_dispatch import _disable_current_modes
 
-Library = Literal["torch", "onednn", "rows", "float32"]
+from .timed import GRAPH, Way, chosen
 
 ONEDNN = ("onednn", "rows")
 """The ways of float32 numbers that are not torch's: outside graphs they are the same."""
@@ -26,98 +22,17 @@ ONEDNN = ("onednn", "rows")
 WORTHWHILE = {torch.float32: 1 << 23, torch.bfloat16: 1 << 15}
 """The smallest number of multiplications for which another way may save more than it costs."""
 
-MARGIN = 0.9
-"""Another way is chosen where it takes less than this share of the time of torch's call.
-
-Smaller gains are lost in a step, where the caches are cold and our operator has to be called.
-"""
-
 LARGEST = 1 << 29
 """The most multiplications that are timed, where there are more than ``ROWS`` columns."""
 
 ROWS = 2048
 """More rows are timed as if they were this many: a row then costs the same."""
 
-GRAPH = "graph "
-"""How the names of a graph's products begin."""
-
 # our own operator, because TorchInductor uses oneDNN's only for constant weights
 _library = torch.library.Library("pyro_vae", "DEF")
 _library.define("mm(Tensor a, Tensor b, Tensor? bias=None) -> Tensor")
 _library.impl("mm", lambda a, b, bias=None: onednn(a, b, bias), "CPU")
 _library.impl("mm", lambda a, b, bias=None: a.new_empty(a.shape[0], b.shape[1]), "Meta")
-
-_choices: dict[str, Library] = {}
-_fixed: list[Library] = []
-
-
-@contextmanager
-def products_by(library: Library) -> Iterator[None]:
-    """Use "torch", "onednn", "rows" or "float32" for all products inside, without timing them.
-
-    "onednn" and "rows" concern products of float32 numbers, "float32" those of bfloat16; all others
-    are then torch's. "rows" is oneDNN, in graphs on copies that lie row by row. Graphs that were
-    compiled before keep their choice.
-
-    Raises ``ValueError`` for another name.
-
-    >>> from pyro_vae.nets import Linear
-    >>> with products_by("torch"):
-    ...     Linear(784, 400)(torch.zeros(128, 784)).shape
-    torch.Size([128, 400])
-    """
-    if library not in get_args(Library):
-        raise ValueError(f"expected one of {get_args(Library)}, got {library!r}")
-    _fixed.append(library)
-    try:
-        yield
-    finally:
-        _fixed.pop()
-
-
-def choices() -> dict[str, Library]:
-    """The choices so far, by product, sizes and threads; checkpoints hold them for resumed runs."""
-    return dict(_choices)
-
-
-def remember(made: Mapping[str, Library]) -> None:
-    """Take choices that were made in another process."""
-    _choices.update(made)
-
-
-def chosen(name: str, build: Callable[[], Mapping[Library, Callable[[], object]]]) -> Library:
-    """The way that was chosen for a product, or the one that was asked for.
-
-    ``build`` returns the product by torch and in other ways, which are timed for a new ``name``.
-    """
-    if _fixed:
-        return _fixed[-1]
-    if name not in _choices:
-        with _disable_current_modes(), torch.no_grad(), torch.autocast("cpu", enabled=False):
-            seconds = _seconds(build())
-        best = min(seconds, key=lambda library: seconds[library])
-        _choices[name] = best if seconds[best] < MARGIN * seconds["torch"] else "torch"
-    return _choices[name]
-
-
-def _seconds(
-    calls: Mapping[Library, Callable[[], object]], rounds: int = 3, seconds: float = 0.03
-) -> dict[Library, float]:
-    """The least time of each call; they alternate, so that all meet the same disturbances.
-
-    There are at least so many rounds, and they take at least so many seconds. A first round is not
-    counted.
-    """
-    times: dict[Library, list[float]] = {library: [] for library in calls}
-    begin = time.perf_counter()
-    done = 0
-    while done <= rounds or time.perf_counter() < begin + seconds:
-        for library, call in calls.items():
-            start = time.perf_counter()
-            call()
-            times[library].append(time.perf_counter() - start)
-        done += 1
-    return {library: min(each[1:]) for library, each in times.items()}
 
 
 def applies(x: Tensor, dtype: torch.dtype | None = None) -> bool:
@@ -171,9 +86,7 @@ def limited(a: Layout, b: Layout) -> tuple[Layout, Layout]:
     return Layout(rows, inner, a.transposed), Layout(inner, columns, b.transposed)
 
 
-def fastest(
-    a: Layout, b: Layout, dtype: torch.dtype = torch.float32, graph: bool = False
-) -> Library:
+def fastest(a: Layout, b: Layout, dtype: torch.dtype = torch.float32, graph: bool = False) -> Way:
     """The fastest way for the product of two matrices on the CPU.
 
     In a graph a matrix can be copied, so that it lies row by row. The graph's kernels transpose
@@ -185,9 +98,9 @@ def fastest(
 
     a, b = limited(a, b)
 
-    def build() -> dict[Library, Callable[[], object]]:
+    def build() -> dict[Way, Callable[[], object]]:
         x, y = a.ones(dtype), b.ones(dtype)
-        calls: dict[Library, Callable[[], object]] = {**ways(x, y)}
+        calls: dict[Way, Callable[[], object]] = {**ways(x, y)}
         pair = row_by_row(x), row_by_row(y)
         copied = [v for v, layout in zip(pair, (a, b), strict=True) if layout.transposed]
         if graph and copied and dtype == torch.float32:
@@ -224,7 +137,7 @@ def onednn(a: Tensor, b: Tensor, bias: Tensor | None = None) -> Tensor:
     return cast(Tensor, torch.ops.pyro_vae.mm.default(a, b, bias))
 
 
-def ways(a: Tensor, b: Tensor) -> dict[Library, Callable[[], Tensor]]:
+def ways(a: Tensor, b: Tensor) -> dict[Way, Callable[[], Tensor]]:
     """A product by torch, and in the other way of its type."""
     if a.dtype == torch.float32:
         return {"torch": lambda: a @ b, "onednn": lambda: onednn(a, b)}

@@ -14,7 +14,7 @@ from typing import get_args
 import torch
 from torch._inductor.runtime.cache_dir_utils import cache_dir
 
-from ..nets.products import GRAPH, Library, choices, remember
+from ..nets.timed import GRAPH, Way, choices, remember
 from .processor import processor
 
 
@@ -45,10 +45,10 @@ def _path() -> Path:
     return Path(cache_dir()) / f"pyro_vae_products_{sha256(machine.encode()).hexdigest()[:16]}.json"
 
 
-def _read(path: Path) -> dict[str, Library]:
+def _read(path: Path) -> dict[str, Way]:
     try:
         known = json.loads(path.read_text())
     except (OSError, ValueError, RecursionError):
         return {}
     pairs = known.items() if isinstance(known, dict) else ()
-    return {name: way for name, way in pairs if way in get_args(Library)}
+    return {name: way for name, way in pairs if way in get_args(Way)}

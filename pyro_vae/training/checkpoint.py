@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from ..inference.svi import SVI
-from ..nets.products import choices, remember
+from ..nets.timed import choices, remember
 from ..programs.modules import modules_of
 from ..programs.sites import Program
 

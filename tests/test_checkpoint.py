@@ -223,7 +223,7 @@ def test_modules_behind_plain_functions_are_saved():
 def test_the_choices_of_products_are_restored(tmp_path, monkeypatch):
     """Libraries differ in rounding: a resumed run takes those of the run that it continues."""
     made = {"layer 128x784x400, 2 threads": "onednn"}
-    monkeypatch.setattr(products, "_choices", dict(made))
+    monkeypatch.setattr(timed, "_choices", dict(made))
     save_checkpoint(tmp_path / LAST, svi_state(svi_of(vae())))
     timed._choices.clear()
     svi, path = svi_of(vae()), tmp_path / LAST

@@ -17,7 +17,7 @@ NAME, OTHER = "graph 128x784 784x400', 2 threads", "graph 400x128' 128x784, 2 th
 def file(tmp_path, monkeypatch):
     """A file that nobody has written, and a process without choices."""
     monkeypatch.setattr(kept_choices, "_path", lambda: tmp_path / "choices.json")
-    monkeypatch.setattr(products, "_choices", {})
+    monkeypatch.setattr(timed, "_choices", {})
     return tmp_path / "choices.json"
 
 

@@ -22,7 +22,7 @@ from pyro_vae.programs.compiler import compile_graph
 @pytest.fixture
 def no_choices(monkeypatch):
     """As in a process that has not timed a product yet."""
-    monkeypatch.setattr(products, "_choices", {})
+    monkeypatch.setattr(timed, "_choices", {})
 
 
 @pytest.mark.parametrize("leading", [(128,), (2, 64)])
@@ -378,7 +378,7 @@ def test_the_faster_library_is_chosen_once(monkeypatch, no_choices, faster):
     assert timed == ["torch", "onednn"]
     with products_by("torch"):
         assert timed.chosen("a", lambda: calls) == "torch"
-    monkeypatch.setattr(products, "_choices", {})
+    monkeypatch.setattr(timed, "_choices", {})
     timed.remember({"a": "onednn"})
     assert timed.chosen("a", lambda: calls) == "onednn"
 

@@ -52,8 +52,17 @@ class Function(torch.autograd.Function):
     @classmethod
     def call(cls, *inputs: Any) -> Any:
         """The output of ``forward``, whose gradient is that of ``backward``."""
-        whole = torch._C._are_functorch_transforms_active() or torch.compiler.is_compiling()
-        return (cls if whole else cls._twin).apply(*inputs)
+        return (cls if transformed() else cls._twin).apply(*inputs)
+
+
+def transformed() -> bool:
+    """Whether ``torch.func`` or torch's compiler takes the operations."""
+    return torch._C._are_functorch_transforms_active() or torch.compiler.is_compiling()
+
+
+def at_once(x: Tensor) -> bool:
+    """Whether each operation on a tensor is computed when it is called, by no tracer."""
+    return type(x) is Tensor and not transformed()
 
 
 def differentiated(x: Tensor) -> bool:

@@ -12,7 +12,7 @@ from typing import Literal, get_args
 import torch
 from torch.utils._python_dispatch import _disable_current_modes
 
-Way = Literal["torch", "onednn", "rows", "float32"]
+Way = Literal["torch", "onednn", "rows", "float32", "series", "grouped"]
 
 MARGIN = 0.9
 """Another way is chosen where it takes less than this share of the time of torch's call.
@@ -29,11 +29,12 @@ _fixed: list[Way] = []
 
 @contextmanager
 def products_by(way: Way) -> Iterator[None]:
-    """Use "torch", "onednn", "rows" or "float32" for all products inside, without timing them.
+    """Use one way for all operations inside that have several, without timing them.
 
-    "onednn" and "rows" concern products of float32 numbers, "float32" those of bfloat16; all others
-    are then torch's. "rows" is oneDNN, in graphs on copies that lie row by row. Graphs that were
-    compiled before keep their choice.
+    "onednn" and "rows" are ways of products of float32 numbers, "float32" of those of bfloat16,
+    "series" of log sigmoid, "grouped" of the log-density of vectors of binary pixels where it is
+    trained; all other operations are then torch's. "rows" is oneDNN, in graphs on copies that lie
+    row by row. Graphs that were compiled before keep their choice.
 
     Raises ``ValueError`` for another name.
 
@@ -52,7 +53,7 @@ def products_by(way: Way) -> Iterator[None]:
 
 
 def choices() -> dict[str, Way]:
-    """The choices so far, by product, sizes and threads; checkpoints hold them for resumed runs."""
+    """The choices so far, by operation, sizes and threads; checkpoints keep them for other runs."""
     return dict(_choices)
 
 
@@ -62,9 +63,9 @@ def remember(made: Mapping[str, Way]) -> None:
 
 
 def chosen(name: str, build: Callable[[], Mapping[Way, Callable[[], object]]]) -> Way:
-    """The way that was chosen for a product, or the one that was asked for.
+    """The way that was chosen for an operation, or the one that was asked for.
 
-    ``build`` returns the product by torch and in other ways, which are timed for a new ``name``.
+    ``build`` returns it by torch and in other ways, which are timed for a new ``name``.
     """
     if _fixed:
         return _fixed[-1]
@@ -74,6 +75,11 @@ def chosen(name: str, build: Callable[[], Mapping[Way, Callable[[], object]]]) -
         best = min(seconds, key=lambda way: seconds[way])
         _choices[name] = best if seconds[best] < MARGIN * seconds["torch"] else "torch"
     return _choices[name]
+
+
+def power_of_two(number: int) -> int:
+    """The largest power of two that is not above a number: one timing serves many sizes."""
+    return 1 << max(number, 1).bit_length() - 1
 
 
 def _seconds(

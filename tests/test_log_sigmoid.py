@@ -1,13 +1,15 @@
-"""``log_sigmoid`` and its relatives in graphs are torch's functions, in value and gradients."""
+"""``log_sigmoid`` and its relatives are torch's functions, in value and gradients, in each way."""
 
 import pytest
 import torch
 import torch.nn.functional as F
 from torch.fx.experimental.proxy_tensor import make_fx
 
-from pyro_vae.families import BernoulliDistribution
-from pyro_vae.families.bernoulli import Pixels
-from pyro_vae.nets.log_sigmoid import DECOMPOSITIONS, log1p, log_sigmoid
+from pyro_vae.families import BernoulliDistribution, bernoulli
+from pyro_vae.families.bernoulli import LogProb, LogProbOfVectors, Pixels
+from pyro_vae.nets import log_sigmoid as file
+from pyro_vae.nets import products_by, timed
+from pyro_vae.nets.log_sigmoid import DECOMPOSITIONS, LogSigmoid, log1p, log_sigmoid
 from pyro_vae.programs.compiler import REPLACED, compile_graph
 
 X = torch.cat([torch.linspace(-120, 120, 4001), torch.tensor([0.0, -0.0, 1e-30, 1e4, -1e4])])
@@ -20,15 +22,24 @@ def test_the_series_is_exact_to_rounding():
     assert relative.max() < 4 * torch.finfo(torch.float32).eps
 
 
+@pytest.fixture(params=["torch", "series", "grouped"])
+def way(request, monkeypatch):
+    """One way for all numbers, however few."""
+    monkeypatch.setattr(file, "FEW", 0)
+    monkeypatch.setattr(bernoulli, "FEW", 0)
+    with products_by(request.param):
+        yield request.param
+
+
 @pytest.mark.parametrize("grad", [False, True])
-def test_the_value_is_that_of_float64(grad):
+def test_the_value_is_that_of_float64(grad, way):
     exact = F.logsigmoid(X.double()).float()
     with torch.set_grad_enabled(grad):
         torch.testing.assert_close(log_sigmoid(X), exact, rtol=1e-5, atol=1e-20)
     torch.testing.assert_close(log_sigmoid(X.double()), F.logsigmoid(X.double()))
 
 
-def test_infinities_and_nan_pass():
+def test_infinities_and_nan_pass(way):
     x = torch.tensor([-torch.inf, torch.inf, torch.nan])
     torch.testing.assert_close(log_sigmoid(x), F.logsigmoid(x), equal_nan=True)
 
@@ -57,7 +68,7 @@ FUNCTIONS = {
 
 
 @pytest.mark.parametrize("name", FUNCTIONS)
-def test_gradients_are_those_of_torch(name):
+def test_gradients_are_those_of_torch(name, way):
     """First and second derivatives, those of ``torch.func``, and a batch of them by ``vmap``."""
     ours, theirs = FUNCTIONS[name]
     results = []
@@ -77,7 +88,7 @@ def test_gradients_are_those_of_torch(name):
 @pytest.mark.filterwarnings("ignore:.torch.jit.script. is deprecated:FutureWarning")  # torch's own
 @pytest.mark.parametrize("grad", [False, True])
 @pytest.mark.parametrize("name", FUNCTIONS)
-def test_derivatives_in_forward_mode_are_those_of_torch(name, grad):
+def test_derivatives_in_forward_mode_are_those_of_torch(name, grad, way):
     ours, theirs = FUNCTIONS[name]
     results = []
     for function, x in ((ours, X.clone()), (theirs, X.double())):
@@ -87,7 +98,7 @@ def test_derivatives_in_forward_mode_are_those_of_torch(name, grad):
     torch.testing.assert_close(*results, rtol=1e-4, atol=1e-6)
 
 
-def test_data_have_a_gradient_too():
+def test_data_have_a_gradient_too(way):
     logits = torch.randn(3, 5)
     for q in (pixels(logits), vectors(logits)):
         x = torch.rand(3, 5, requires_grad=True)
@@ -132,3 +143,72 @@ def test_other_arguments_are_heard_in_a_graph(name):
     x, target = torch.linspace(-5, 5, 11), torch.linspace(0, 1, 11)
     graph = make_fx(CALLS[name], REPLACED, tracing_mode="fake")(x, target)
     torch.testing.assert_close(graph(x, target), CALLS[name](x, target))
+
+
+OURS = {
+    "log_sigmoid": (LogSigmoid, "series"),
+    "log p(x) of vectors": (LogProbOfVectors, "grouped"),
+    "log p(x)": (LogProb, "series"),
+}
+"""The function with a gradient of its own, and the way that takes it."""
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_the_way_that_is_asked_for_is_taken(name, way):
+    function, _ = FUNCTIONS[name]
+    ours, its_way = OURS[name]
+    output = function(X.clone().requires_grad_())
+    seen, rest = set(), [output.grad_fn]
+    while rest:
+        node = rest.pop()
+        seen.add(node.name())
+        rest += [following for following, _ in node.next_functions if following is not None]
+    assert (f"{ours.__name__}Backward" in seen) == (way == its_way)
+
+
+OF_NUMBERS = {
+    "log_sigmoid": log_sigmoid,
+    "log p(x) of vectors": lambda x: vectors(x.view(-1, 10)).log_prob(torch.ones(len(x) // 10, 10)),
+    "log p(x)": lambda x: pixels(x).log_prob(torch.ones(len(x))),
+}
+
+
+@pytest.mark.parametrize("faster", ["torch", "ours"])
+@pytest.mark.parametrize("name", OF_NUMBERS)
+def test_the_faster_way_is_chosen_once(name, faster, monkeypatch):
+    """It is the same for about as many numbers; few numbers are not timed."""
+    _, its_way = OURS[name]
+    timings = []
+
+    def seconds(ways):
+        timings.append([way() for way in ways.values()])
+        return {"torch": 1.0, its_way: 2.0 if faster == "torch" else 0.5}
+
+    monkeypatch.setattr(timed, "_seconds", seconds)
+    monkeypatch.setattr(timed, "_choices", {})
+    for numbers in (5500, 5600, 100):
+        OF_NUMBERS[name](torch.linspace(-3, 3, numbers, requires_grad=True))
+    assert list(timed.choices().values()) == ["torch" if faster == "torch" else its_way]
+    assert len(timings) == 1
+
+
+@pytest.mark.parametrize("name", OF_NUMBERS)
+def test_nothing_is_timed_where_operations_are_traced(name, monkeypatch):
+    """A graph has the series, and takes as long as its compiler makes it."""
+    monkeypatch.setattr(timed, "_choices", {})
+    x = torch.linspace(-3, 3, 5500)
+
+    def loss(x):
+        return OF_NUMBERS[name](x).sum()
+
+    def gradient(x, loss=loss):
+        y = x.detach().requires_grad_()
+        return torch.autograd.grad(loss(y), [y])[0]
+
+    for result in (
+        make_fx(gradient, tracing_mode="fake")(x)(x),
+        torch.func.grad(loss)(x),
+        gradient(x, torch.compile(loss, backend="eager")),
+    ):
+        torch.testing.assert_close(result, torch.sigmoid(-x))  # that of log p(1) too
+    assert not timed.choices()

@@ -119,7 +119,7 @@ def _by_torch(logits: Tensor) -> bool:
         return True
     size = logits.shape[-1]
     rows = power_of_two(min(logits.numel(), MOST) // size)
-    return chosen(_name(rows, size, torch.get_num_threads()), lambda: _ways(rows, size)) == "torch"
+    return chosen(_name(rows, size, torch.get_num_threads()), lambda: _ways(rows, size)) != "grouped"
 
 
 @cache

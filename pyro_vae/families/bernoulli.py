@@ -113,13 +113,17 @@ def _by_cross_entropy(logits: Tensor, value: Tensor) -> Tensor:
 
 def _by_torch(logits: Tensor) -> bool:
     """Whether cross-entropy is the faster way for about as many vectors on the CPU."""
+    if torch.compiler.is_compiling():
+        return True
     if not (logits.is_cpu and at_once(logits)):
         return False
     if logits.numel() < FEW:
         return True
     size = logits.shape[-1]
     rows = power_of_two(min(logits.numel(), MOST) // size)
-    return chosen(_name(rows, size, torch.get_num_threads()), lambda: _ways(rows, size)) != "grouped"
+    return (
+        chosen(_name(rows, size, torch.get_num_threads()), lambda: _ways(rows, size)) != "grouped"
+    )
 
 
 @cache

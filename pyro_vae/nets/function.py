@@ -57,7 +57,7 @@ class Function(torch.autograd.Function):
 
 def transformed() -> bool:
     """Whether ``torch.func`` or torch's compiler takes the operations."""
-    return torch._C._are_functorch_transforms_active() or torch.compiler.is_compiling()
+    return torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active()
 
 
 def at_once(x: Tensor) -> bool:

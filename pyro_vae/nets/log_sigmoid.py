@@ -57,8 +57,11 @@ def applies(x: Tensor) -> bool:
 
 
 def by_torch(x: Tensor) -> bool:
-    """Whether torch's own function is the faster way for about as many numbers."""
-    if not applies(x):
+    """Whether torch's own function is the faster way for about as many numbers.
+
+    ``torch.compile`` takes no function with a rule for forward mode, and gets torch's.
+    """
+    if torch.compiler.is_compiling() or not applies(x):
         return True
     if not at_once(x):
         return False

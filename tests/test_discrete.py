@@ -45,7 +45,7 @@ def exact_gradient(vae, x):
 def gradients(objective, vae, x, n: int):
     out = []
     for _ in range(n):
-        with isolated(vae.parameters(), validate=False):
+        with isolated([vae], validate=False):
             loss = objective.estimate(vae.model, vae.guide, x).loss
         out.append(
             torch.cat([g.flatten() for g in torch.autograd.grad(loss, list(vae.parameters()))])
@@ -55,7 +55,7 @@ def gradients(objective, vae, x, n: int):
 
 def test_enumeration_on_the_same_model_is_exact():
     vae, x = make(), pixels()
-    with isolated(vae.parameters(), validate=True):
+    with isolated([vae], validate=True):
         loss = TraceEnum_ELBO(max_plate_nesting=1).differentiable_loss(
             vae.model, config_enumerate(vae.guide), x
         )
@@ -117,7 +117,7 @@ def test_relaxed_draws():
 def test_a_relaxed_draw_has_no_density_under_a_one_hot_prior():
     vae = make(GumbelSoftmax)
     with (
-        isolated(vae.parameters(), validate=True),
+        isolated([vae], validate=True),
         pytest.raises(ValueError, match=r"OneHot|support"),
     ):
         Trace_ELBO().estimate(vae.model, vae.guide, pixels())

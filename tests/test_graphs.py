@@ -108,7 +108,7 @@ def test_shared_tensors_are_one_argument():
     tensors = modules.tensors()
     assert len(tensors) == 3
     doubled = {name: 2 * value for name, value in tensors.items()}
-    with isolated(owner.parameters(), validate=False):
+    with isolated([owner], validate=False):
         torch.testing.assert_close(modules.run(doubled, owner.model), 2 * owner.model())
 
 

@@ -24,7 +24,7 @@ from pyro_vae.inference.semi_amortised import SemiAmortised
 from pyro_vae.models.per_datum import PerDatumVAE
 from pyro_vae.objectives.doubly_reparameterised import STL, DReG
 from pyro_vae.objectives.importance_weighted import IWAE
-from pyro_vae.programs.isolation import isolated, looking, parameters_of
+from pyro_vae.programs.isolation import isolated, looking
 from pyro_vae.programs.modules import modules_of
 from pyro_vae.programs.pair import Pair
 
@@ -139,7 +139,7 @@ def test_gradients_pass_through_the_steps_exactly():
 
     def loss():
         torch.manual_seed(1)
-        with isolated(parameters_of(modules_of(vae.model, guide)), validate=False):
+        with isolated(modules_of(vae.model, guide), validate=False):
             return Trace_ELBO().estimate(vae.model, guide, x).loss
 
     loss().backward()
@@ -157,7 +157,7 @@ def test_gradients_pass_through_the_steps_exactly():
 def test_semi_amortised_refuses_gradients_that_need_it_to_stand_still():
     vae, guide, x = semi_amortised()
     with (
-        isolated(parameters_of(modules_of(vae.model, guide)), validate=True),
+        isolated(modules_of(vae.model, guide), validate=True),
         pytest.raises(ValueError, match="deterministic given its draws"),
     ):
         DReG(3).estimate(vae.model, guide, x)

@@ -1,5 +1,7 @@
 """What every family shares: the head that it builds, its parents, and what it refuses."""
 
+from functools import cached_property
+
 import pytest
 import torch
 from families import CATEGORICAL, FAMILIES, LIKELIHOODS, inputs
@@ -43,6 +45,31 @@ def test_each_element_of_an_expanded_scale_has_its_own_gradient():
         with torch.no_grad():
             torch.testing.assert_close(d.log_prob(x), kind(0.0, 1.5).log_prob(x))
     torch.testing.assert_close(*grads)
+
+
+class Shifted(NormalDistribution):
+    """A user's child, written as torch's documentation says."""
+
+    def __init__(self, loc, scale, validate_args=None):
+        super().__init__(loc + 1, scale, validate_args)
+
+    def expand(self, batch_shape, _instance=None):
+        new = self._get_checked_instance(Shifted, _instance)
+        return super().expand(batch_shape, _instance=new)
+
+    @cached_property
+    def doubled(self):
+        return 2 * self.loc
+
+
+@pytest.mark.parametrize("validated", [False, True])
+def test_a_child_of_a_normal_expands(validated):
+    d = Shifted(torch.arange(3.0), torch.ones(3), validate_args=validated)
+    assert d.doubled.shape == (3,)
+    expanded = d.expand((2, 3))
+    assert type(expanded) is Shifted
+    torch.testing.assert_close(expanded.doubled, (2 * torch.arange(3.0) + 2).expand(2, 3))
+    assert expanded._validate_args == validated
 
 
 @every

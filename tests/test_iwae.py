@@ -13,7 +13,7 @@ from pyro_vae import VAE, Bernoulli, DiagonalNormal, StandardNormal, Trace_ELBO,
 from pyro_vae.objectives.doubly_reparameterised import STL, DReG
 from pyro_vae.objectives.importance_weighted import IWAE, bound, normalised
 from pyro_vae.objectives.wake_sleep import ReweightedWakeSleep
-from pyro_vae.programs.isolation import isolated, looking, parameters_of
+from pyro_vae.programs.isolation import isolated, looking
 from pyro_vae.programs.modules import modules_of
 from pyro_vae.programs.scoring import log_weight as log_weight_of
 
@@ -24,7 +24,7 @@ def estimates(objective, vae, x, n: int):
     chosen = [*vae.encoder.parameters(), *vae.decoder.parameters()]
     losses, grads = [], []
     for _ in range(n):
-        with isolated(vae.parameters(), validate=False):
+        with isolated([vae], validate=False):
             loss = objective.estimate(vae.model, vae.guide, x).loss
         losses.append(loss.detach())
         grads.append(torch.cat([g.flatten() for g in torch.autograd.grad(loss, chosen)]))
@@ -85,7 +85,7 @@ def test_dreg_holds_for_several_latents(pair):
     for objective in (IWAE(4), DReG(4)):
         grads = []
         for _ in range(150):
-            with isolated(made.module.parameters(), validate=False):
+            with isolated([made.module], validate=False):
                 loss = objective.estimate(made.model, made.guide, *made.args).loss
             grads.append(torch.cat([g.flatten() for g in torch.autograd.grad(loss, parameters)]))
         samples.append(torch.stack(grads))
@@ -140,7 +140,7 @@ def test_path_gradients_of_every_family(name):
             with pyro.plate("data", len(x)):
                 pyro.sample("z", family(rows))
 
-        with isolated(parameters_of(modules_of(vae.model, guide)), validate=True):
+        with isolated(modules_of(vae.model, guide), validate=True):
             loss = objective.estimate(vae.model, guide, x).loss
         grads.append(torch.autograd.grad(loss, rows)[0])
     error = ((grads[0].var(0) + grads[1].var(0)) / 4000).sqrt()
@@ -155,12 +155,12 @@ def test_a_guide_that_changes_between_runs_is_refused():
         DiagonalNormal(nn.Sequential(nn.Dropout(0.5), nn.Linear(5, 6))),
     )
     with (
-        isolated(vae.parameters(), validate=True),
+        isolated([vae], validate=True),
         pytest.raises(ValueError, match="deterministic given its draws, got log q"),
     ):
         DReG(3).estimate(vae.model, vae.guide, torch.ones(50, 5))
     vae.eval()
-    with isolated(vae.parameters(), validate=True):
+    with isolated([vae], validate=True):
         assert DReG(3).estimate(vae.model, vae.guide, torch.ones(50, 5)).loss.isfinite()
 
 
@@ -220,7 +220,7 @@ def test_gradients_are_not_subnormal(objective):
 
     vae.decoder.net.register_forward_hook(hook)
     x = torch.rand(10, 4000).round()
-    with isolated(vae.parameters(), validate=False):
+    with isolated([vae], validate=False):
         objective.estimate(vae.model, vae.guide, x).loss.backward()
     assert grads
     assert not any(subnormal(grad) for grad in grads)

@@ -366,16 +366,16 @@ def test_calls_are_timed_in_turn(monkeypatch, rounds, least):
 @pytest.mark.parametrize("faster", ["torch", "onednn"])
 def test_the_faster_library_is_chosen_once(monkeypatch, no_choices, faster):
     """Calls are timed once for a name; the random numbers of the caller stay as they are."""
-    timed = []
+    timings = []
 
     def seconds(calls):
-        timed.extend(call() for call in calls.values())
+        timings.extend(call() for call in calls.values())
         return {library: 1.0 if library == faster else 2.0 for library in calls}
 
-    monkeypatch.setattr(products, "_seconds", seconds)
+    monkeypatch.setattr(timed, "_seconds", seconds)
     calls = {"torch": lambda: "torch", "onednn": lambda: "onednn"}
     assert [timed.chosen("a", lambda: calls) for _ in range(3)] == [faster] * 3
-    assert timed == ["torch", "onednn"]
+    assert timings == ["torch", "onednn"]
     with products_by("torch"):
         assert timed.chosen("a", lambda: calls) == "torch"
     monkeypatch.setattr(timed, "_choices", {})

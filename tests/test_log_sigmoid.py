@@ -211,3 +211,41 @@ def test_nothing_is_timed_where_operations_are_traced(name, monkeypatch):
     for result in (graph(x), compiled.grad):
         torch.testing.assert_close(result, torch.sigmoid(-x))  # that of log p(1) too
     assert not timed.choices()
+
+
+def test_the_replacements_of_a_graph_are_no_functions_that_it_replaces(way):
+    """Also where tensors have values while they are traced."""
+    x = torch.linspace(-5, 5, 11)
+    for function in (F.softplus, F.logsigmoid):
+        graph = make_fx(function, DECOMPOSITIONS, tracing_mode="real")(x)
+        torch.testing.assert_close(graph(x), function(x))
+
+
+@pytest.fixture(params=OF_NUMBERS)
+def untimed(request, monkeypatch):
+    """A function of numbers, as in a process that has not timed it yet."""
+    monkeypatch.setattr(timed, "_choices", {})
+    return OF_NUMBERS[request.param]
+
+
+@pytest.mark.filterwarnings("ignore:.torch.jit.trace. is deprecated")
+@pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning")
+def test_torch_jit_trace_records_no_timing(untimed):
+    x = torch.linspace(-3, 3, 5500)
+    traced = torch.jit.trace(lambda x: untimed(x), x, check_trace=False)
+    torch.testing.assert_close(traced(x), untimed(x))
+    assert len(str(traced.graph).splitlines()) < 80
+
+
+def test_the_hooks_of_a_caller_do_not_see_the_timing(untimed):
+    """Activation checkpointing counts the tensors that are saved."""
+    x = torch.linspace(-3, 3, 5500, requires_grad=True)
+    torch.utils.checkpoint.checkpoint(untimed, x, use_reentrant=False).sum().backward()
+    torch.testing.assert_close(x.grad, torch.sigmoid(-x.detach()))
+
+
+def test_inference_mode_does_not_reach_the_timing(untimed):
+    x = torch.linspace(-3, 3, 5500)
+    with torch.inference_mode(), torch.enable_grad():
+        result = untimed(x)
+    torch.testing.assert_close(result, untimed(x))

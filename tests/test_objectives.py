@@ -87,7 +87,7 @@ def pixels(rows: int = 6):
 
 def loss_and_gradients(objective, vae, *args, validate=True):
     vae.zero_grad()
-    with isolated(vae.parameters(), validate=validate, strict=validate):
+    with isolated([vae], validate=validate, strict=validate):
         estimate = objective.estimate(vae.model, vae.guide, *args)
         estimate.loss.backward()
     return estimate, torch.cat([p.grad.flatten() for p in vae.parameters()])

@@ -281,3 +281,46 @@ def test_the_number_of_sites_may_depend_on_the_size_of_a_datum():
         torch.testing.assert_close(
             log_likelihood(model, guide, part, num_samples=5, compile=scorer), exact
         )
+
+
+@pytest.mark.parametrize("validate", [None, False, True])
+def test_isolation_leaves_every_flag_as_it_was(validate):
+    """Torch's too, which torch.compile switches off while Pyro's stays on."""
+    distribution = torch.distributions.Distribution
+    pair = Pair(lambda: None, lambda: None)
+    before = distribution._validate_args
+    try:
+        distribution.set_default_validate_args(not pyro.distributions.is_validation_enabled())
+        inside = distribution._validate_args if validate is None else validate
+        with pair.isolated(validate=validate):
+            assert distribution._validate_args is inside
+        assert distribution._validate_args is not pyro.distributions.is_validation_enabled()
+    finally:
+        distribution.set_default_validate_args(before)
+
+
+def test_a_module_that_is_swapped_and_frozen_later_needs_no_registration():
+    class Holder(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.net = nn.Linear(2, 2)
+
+    holder = Holder()
+
+    def model(x):
+        pyro.module("holder", holder)
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", dist.Normal(torch.zeros(2), 1.0).to_event(1))
+            pyro.sample("x", dist.Normal(holder.net(z), 1.0).to_event(1), obs=x)
+
+    def guide(x):
+        with pyro.plate("data", len(x)):
+            pyro.sample("z", dist.Normal(x, 1.0).to_event(1))
+
+    pair = Pair(model, guide)
+    x = torch.zeros(3, 2)
+    with pair.isolated():
+        pair.draw((x,), {})
+    holder.net = nn.Linear(2, 2).requires_grad_(False)
+    with pair.isolated():  # a warning would be an error
+        assert pair.draw((x,), {}).log_weight.shape == (1, 3)

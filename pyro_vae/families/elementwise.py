@@ -5,19 +5,16 @@ from typing import Any, Self
 import pyro.distributions as dist
 import torch
 from torch import Tensor
-from torch.distributions.utils import broadcast_all
 
 
 class Elementwise(dist.TorchDistribution):
     """A distribution whose batch shape is that of its parameters, named in ``arg_constraints``."""
 
     def __init__(self, validate_args: bool | None = None, **parameters: Tensor) -> None:
-        values = tuple(parameters.values())
-        if any(not isinstance(v, Tensor) or v.shape != values[0].shape for v in values):
-            values = broadcast_all(*values)
-        self.__dict__.update(zip(parameters, values, strict=True))
-        # not super(), for a child that is one of torch's distributions has its parameters now
-        dist.TorchDistribution.__init__(self, values[0].shape, validate_args=validate_args)
+        values = torch.broadcast_tensors(*parameters.values())
+        for name, value in zip(parameters, values, strict=True):
+            setattr(self, name, value)
+        super().__init__(values[0].shape, validate_args=validate_args)
 
     def expand(self, batch_shape: Any, _instance: Any = None) -> Self:
         new: Self = copied(self)

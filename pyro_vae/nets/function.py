@@ -61,8 +61,8 @@ def transformed() -> bool:
 
 
 def at_once(x: Tensor) -> bool:
-    """Whether each operation on a tensor is computed when it is called, by no tracer."""
-    return type(x) is Tensor and not transformed()
+    """Whether each operation on a tensor is only computed when it is called, and not traced."""
+    return type(x) is Tensor and not transformed() and not torch._C._get_tracing_state()
 
 
 def differentiated(x: Tensor) -> bool:

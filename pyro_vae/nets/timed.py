@@ -17,7 +17,7 @@ Way = Literal["torch", "onednn", "rows", "float32", "series", "grouped"]
 MARGIN = 0.9
 """Another way is chosen where it takes less than this share of the time of torch's call.
 
-Smaller gains are lost in a step, where the caches are cold and our operator has to be called.
+Smaller gains are lost in a step, where the caches are cold and our own code has to be called.
 """
 
 GRAPH = "graph "
@@ -29,11 +29,11 @@ _fixed: list[Way] = []
 
 @contextmanager
 def products_by(way: Way) -> Iterator[None]:
-    """Use one way for all operations inside that have several, without timing them.
+    """Use one way inside for all operations that would be timed.
 
     "onednn" and "rows" are ways of products of float32 numbers, "float32" of those of bfloat16,
-    "series" of log sigmoid, "grouped" of the log-density of vectors of binary pixels where it is
-    trained; all other operations are then torch's. "rows" is oneDNN, in graphs on copies that lie
+    "series" of log sigmoid, "grouped" of the log-density of vectors of binary pixels with
+    gradients; all other operations are then torch's. "rows" is oneDNN, in graphs on copies that lie
     row by row. Graphs that were compiled before keep their choice.
 
     Raises ``ValueError`` for another name.
@@ -70,11 +70,20 @@ def chosen(name: str, build: Callable[[], Mapping[Way, Callable[[], object]]]) -
     if _fixed:
         return _fixed[-1]
     if name not in _choices:
-        with _disable_current_modes(), torch.no_grad(), torch.autocast("cpu", enabled=False):
+        with _alone():
             seconds = _seconds(build())
         best = min(seconds, key=lambda way: seconds[way])
         _choices[name] = best if seconds[best] < MARGIN * seconds["torch"] else "torch"
     return _choices[name]
+
+
+@contextmanager
+def _alone() -> Iterator[None]:
+    """Nothing of a caller's modes, of its autocast or of its hooks for saved tensors is inside."""
+    modes = _disable_current_modes(), torch.inference_mode(False), torch.no_grad()
+    hooks = torch.autograd.graph.saved_tensors_hooks(lambda x: x, lambda x: x)
+    with modes[0], modes[1], modes[2], torch.autocast("cpu", enabled=False), hooks:
+        yield
 
 
 def power_of_two(number: int) -> int:

@@ -16,7 +16,7 @@ from torch.utils import _pytree as pytree
 
 from .compiler import CannotCompile, compile_graph
 from .cuda_graph import CudaGraph
-from .isolation import isolated, parameters_of
+from .isolation import isolated
 
 MAX_GRAPHS = 4
 """Graphs compiled for one function; a further shape of the data runs eagerly."""
@@ -232,8 +232,7 @@ class GraphFunction:
 
         def run(tensors: dict[str, Tensor], state: Any, data: Any) -> list[Tensor]:
             modules = self._graphs.modules
-            parameters = parameters_of(modules.owners)
-            with torch.no_grad(), isolated(parameters, validate=False):
+            with torch.no_grad(), isolated(modules.owners, validate=False):
                 return list(modules.run(tensors, lambda: self.function(*data)))
 
         return self._graphs(run, (), arguments)

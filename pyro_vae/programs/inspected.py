@@ -9,7 +9,7 @@ from torch import nn
 
 from .checks import dtypes_explained
 from .inspection import inspect
-from .isolation import isolated, looking, parameters_of, unchanged
+from .isolation import isolated, looking, unchanged
 from .modules import called, modules_of, roots, without_registration
 from .rows import Call, Rows, candidates, chosen, chunks, shapes, signature
 from .sites import Program
@@ -32,7 +32,6 @@ class Inspected:
         self.guide = guide
         self.rows = None if rows is None else tuple(rows)
         self.modules: list[nn.Module] = modules_of(model, guide)
-        self._parameters = parameters_of(self.modules)
         self._silent = without_registration(model), without_registration(guide)
         self._depth = 0
         self._structures: dict[Any, Structure] = {}
@@ -42,7 +41,7 @@ class Inspected:
         self, *, validate: bool | None = None, strict: bool = False
     ) -> AbstractContextManager[None]:
         """Run the programs with their modules' own parameters: Pyro's state stays as it was."""
-        return self._inside(isolated(self._parameters, validate=validate, strict=strict))
+        return self._inside(isolated(self.modules, validate=validate, strict=strict))
 
     def looking(self) -> AbstractContextManager[None]:
         """Run the programs to look, not to learn: ``eval`` mode, no gradients, validation."""
@@ -116,7 +115,6 @@ class Inspected:
         with explained, unchanged(self.modules), called() as modules:
             found = inspect(*self._programs, call, rows)
         self.modules[:] = roots([*self.modules, *modules])
-        self._parameters = parameters_of(self.modules)
         return found
 
     @property

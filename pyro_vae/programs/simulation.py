@@ -6,7 +6,7 @@ import torch
 from pyro import poutine
 from torch import Tensor
 
-from .isolation import isolated, parameters_of
+from .isolation import isolated
 from .modules import modules_of
 from .sites import Program, Site, is_factor, stochastic_sites
 
@@ -34,7 +34,7 @@ def simulate(model: Program, *args: Any, **kwargs: Any) -> Simulation:
     (torch.Size([3, 64]), torch.Size([3, 2]))
     """
     # sites that observe nothing are valid by construction
-    with torch.no_grad(), isolated(parameters_of(modules_of(model)), validate=False):
+    with torch.no_grad(), isolated(modules_of(model), validate=False):
         return dream(model, args, kwargs, by_value=True)
 
 

@@ -126,7 +126,7 @@ def load_weights(path: Path, *programs: Program) -> State:
 def svi_state(svi: SVI) -> State:
     """The state of an ``SVI``: weights and buffers, the optimiser's state, the number of steps.
 
-    It also holds which libraries compute the products, because their rounding differs.
+    It also holds the ways that were chosen for products and densities: their rounding differs.
 
     Raises ``ValueError`` where the optimiser holds parameters that belong to no module of model
     or guide, because they would be lost.

@@ -8,6 +8,8 @@ import torch
 from pyro.distributions import constraints
 from torch import Tensor, nn
 
+from ..nets.precision import HALF
+
 
 class AdaptiveCategorical(nn.Module):
     """p(x | h) = p(cluster | h) p(x | cluster, h) over classes x = 0, ..., C - 1.
@@ -29,7 +31,7 @@ class AdaptiveCategorical(nn.Module):
         self.softmax = nn.AdaptiveLogSoftmaxWithLoss(features, classes, cutoffs, 2.0)
 
     def forward(self, h: Tensor) -> dist.Distribution:
-        if h.dtype in (torch.bfloat16, torch.float16):  # from layers that autocast has rounded
+        if h.dtype in HALF:  # from layers that autocast has rounded
             h = h.to(self.softmax.head.weight.dtype)
         return AdaptiveDistribution(h, self.softmax)
 

@@ -13,6 +13,8 @@ from typing import Any, ClassVar, Self
 import torch
 from torch import Tensor, nn
 
+from ..nets.precision import HALF
+
 BINARY = frozenset({"static", "dynamic", "threshold"})
 
 
@@ -92,7 +94,7 @@ class Conditional(nn.Module):
         """The network's outputs; half precision becomes float32, which densities need."""
         output: Tensor = self.net(_joined(parents))
         self._check(output)
-        return output.float() if output.dtype in (torch.bfloat16, torch.float16) else output
+        return output.float() if output.dtype in HALF else output
 
     def parameter_pair(self, *parents: Tensor) -> tuple[Tensor, Tensor]:
         """The two halves of the network's outputs, along the first event dimension."""

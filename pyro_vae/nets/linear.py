@@ -93,9 +93,9 @@ class Linear(nn.Linear):
 
 def linear(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """A dense layer, input (..., in), weight (out, in), bias (out,): see :class:`Linear`."""
-    if torch.compiler.is_compiling() or not _worthwhile(input, weight):  # a compiler chooses itself
+    dtype = None if torch.compiler.is_compiling() else _timed_type(input, weight)
+    if dtype is None:  # a compiler chooses itself
         return F.linear(input, weight, bias)
-    dtype = rounded_to(input, weight) or input.dtype
     rows = input.shape[:-1].numel()
     transposed = input.ndim == 2 and Layout.of(input).transposed
     x, w = Layout(rows, weight.shape[1], transposed), Layout.of(weight)
@@ -109,20 +109,21 @@ def linear(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     return result if input.ndim == 2 else result.view(*input.shape[:-1], len(weight))
 
 
-def _worthwhile(input: Tensor, weight: Tensor) -> bool:
-    """Whether the product is large enough for a choice, and the layer is run by itself.
+def _timed_type(input: Tensor, weight: Tensor) -> torch.dtype | None:
+    """The type of the numbers that a layer multiplies, if it is large enough for a choice.
 
-    A graph of ours chooses by product. Where the input is no row of the layer, or the types differ,
-    torch says so. Most layers are small, so the size comes early.
+    None where the layer is torch's. A graph of ours chooses by product. Where the input is no row
+    of the layer, or the types differ, torch says so. Most layers are small: the size comes early.
     """
     if type(input) is not Tensor or input.ndim < 2 or weight.ndim != 2:
-        return False
+        return None
     rounded = rounded_to(input, weight)
     dtype = rounded or input.dtype
     if input.numel() * weight.shape[0] < WORTHWHILE.get(dtype, math.inf):
-        return False
+        return None
     alike = rounded is not None or input.dtype == weight.dtype
-    return alike and input.shape[-1] == weight.shape[1] and applies(input, dtype)
+    fits = alike and input.shape[-1] == weight.shape[1] and applies(input, dtype)
+    return dtype if fits else None
 
 
 def _by_products(x: Layout, weight: Layout, of_input: bool, of_weight: bool) -> bool:

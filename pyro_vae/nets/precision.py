@@ -34,6 +34,9 @@ KERNELS = torch.backends.mkldnn.is_available() and bool(
 )
 """Whether torch has kernels for bfloat16 numbers on this processor."""
 
+HALF = (torch.bfloat16, torch.float16)
+"""Types whose numbers are too coarse for densities."""
+
 ROUNDED = (torch.float32, torch.bfloat16)
 """The types that autocast rounds to bfloat16."""
 

@@ -1,6 +1,6 @@
 """What a pair of Pyro programs is to us: its sites and structure, its draws, their scores.
 
-May import: nets (its matrix products, its log sigmoid, and the ways that are chosen).
+May import: nets (its products and its log sigmoid).
 """
 
 from .draw import Draw

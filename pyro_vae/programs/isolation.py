@@ -91,8 +91,9 @@ def _frozen(modules: Iterable[nn.Module]) -> bool:
         if module is None or module in seen:
             continue
         seen.add(module)
-        if any(p is not None and not p.requires_grad for p in module._parameters.values()):
-            return True
+        for p in module._parameters.values():
+            if p is not None and not p.requires_grad:
+                return True
         rest += module._modules.values()
     return False
 

@@ -1,7 +1,6 @@
 """Binary values, and reals in [0, 1]: Bernoulli and continuous Bernoulli."""
 
 from collections.abc import Callable
-from functools import cache
 from typing import Any, ClassVar, cast
 
 import pyro.distributions as dist
@@ -121,14 +120,9 @@ def _by_torch(logits: Tensor) -> bool:
         return True
     size = logits.shape[-1]
     rows = power_of_two(min(logits.numel(), MOST) // size)
-    return (
-        chosen(_name(rows, size, torch.get_num_threads()), lambda: _ways(rows, size)) != "grouped"
-    )
-
-
-@cache
-def _name(rows: int, size: int, threads: int) -> str:
-    return f"log-density of {rows} vectors of {size} binary pixels, {threads} threads"
+    threads = torch.get_num_threads()
+    name = f"log-density of {rows} vectors of {size} binary pixels, {threads} threads"
+    return chosen(name, lambda: _ways(rows, size)) != "grouped"
 
 
 def _ways(rows: int, size: int) -> dict[Way, Callable[[], object]]:

@@ -11,7 +11,6 @@ A compiled graph, which makes one loop of all operations, always takes the serie
 
 import math
 from collections.abc import Callable
-from functools import cache
 from typing import Any, cast
 
 import torch
@@ -68,12 +67,8 @@ def by_torch(x: Tensor) -> bool:
     numbers = power_of_two(min(x.numel(), MOST))
     if numbers < FEW:
         return True
-    return chosen(_name(numbers, torch.get_num_threads()), lambda: _ways(numbers)) != "series"
-
-
-@cache
-def _name(numbers: int, threads: int) -> str:
-    return f"log sigmoid of {numbers} numbers, {threads} threads"
+    name = f"log sigmoid of {numbers} numbers, {torch.get_num_threads()} threads"
+    return chosen(name, lambda: _ways(numbers)) != "series"
 
 
 def _ways(numbers: int) -> dict[Way, Callable[[], Tensor]]:

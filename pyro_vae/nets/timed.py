@@ -80,9 +80,13 @@ def chosen(name: str, build: Callable[[], Mapping[Way, Callable[[], object]]]) -
 @contextmanager
 def _alone() -> Iterator[None]:
     """Nothing of a caller's modes, of its autocast or of its hooks for saved tensors is inside."""
-    modes = _disable_current_modes(), torch.inference_mode(False), torch.no_grad()
-    hooks = torch.autograd.graph.saved_tensors_hooks(lambda x: x, lambda x: x)
-    with modes[0], modes[1], modes[2], torch.autocast("cpu", enabled=False), hooks:
+    with (
+        _disable_current_modes(),
+        torch.inference_mode(False),
+        torch.no_grad(),
+        torch.autocast("cpu", enabled=False),
+        torch.autograd.graph.saved_tensors_hooks(lambda x: x, lambda x: x),
+    ):
         yield
 
 

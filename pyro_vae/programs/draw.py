@@ -180,12 +180,12 @@ class Draw:
 
         ``function(q, p)`` is a number for each element of the site's batch.
         """
-        alone = self.prior is not None
-        models = self._models if self.prior is None else [scoring.Sites([self.prior()], [])]
-        shape = (1, self.shape[-1]) if alone else self.shape
-        runs = models, self._guides
-        term = scoring.latent_terms(*runs, function, self.structure.plate, shape, self.mixed)
-        return Term(term.local.expand(self.shape)) if alone else term
+        models, shape = self._models, self.shape
+        if self.prior is not None:  # the one site of each datum, for all draws
+            models, shape = [scoring.Sites([self.prior()], [])], (1, self.shape[-1])
+        plate = self.structure.plate
+        term = scoring.latent_terms(models, self._guides, function, plate, shape, self.mixed)
+        return term if self.prior is None else Term(term.local.expand(self.shape))
 
     def mean(self, term: Term) -> Tensor:
         """The mean over the draws of a term for each datum, (B,), unscaled."""

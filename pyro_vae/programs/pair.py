@@ -19,12 +19,11 @@ from .runs import (
     run_guide,
     run_pair,
     trace_of,
-    whole_values,
     with_classes,
 )
 from .scoring import log_likelihood, log_prior, log_summed, of_draws, runs_of, select, total
 from .sites import is_factor, subsamples
-from .structure import Structure, Values, stacked, values_of
+from .structure import Structure, Values, stacked, values_of, whole_values
 
 
 class Pair(Inspected):

@@ -5,7 +5,6 @@ from pyro.infer.util import is_validation_enabled
 from pyro.poutine import Trace
 from pyro.poutine.messenger import Messenger
 from pyro.poutine.runtime import NonlocalExit
-from torch import Tensor
 
 from .checks import check_pair, same_shapes
 from .handlers import assign, detach_draws, draw_many
@@ -152,9 +151,3 @@ def with_classes(values: Values, found: Structure, copies: int) -> Values:
     fixed = combinations(found.model_values, copies, found.rows.size)
     repeated = {name: v.repeat(classes, *[1] * (v.ndim - 1)) for name, v in values.items()}
     return repeated | fixed
-
-
-def whole_values(trace: Trace, found: Structure) -> dict[str, Tensor]:
-    """The values of a run's global latent sites."""
-    sites = [site for site in stochastic_sites(trace) if not site["is_observed"]]
-    return {s["name"]: s["value"] for s in sites if s["name"] not in found.latents}

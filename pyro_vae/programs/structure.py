@@ -135,6 +135,12 @@ def values_of(trace: Trace, found: Structure, copies: int) -> Values:
     }
 
 
+def whole_values(trace: Trace, found: Structure) -> dict[str, Tensor]:
+    """The values of a run's global latent sites."""
+    sites = [site for site in stochastic_sites(trace) if not site["is_observed"]]
+    return {s["name"]: s["value"] for s in sites if s["name"] not in found.latents}
+
+
 def stacked(traces: tuple[Trace, ...], found: Structure) -> Values:
     """The values of K runs, (K, B, ...)."""
     each = [values_of(trace, found, 1) for trace in traces]
